@@ -1,0 +1,120 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/json/fwd.hpp>
+#include <exception>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+namespace rqxx::http {
+
+enum class Method { get, head, post, put, patch, delete_, options };
+
+using Headers = std::vector<std::pair<std::string, std::string>>;
+
+/// A parsed request. Everything in it is the client's word.
+struct Request {
+    Method method = Method::get;
+    std::string path;                                          ///< Percent-decoded, without the query.
+    std::vector<std::pair<std::string, std::string>> query;    ///< Decoded, in order.
+    Headers headers;
+    std::vector<std::pair<std::string, std::string>> path_params;  ///< Decoded `{name}` segments.
+    std::string body;
+    std::string request_id;                                    ///< Echoed as X-Request-Id.
+    std::string remote;                                        ///< Client's address.
+
+    /// First query parameter of that name.
+    [[nodiscard]] std::optional<std::string_view> query_value(std::string_view name) const noexcept;
+    /// A query parameter that must be an integer in [min, max]. @throws HttpError 422 naming it.
+    [[nodiscard]] std::int64_t query_integer(std::string_view name, std::int64_t fallback,
+                                             std::int64_t min, std::int64_t max) const;
+    [[nodiscard]] const std::string& path_param(std::string_view name) const;
+    /// Case-insensitive.
+    [[nodiscard]] std::optional<std::string_view> header(std::string_view name) const noexcept;
+    /// The body as JSON. @throws HttpError 422 for malformed JSON, 415 for another Content-Type
+    /// than JSON (absent is accepted).
+    [[nodiscard]] boost::json::value json() const;
+};
+
+struct Response {
+    int status = 200;
+    std::string content_type = "application/json";
+    std::string body;
+    Headers headers;
+    /// A body that outlives the response (embedded files); used instead of `body` where set.
+    std::string_view static_body;
+};
+
+[[nodiscard]] Response json_response(int status, const boost::json::value& body);
+
+/// Thrown by a handler to answer with a problem (RFC 9457).
+class HttpError : public std::exception {
+public:
+    /// @param detail  what the client did wrong, in one sentence that names the field.
+    HttpError(int status, std::string detail, std::string code = {}, Headers headers = {});
+    [[nodiscard]] const char* what() const noexcept override { return detail_.c_str(); }
+    [[nodiscard]] int status() const noexcept { return status_; }
+    [[nodiscard]] const std::string& detail() const noexcept { return detail_; }
+    [[nodiscard]] const std::string& code() const noexcept { return code_; }
+    [[nodiscard]] const Headers& headers() const noexcept { return headers_; }
+
+private:
+    int status_;
+    std::string detail_;
+    std::string code_;
+    Headers headers_;
+};
+
+/// `application/problem+json` with type, title, status, detail, instance, request_id.
+[[nodiscard]] Response problem_response(const Request& request, int status, std::string_view detail,
+                                        std::string_view code = {});
+
+using Handler = std::function<boost::asio::awaitable<Response>(Request)>;
+
+/// What the OpenAPI document says of a route.
+struct RouteDoc {
+    struct Param {
+        std::string name;
+        std::string in = "query";       ///< "query" or "path".
+        std::string type = "string";    ///< JSON schema type.
+        std::string description;
+        std::optional<std::int64_t> minimum, maximum, fallback;
+        bool required = false;
+    };
+    std::string summary;
+    std::string tag;
+    std::vector<Param> params;          ///< Path parameters are added by the router.
+    std::string request_schema;         ///< JSON schema text of the body; empty for none.
+    std::string response_schema;        ///< JSON schema text of the good answer; empty for any object.
+    int good_status = 200;
+    std::vector<int> problems;          ///< Further statuses it may answer with.
+    bool deprecated = false;
+    bool hidden = false;                ///< Not in the OpenAPI document (pages, assets).
+};
+
+/// Routes by method and pattern (`/api/rq/jobs/{job_id}`); literal segments win over parameters.
+/// HEAD is answered wherever GET is; another method gets 405 with `Allow`, no match 404.
+class Router {
+public:
+    Router();
+    ~Router();
+    void add(Method method, std::string pattern, RouteDoc doc, Handler handler);
+    /// Never throws for anything a client or handler does: HttpError becomes its problem, `Error`
+    /// 503 (Redis away, with Retry-After) or 500, without internals in `detail`.
+    [[nodiscard]] boost::asio::awaitable<Response> dispatch(Request request) const;
+    /// The pattern that this request matches, for logs and metrics; empty for none.
+    [[nodiscard]] std::string_view pattern_of(Method method, std::string_view path) const;
+    /// OpenAPI 3.1, generated from the routes.
+    [[nodiscard]] boost::json::object openapi(std::string_view title, std::string_view version) const;
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rqxx::http

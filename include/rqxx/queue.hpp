@@ -1,0 +1,124 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <optional>
+#include <rqxx/codec.hpp>
+#include <rqxx/job.hpp>
+#include <rqxx/log.hpp>
+#include <rqxx/redis/client.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace rqxx {
+
+/// Automatic retries of a failing job. Source: rq/job.py Retry.
+struct Retry {
+    std::int64_t max = 0;                             ///< Further executions after the first.
+    std::vector<std::chrono::seconds> intervals;      ///< Waits; the last one repeats. Empty: at once.
+    bool enqueue_at_front = false;
+};
+
+/// Per-job settings; a member left alone means RQ's default.
+struct EnqueueOptions {
+    std::string job_id;                               ///< Empty: a new UUID.
+    std::optional<std::chrono::seconds> timeout;      ///< Run time limit; -1 s: none. RQ's default is 180 s.
+    std::optional<std::chrono::seconds> result_ttl;   ///< How long the result stays; 0 keeps none, -1 for ever.
+    std::optional<std::chrono::seconds> failure_ttl;  ///< The same for a failed job. RQ's default: a year.
+    std::optional<std::chrono::seconds> ttl;          ///< Lifetime while it waits; > 0.
+    std::optional<Retry> retry;
+    std::optional<std::string> description;           ///< Default: the call as text.
+    Value meta;                                       ///< A dict, or None for no meta.
+    bool at_front = false;                            ///< Next to be taken, instead of last.
+    bool unique = false;                              ///< Refuse the job if one with its id exists.
+};
+
+/// One job of `enqueue_many`.
+struct NewJob {
+    Call call;
+    EnqueueOptions options;
+};
+
+/// What `Queue::enqueue` did.
+struct Enqueued {
+    std::string job_id;
+    bool duplicate = false;       ///< `unique` was asked and a job with this id exists; nothing was written.
+};
+
+/// A named list of job ids (`rq:queue:<name>`), shared with Python RQ.
+///
+/// A cheap handle without state of its own: copy freely.
+/// Thread safety: use from the client's executor only.
+/// Lifetime: the client outlives every handle and every call in flight.
+class Queue {
+public:
+    /// @param name  not empty, no comma, no control characters. Nothing is created in Redis until first use.
+    /// @throws Error  `Errc::usage` if the name is not valid.
+    Queue(RedisClient& redis, std::string name, Serializer serializer = Serializer::pickle);
+
+    /// Saves the job and adds its id to the queue, in one atomic step. One EVALSHA.
+    ///
+    /// Without an explicit id a new one is made. If the error thrown says `in_doubt()`, the job may
+    /// or may not be there: repeat the call only with its id and `unique`.
+    /// @throws Error  `Errc::usage` for options out of range, naming the option; nothing was sent.
+    /// Source: rq/queue.py Queue.enqueue_job, rq/scripts.py UNIQUE_ENQUEUE_SCRIPT (RQ 2.10).
+    boost::asio::awaitable<Enqueued> enqueue(Call call, EnqueueOptions options = {});
+
+    /// Many jobs, in transactions of up to 500; each transaction is all or nothing. Ids come back in order.
+    /// Source: rq/queue.py Queue.enqueue_many (RQ 2.10).
+    boost::asio::awaitable<std::vector<std::string>> enqueue_many(std::vector<NewJob> jobs);
+
+    /// Jobs that wait.
+    boost::asio::awaitable<std::int64_t> size();
+
+    [[nodiscard]] const std::string& name() const noexcept { return name_; }
+    [[nodiscard]] Serializer serializer() const noexcept { return serializer_; }
+
+private:
+    RedisClient* redis_;
+    std::string name_;
+    Serializer serializer_;
+};
+
+enum class Priority { high, normal, low };
+/// @returns an error that names the accepted words.
+[[nodiscard]] Parsed<Priority> parse_priority(std::string_view text) noexcept;
+
+/// What the caller may say; the policy decides the rest.
+struct OptimizedOptions {
+    std::optional<std::chrono::seconds> timeout;
+    std::optional<std::int64_t> retry;       ///< Default 2.
+    Priority priority = Priority::normal;
+    std::string job_id;                      ///< Empty: a new UUID.
+    std::string session_id;                  ///< For the log line; empty for none.
+};
+
+/// The policy's decision for one job.
+struct ResolvedPolicy {
+    std::string queue;
+    std::chrono::seconds timeout, result_ttl, failure_ttl;
+    std::int64_t retry = 0;
+};
+
+/// high: queue `high`, min(timeout, 600). normal: `default`, timeout or 300. low: `low`,
+/// max(timeout, 180). Retry 2, result TTL 3600, failure TTL 86400.
+/// @throws Error `Errc::usage` for a timeout below 1 s or a retry outside 0…100.
+[[nodiscard]] ResolvedPolicy resolve_policy(const OptimizedOptions& options);
+
+/// The queues high, default and low with their policy. Logs `Job enqueued`.
+class OptimizedQueue {
+public:
+    OptimizedQueue(RedisClient& redis, Logger& log, Serializer serializer = Serializer::pickle);
+    /// Any function under the policy.
+    boost::asio::awaitable<Enqueued> enqueue(Call call, OptimizedOptions options);
+    /// `eval_worker.evaluate(session_id)`.
+    boost::asio::awaitable<Enqueued> enqueue_evaluation(std::string session_id, OptimizedOptions options);
+
+private:
+    RedisClient* redis_;
+    Logger* log_;
+    Serializer serializer_;
+};
+
+}  // namespace rqxx

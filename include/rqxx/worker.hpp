@@ -1,0 +1,193 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <rqxx/convert.hpp>
+#include <rqxx/job.hpp>
+#include <rqxx/log.hpp>
+#include <rqxx/redis/client.hpp>
+#include <stop_token>
+#include <string>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+namespace rqxx {
+
+/// What a handler knows of the job it runs, and how it talks back.
+///
+/// Thread safety: for the handler's thread, except `stop_token`, which may be copied anywhere.
+class JobContext {
+public:
+    virtual ~JobContext() = default;
+    [[nodiscard]] virtual const Job& job() const noexcept = 0;
+    [[nodiscard]] virtual const std::string& execution_id() const noexcept = 0;
+    /// Requested when the time limit has passed, the job was stopped or canceled, or its lease was
+    /// lost. A handler that runs for long looks at it.
+    [[nodiscard]] virtual std::stop_token stop_token() const noexcept = 0;
+    /// When the time limit ends; nothing for an unlimited job.
+    [[nodiscard]] virtual std::optional<std::chrono::steady_clock::time_point> deadline() const noexcept = 0;
+    /// Shown by monitors while the job runs. `fraction` is 0…1. Cheap: the newest one is sent with
+    /// the next heartbeat.
+    virtual void progress(double fraction, std::string text) = 0;
+    [[nodiscard]] virtual Logger& log() noexcept = 0;
+};
+
+/// Native functions by the names under which RQ jobs call them.
+///
+/// Filled before a worker runs; then read by its threads.
+class HandlerRegistry {
+public:
+    using Handler = std::function<Value(JobContext&, const Call&)>;
+
+    /// The raw form: gets the decoded call, returns the result.
+    void add_raw(std::string func_name, Handler handler);
+    /// The typed form: `add("pkg.area", [](JobContext&, double w, double h) { return w * h; })`.
+    /// Positional arguments only; a trailing std::optional parameter may be left out. The context
+    /// parameter may be left out. A call that does not fit fails the job with a clear message.
+    template <class F>
+    void add(std::string func_name, F function);
+    [[nodiscard]] const Handler* find(std::string_view func_name) const noexcept;
+    [[nodiscard]] std::vector<std::string> names() const;
+
+private:
+    std::map<std::string, Handler, std::less<>> handlers_;
+};
+
+/// What happens to a job without retries whose worker died.
+enum class RecoverPolicy { requeue, fail };
+
+struct WorkerOptions {
+    std::vector<std::string> queues{"high", "default", "low"};   ///< In priority order.
+    std::string name;                                ///< Empty: host, pid and a random part.
+    std::size_t concurrency = 8;                     ///< Jobs at once, 1…1024.
+    bool burst = false;                              ///< End when the queues are empty.
+    std::optional<std::uint64_t> max_jobs;           ///< End after that many.
+    std::chrono::seconds grace{25};                  ///< For running jobs at shutdown.
+    std::chrono::milliseconds heartbeat{3000};       ///< Lease renewal.
+    std::chrono::milliseconds lease{10000};          ///< Without a heartbeat, jobs are recovered.
+    RecoverPolicy recover = RecoverPolicy::requeue;
+    std::optional<Serializer> serializer;            ///< Empty: sniff each job.
+    std::chrono::seconds default_result_ttl{500};    ///< For jobs that carry none.
+    std::chrono::seconds kill_after{5};              ///< After the time limit, a handler that ignores
+                                                     ///< its stop token loses its job and thread.
+};
+
+/// What a worker did until it ended.
+struct WorkerSummary {
+    std::uint64_t finished = 0, failed = 0, retried = 0;
+    std::uint64_t returned = 0;     ///< Put back at shutdown.
+    std::uint64_t lost = 0;         ///< Results refused because the lease had been lost.
+};
+
+/// Takes jobs from queues and runs them in native handlers.
+///
+/// One RQ worker record with N slots. Claims, completions and retries are one atomic script each,
+/// fenced by the execution id. Lifetime: everything given by reference outlives it.
+class Worker {
+public:
+    Worker(RedisClient& redis, const HandlerRegistry& handlers, WorkerOptions options, Logger& log);
+    ~Worker();
+    /// Works until stopped (or, in burst mode, until the queues are empty).
+    /// @throws Error `Errc::usage` when a live worker of this name exists.
+    boost::asio::awaitable<WorkerSummary> run();
+    /// First call: drain. Second call: put running jobs back at once. On the client's executor.
+    void request_stop();
+    [[nodiscard]] const std::string& name() const noexcept;
+    [[nodiscard]] std::size_t running() const noexcept;
+    /// When Redis last answered a claim or a wait.
+    [[nodiscard]] std::chrono::steady_clock::time_point last_poll() const noexcept;
+
+private:
+    struct Impl;
+    std::shared_ptr<Impl> impl_;   // shared with handler threads that outlive their deadline
+};
+
+// ---- the typed form ----------------------------------------------------------------------------
+
+namespace detail {
+
+[[noreturn]] void bad_argument(std::size_t index, const std::string& reason);
+[[noreturn]] void wrong_argument_count(std::size_t expected, std::size_t got);
+void refuse_kwargs(const Call& call);
+
+template <class T>
+struct is_optional : std::false_type {};
+template <class T>
+struct is_optional<std::optional<T>> : std::true_type {};
+
+template <class T>
+T argument(const Call& call, std::size_t index) {
+    const auto& items = call.args.items();
+    if (index >= items.size()) {
+        if constexpr (is_optional<T>::value) return std::nullopt;
+        else wrong_argument_count(index + 1, items.size());
+    }
+    try {
+        return Convert<T>::from(items[index]);
+    } catch (const Error& error) {
+        bad_argument(index, error.message());
+    }
+}
+
+template <class F, class Result, bool WithContext, class... Args>
+struct TypedHandler {
+    F function;
+    Value operator()(JobContext& context, const Call& call) const {
+        refuse_kwargs(call);
+        if (call.args.items().size() > sizeof...(Args))
+            wrong_argument_count(sizeof...(Args), call.args.items().size());
+        return invoke(context, call, std::index_sequence_for<Args...>{});
+    }
+    template <std::size_t... I>
+    Value invoke(JobContext& context, const Call& call, std::index_sequence<I...>) const {
+        std::tuple<Args...> args{argument<Args>(call, I)...};
+        auto run = [&]() -> Result {
+            if constexpr (WithContext) return function(context, std::move(std::get<I>(args))...);
+            else return function(std::move(std::get<I>(args))...);
+        };
+        if constexpr (std::is_void_v<Result>) {
+            run();
+            return {};
+        } else {
+            return Convert<std::decay_t<Result>>::to(run());
+        }
+    }
+};
+
+template <class F, class Signature>
+struct HandlerFor;
+template <class F, class C, class R, class... A>
+struct HandlerFor<F, R (C::*)(JobContext&, A...) const> {
+    using type = TypedHandler<F, R, true, std::decay_t<A>...>;
+};
+template <class F, class C, class R, class... A>
+struct HandlerFor<F, R (C::*)(A...) const> {
+    using type = TypedHandler<F, R, false, std::decay_t<A>...>;
+};
+template <class F, class R, class... A>
+struct HandlerFor<F, R (*)(JobContext&, A...)> {
+    using type = TypedHandler<F, R, true, std::decay_t<A>...>;
+};
+template <class F, class R, class... A>
+struct HandlerFor<F, R (*)(A...)> {
+    using type = TypedHandler<F, R, false, std::decay_t<A>...>;
+};
+
+}  // namespace detail
+
+template <class F>
+void HandlerRegistry::add(std::string func_name, F function) {
+    if constexpr (std::is_pointer_v<F>) {
+        add_raw(std::move(func_name), typename detail::HandlerFor<F, F>::type{function});
+    } else {
+        add_raw(std::move(func_name),
+                typename detail::HandlerFor<F, decltype(&F::operator())>::type{std::move(function)});
+    }
+}
+
+}  // namespace rqxx
