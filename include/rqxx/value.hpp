@@ -14,13 +14,21 @@
 
 namespace rqxx {
 
+/// An entry of a dict. A template only so that it can be named before `Value` is complete.
+template <class V>
+struct BasicPair {
+    V key;
+    V value;
+    friend bool operator==(const BasicPair&, const BasicPair&) = default;
+};
+
 /// A Python value as data: what arguments, results and meta decode to. Executes nothing.
 ///
 /// Anything without a counterpart here (classes, functions, instances) is an `Opaque` node that
 /// says what it was. Sequences keep their Python kind, so that a value survives a round trip.
 class Value {
 public:
-    struct Pair;
+    using Pair = BasicPair<Value>;
     using Items = std::vector<Value>;
     using Pairs = std::vector<Pair>;
 
@@ -91,12 +99,6 @@ private:
 public:
     /// What an opaque node was made from.
     [[nodiscard]] const Items& parts() const { return std::get<Opaque>(data_).parts; }
-};
-
-struct Value::Pair {
-    Value key;
-    Value value;
-    friend bool operator==(const Pair&, const Pair&) = default;
 };
 
 /// As JSON for people and scripts. What JSON lacks becomes an object with one `$…` key that names

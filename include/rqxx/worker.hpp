@@ -104,7 +104,7 @@ public:
 
 private:
     struct Impl;
-    std::shared_ptr<Impl> impl_;   // shared with handler threads that outlive their deadline
+    std::unique_ptr<Impl> impl_;
 };
 
 // ---- the typed form ----------------------------------------------------------------------------

@@ -84,6 +84,18 @@ public:
     boost::asio::awaitable<Reply> run_one(Pipeline one, std::chrono::milliseconds timeout);
     /// All commands in one write; error replies are returned, not thrown.
     boost::asio::awaitable<std::vector<Reply>> run(Pipeline pipeline, std::chrono::milliseconds timeout = {});
+    /// A request on its way. The replies may be awaited later, once.
+    class Pending {
+    public:
+        boost::asio::awaitable<std::vector<Reply>> replies();
+
+    private:
+        friend class RedisClient;
+        struct State;
+        std::shared_ptr<State> state_;   // shared with the connection, which fills in the replies
+    };
+    /// Queues the commands now; they leave as soon as the executor gets to it.
+    Pending submit(Pipeline pipeline, std::chrono::milliseconds timeout = {});
     /// EVALSHA, with the script loaded where Redis lost it.
     boost::asio::awaitable<Reply> eval(const Script& script, std::vector<std::string> keys,
                                        std::vector<std::string> args);

@@ -1,0 +1,115 @@
+-- Take up to N jobs from queues in order, and start them: execution, lease, status, worker, in one step.
+-- KEYS: 1 worker hash, 2 set of the worker's executions, 3.. queue lists, first has precedence
+-- ARGV: 1 worker name, 2 N, 3 seconds until RQ's maintenance may judge the execution,
+--       4 the worker's oldest running job or "", 5.. N execution ids
+-- Returns: {state, now in us, {{job id, execution id, queue, hash as a list}...}, {{id, queue, why}...}}
+--       state: 0 ok, 1 suspended, 2 the worker's lease is gone (register again)
+-- Dynamic keys: see includes/transitions.lua
+--- @include time
+
+if redis.call('EXISTS', 'rq:suspended') == 1 then return {1, now_us, {}, {}} end
+if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {2, now_us, {}, {}} end
+
+local limit, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
+local claimed, skipped = {}, {}
+local members, by_origin = {}, {}
+-- Ids that lead nowhere must not make one call long.
+local budget = limit + 1000
+
+local function is_zset_or_none(key)
+    local kind = redis.call('TYPE', key).ok
+    return kind == 'zset' or kind == 'none'
+end
+
+local function started_registry(origin)
+    if by_origin[origin] == nil then
+        by_origin[origin] = is_zset_or_none('rq:wip:' .. origin) and {} or false
+    end
+    return by_origin[origin]
+end
+
+-- Why a job popped from a queue must not run, or nil.
+local function reason_to_skip(id, job)
+    if job.err then return 'its key is not a hash' end
+    if #job == 0 then return 'no such job' end
+    local status
+    for i = 1, #job, 2 do
+        if job[i] == 'status' then status = job[i + 1] end
+    end
+    if status == 'canceled' or status == 'finished' or status == 'failed' or status == 'stopped' then
+        return 'it is ' .. status
+    end
+    if status == 'started' and redis.call('EXISTS', 'rq:executions:' .. id) == 1 then return 'it is running' end
+    if not is_zset_or_none('rq:executions:' .. id) then redis.call('DEL', 'rq:executions:' .. id) end
+end
+
+local function start(id, queue, job)
+    local origin = queue
+    local has_origin = false
+    for i = 1, #job, 2 do
+        if job[i] == 'origin' and job[i + 1] ~= '' then origin, has_origin = job[i + 1], true end
+    end
+    local registry = started_registry(origin)
+    if not registry then return 'rq:wip:' .. origin .. ' is not a sorted set' end
+    local execution = ARGV[4 + #claimed + 1]
+    local member = id .. ':' .. execution
+    local record = 'rq:execution:' .. member
+    redis.call('HSET', record, 'id', execution, 'created_at', now_float, 'last_heartbeat', now_float,
+        'job_id', id, 'worker_name', ARGV[1])
+    redis.call('EXPIRE', record, ttl + 60)
+    redis.call('ZADD', 'rq:executions:' .. id, now + ttl + 60, execution)
+    redis.call('EXPIRE', 'rq:executions:' .. id, ttl + 60)
+    local key = 'rq:job:' .. id
+    if has_origin then
+        redis.call('HSET', key, 'status', 'started', 'started_at', now_iso, 'last_heartbeat', now_iso,
+            'worker_name', ARGV[1])
+    else
+        redis.call('HSET', key, 'status', 'started', 'started_at', now_iso, 'last_heartbeat', now_iso,
+            'worker_name', ARGV[1], 'origin', queue)
+    end
+    redis.call('PERSIST', key)
+    registry[#registry + 1] = now + ttl
+    registry[#registry + 1] = member
+    members[#members + 1] = member
+    claimed[#claimed + 1] = {id, execution, origin, job}
+end
+
+for k = 3, #KEYS do
+    local queue = string.sub(KEYS[k], 10)   -- without rq:queue:
+    while #claimed < limit and budget > 0 do
+        local ids = redis.pcall('LPOP', KEYS[k], math.min(limit - #claimed, budget))
+        if ids and ids.err then
+            skipped[#skipped + 1] = {'', queue, 'the queue is not a list'}
+            break
+        end
+        if not ids then break end
+        budget = budget - #ids
+        for _, id in ipairs(ids) do
+            local why
+            if not string.match(id, '^[%w_-]+$') then
+                why = 'not a job id'
+            else
+                local job = redis.pcall('HGETALL', 'rq:job:' .. id)
+                why = reason_to_skip(id, job) or start(id, queue, job)
+            end
+            if why then skipped[#skipped + 1] = {id, queue, why} end
+        end
+    end
+end
+
+for origin, registry in pairs(by_origin) do
+    if registry and #registry > 0 then
+        for i = 1, #registry, 1000 do
+            redis.call('ZADD', 'rq:wip:' .. origin, unpack(registry, i, math.min(i + 999, #registry)))
+        end
+    end
+end
+if #members > 0 then
+    redis.call('SADD', KEYS[2], unpack(members))
+    redis.call('EXPIRE', KEYS[2], ttl + 60)
+    if redis.call('EXISTS', KEYS[1]) == 1 then
+        redis.call('HSET', KEYS[1], 'state', 'busy', 'current_job', ARGV[4] ~= '' and ARGV[4] or claimed[1][1],
+            'current_job_working_time', 0)
+    end
+end
+return {0, now_us, claimed, skipped}

@@ -1,0 +1,45 @@
+-- Renew a worker's lease and keep RQ's maintenance away from what it runs.
+-- KEYS: 1 worker hash, 2 set of the worker's executions
+-- ARGV: 1 name, 2 lease in us, 3 TTL of worker hash and executions, 4 oldest running job or "", 5 its run time in s,
+--       then for each running job: job id, execution id, origin, progress ("" unchanged)
+-- Returns: {1, {{execution id, why}...}} why: 0 lease lost, 1 canceled; {0} when the worker's lease is gone
+-- Dynamic keys: see includes/transitions.lua
+-- Source: rq/worker/base.py heartbeat, rq/executions.py Execution.heartbeat (RQ 2.10)
+--- @include time
+if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {0} end
+local ttl = tonumber(ARGV[3])
+redis.call('ZADD', 'rqxx:leases', now_us + tonumber(ARGV[2]), ARGV[1])
+if redis.call('EXISTS', KEYS[1]) == 0 then return {0} end
+redis.call('HSET', KEYS[1], 'last_heartbeat', now_iso, 'current_job_working_time', ARGV[5])
+if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'current_job', ARGV[4]) end
+redis.call('EXPIRE', KEYS[1], ttl)
+
+local notices = {}
+for at = 6, #ARGV, 4 do
+    local id, execution, origin, progress = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+    local member = id .. ':' .. execution
+    local registry = 'rq:wip:' .. origin
+    local key = 'rq:job:' .. id
+    if not redis.call('ZSCORE', registry, member) then
+        local status = redis.call('HGET', key, 'status')
+        notices[#notices + 1] = {execution, status == 'canceled' and 1 or 0}
+    else
+        redis.call('ZADD', registry, 'XX', now + ttl, member)
+        local record = 'rq:execution:' .. member
+        if redis.call('EXISTS', record) == 1 then
+            redis.call('HSET', record, 'last_heartbeat', now_float)
+            if progress ~= '' then redis.call('HSET', record, 'progress', progress) end
+            redis.call('EXPIRE', record, ttl + 60)
+            redis.call('ZADD', 'rq:executions:' .. id, now + ttl + 60, execution)
+            redis.call('EXPIRE', 'rq:executions:' .. id, ttl + 60)
+        end
+        if redis.call('EXISTS', key) == 1 then
+            redis.call('HSET', key, 'last_heartbeat', now_iso)
+            if redis.call('HGET', key, 'status') == 'canceled' then notices[#notices + 1] = {execution, 1} end
+        else
+            notices[#notices + 1] = {execution, 0}
+        end
+    end
+end
+if #ARGV > 5 then redis.call('EXPIRE', KEYS[2], ttl + 60) end
+return {1, notices}

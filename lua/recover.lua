@@ -1,0 +1,103 @@
+-- Take back what dead workers were running.
+--
+-- A worker of ours is dead when its lease has run out; any other when the scores of its executions have.
+-- KEYS: 1 the leases, 2 when sweeps ran
+-- ARGV: 1 "requeue" | "fail" (a job without retries), 2 exc_string for abandoned jobs, 3 most jobs to handle,
+--       4.. queues whose started registries are to be searched
+-- Returns: {more to do, {{job id, what, worker, queue, attempt, of}...}}
+--       what: "retried", "requeued", "failed", "stale" (it was not running any more)
+-- Dynamic keys: see includes/transitions.lua
+-- Source: rq/registry.py StartedJobRegistry.cleanup (RQ 2.10); the differences are W14 to W16 in docs/compatibility.md
+--- @include time
+--- @include transitions
+--- @include metrics
+
+-- After an outage, or when no process of ours was there, leases have run out though their workers live:
+-- sweeps must have gone on for a while before one may judge.
+local last, since = unpack(redis.call('HMGET', KEYS[2], 'last', 'since'))
+if not last or now_us - tonumber(last) > 5000000 or now_us < tonumber(last) then since = now_us end
+redis.call('HSET', KEYS[2], 'last', now_us, 'since', since)
+redis.call('EXPIRE', KEYS[2], 3600)
+if now_us - tonumber(since) < 4500000 then return {0, {}} end
+
+local policy, exc_string, budget = ARGV[1], ARGV[2], tonumber(ARGV[3])
+local report, totals = {}, {}
+
+local function recover(member, known_origin, worker)
+    local id, execution = string.match(member, '^([%w_-]+):?(.*)$')
+    if not id or redis.call('TYPE', job_key(id)).ok == 'string' then
+        if known_origin then redis.call('ZREM', 'rq:wip:' .. known_origin, member) end
+        return
+    end
+    local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'retries_left', 'retry_intervals', 'ttl',
+        'failure_ttl', 'group_id', 'rqxx_recoveries', 'worker_name', 'started_at')
+    local origin = job[2] or known_origin
+    if not origin then return end
+    -- Only who removes the entry may act on it.
+    local held = redis.call('ZREM', 'rq:wip:' .. (known_origin or origin), member) == 1
+    end_execution(id, execution)
+    worker = worker or job[9] or ''
+    if not held or job[1] ~= 'started' or redis.call('EXISTS', 'rq:executions:' .. id) == 1 then
+        report[#report + 1] = {id, 'stale', worker, origin, 0, 0}
+        return
+    end
+    totals['recovered|' .. origin] = (totals['recovered|' .. origin] or 0) + 1
+    local retries_left = tonumber(job[3]) or 0
+    if retries_left > 0 then
+        -- At once, whatever the intervals say: the wait is for jobs that failed, not for workers that died.
+        local _, attempt, of = retry_job(id, origin, retries_left, nil, '1', job[5])
+        report[#report + 1] = {id, 'retried', worker, origin, attempt, of}
+    elseif policy == 'requeue' and (tonumber(job[8]) or 0) < 1 then
+        redis.call('HINCRBY', job_key(id), 'rqxx_recoveries', 1)
+        redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', now_iso)
+        push(origin, id, true)
+        report[#report + 1] = {id, 'requeued', worker, origin, 0, 0}
+    else
+        fail_job(id, origin, job[6], exc_string, '', nil, nil, job[7])
+        measure('failed', 0, -1)
+        totals['failed|' .. origin] = (totals['failed|' .. origin] or 0) + 1
+        report[#report + 1] = {id, 'failed', worker, origin, 0, 0}
+    end
+end
+
+local function bury(worker)
+    local key = 'rq:worker:' .. worker
+    redis.call('ZREM', KEYS[1], worker)
+    redis.call('DEL', key .. ':executions')
+    redis.call('SREM', 'rq:workers', key)
+    for queue in string.gmatch(redis.call('HGET', key, 'queues') or '', '[^,]+') do
+        redis.call('SREM', 'rq:workers:' .. queue, key)
+    end
+    if redis.call('EXISTS', key) == 1 then
+        redis.call('HSET', key, 'death', now_iso)
+        redis.call('EXPIRE', key, 60)
+    end
+end
+
+local more = 0
+for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_us, 'LIMIT', 0, 10)) do
+    local set = 'rq:worker:' .. worker .. ':executions'
+    local members = redis.call('SRANDMEMBER', set, budget + 1)
+    for i = 1, math.min(#members, budget) do
+        recover(members[i], nil, worker)
+        redis.call('SREM', set, members[i])
+    end
+    if #members > budget then
+        more, budget = 1, 0
+        break
+    end
+    budget = budget - #members
+    bury(worker)
+end
+for i = 4, #ARGV do
+    local registry = 'rq:wip:' .. ARGV[i]
+    if budget > 0 and redis.call('TYPE', registry).ok == 'zset' then
+        local lapsed = redis.call('ZRANGEBYSCORE', registry, '-inf', now, 'LIMIT', 0, budget)
+        budget = budget - #lapsed
+        for _, member in ipairs(lapsed) do recover(member, ARGV[i], nil) end
+    end
+end
+if budget <= 0 then more = 1 end
+for field, count in pairs(totals) do redis.call('HINCRBY', 'rqxx:totals', field, count) end
+store_metrics(now)
+return {more, report}

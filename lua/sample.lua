@@ -1,0 +1,97 @@
+-- Count jobs that stock RQ workers have ended since the last pass, for the performance figures.
+--
+-- A job that ended in second t with a TTL of T has score t + T in its registry. For each T in use, one
+-- short range holds the jobs of the last seconds; their own `ended_at` confirms it.
+-- KEYS: 1 the sampler's state
+-- ARGV: 1 token of this sampler, 2.. queues
+-- Returns: how many were counted; -1 when another sampler is at work
+-- Dynamic keys: registries, job hashes, result streams
+--- @include time
+--- @include metrics
+
+local owner, valid_until, seen = unpack(redis.call('HMGET', KEYS[1], 'owner', 'until', 'seen'))
+if owner and owner ~= ARGV[1] and tonumber(valid_until) > now then return -1 end
+redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'until', now + 5)
+redis.call('EXPIRE', KEYS[1], 86400)
+seen = tonumber(seen) or now - 1
+-- After an absence, ten seconds per pass and not more than an hour back.
+seen = math.max(seen, now - 3600)
+local upto = math.min(now - 1, seen + 10)
+if upto <= seen then return 0 end
+
+-- Source of the arithmetic: days_from_civil, as in includes/time.lua.
+local function parse_us(text)
+    if not text then return nil end
+    local y, mo, d, h, mi, s, f = string.match(text, '^(%d+)-(%d+)-(%d+)T(%d+):(%d+):(%d+)%.?(%d*)Z$')
+    if not y then return nil end
+    y, mo, d = tonumber(y), tonumber(mo), tonumber(d)
+    if mo <= 2 then y = y - 1 end
+    local era = math.floor(y / 400)
+    local yoe = y - era * 400
+    local doy = math.floor((153 * (mo + (mo > 2 and -3 or 9)) + 2) / 5) + d - 1
+    local days = era * 146097 + yoe * 365 + math.floor(yoe / 4) - math.floor(yoe / 100) + doy - 719468
+    return ((days * 24 + tonumber(h)) * 60 + tonumber(mi)) * 60000000 + tonumber(s) * 1000000
+        + tonumber(string.sub(f .. '000000', 1, 6))
+end
+
+local counted, looked_at, totals = 0, {}, {}
+
+local function look_at(id, queue, outcome)
+    if looked_at[id] then return end
+    looked_at[id] = true
+    local job = redis.pcall('HMGET', 'rq:job:' .. id, 'started_at', 'ended_at', 'enqueued_at')
+    if job.err then return end
+    local ended = parse_us(job[2])
+    if not ended or ended <= (seen - 5) * 1000000 or ended > (upto + 2) * 1000000 then return end
+    local latest = redis.pcall('XREVRANGE', 'rq:results:' .. id, '+', '-', 'COUNT', 1)
+    if not latest.err and latest[1] then
+        local fields = latest[1][2]
+        for i = 1, #fields, 2 do
+            -- Executions of ours are UUIDs of version 7: counted when they were settled.
+            if fields[i] == 'execution_id' and string.sub(fields[i + 1], 13, 13) == '7' then return end
+        end
+    end
+    local started, enqueued = parse_us(job[1]), parse_us(job[3])
+    measure(outcome, started and ended - started or 0,
+        started and enqueued and math.max(started - enqueued, 0) or -1)
+    totals[outcome .. '|' .. queue] = (totals[outcome .. '|' .. queue] or 0) + 1
+    counted = counted + 1
+end
+
+-- The TTLs in use: RQ's default, our policy's, and what the jobs at the ends of lists and registries carry.
+local function ttls_of(queue, field, defaults, registry)
+    local ttls = {}
+    for _, ttl in ipairs(defaults) do ttls[ttl] = true end
+    local function learn(id)
+        local ttl = redis.pcall('HGET', 'rq:job:' .. id, field)
+        ttl = type(ttl) == 'string' and tonumber(ttl)
+        if ttl and ttl > 0 then ttls[ttl] = true end
+    end
+    local function learn_all(ids)
+        if not ids.err then for _, id in ipairs(ids) do learn(id) end end
+    end
+    learn_all(redis.pcall('LRANGE', 'rq:queue:' .. queue, 0, 4))
+    learn_all(redis.pcall('LRANGE', 'rq:queue:' .. queue, -5, -1))
+    learn_all(redis.pcall('ZREVRANGE', registry, 0, 4))
+    return ttls
+end
+
+for i = 2, #ARGV do
+    local queue = ARGV[i]
+    for outcome, settings in pairs({
+        finished = {'rq:finished:' .. queue, 'result_ttl', {500, 3600}},
+        failed = {'rq:failed:' .. queue, 'failure_ttl', {31536000, 86400}},
+    }) do
+        local registry, field, defaults = unpack(settings)
+        for ttl in pairs(ttls_of(queue, field, defaults, registry)) do
+            local ids = redis.pcall('ZRANGEBYSCORE', registry, '(' .. (seen + ttl), upto + ttl, 'LIMIT', 0, 10000)
+            if not ids.err then
+                for _, id in ipairs(ids) do look_at(id, queue, outcome) end
+            end
+        end
+    end
+end
+redis.call('HSET', KEYS[1], 'seen', upto)
+for field, count in pairs(totals) do redis.call('HINCRBY', 'rqxx:totals', field, count) end
+store_metrics(upto)
+return counted

@@ -1,0 +1,142 @@
+-- End executions: success, failure (with a retry where one is left), or return to the queue.
+-- Fenced: an execution that is no longer in its started registry changes nothing.
+-- KEYS: 1 worker hash, 2 set of the worker's executions
+-- ARGV: 1 worker name, 2 the worker's oldest job still running or "", 3 default result TTL, then for each:
+--       job id, execution id, origin, outcome, payload, started at (us), queue time (us, -1 unknown)
+--       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry
+--       (payload: exc_string), R return to the front of its queue (no attempt used)
+-- Returns: for each {code, wait, attempt, of}; code 0 refused (lease lost), 1 finished, 2 failed, 3 retried
+--       (wait in seconds, this attempt, of how many), 4 returned, 5 it had been canceled, 6 it had been deleted
+-- Dynamic keys: see includes/transitions.lua
+-- Source: rq/worker/base.py handle_job_success, handle_job_failure (RQ 2.10)
+--- @include time
+--- @include transitions
+--- @include metrics
+
+local worker, default_result_ttl = ARGV[1], tonumber(ARGV[3])
+local answers, members = {}, {}
+local finished, failed, working_us = 0, 0, 0
+local finished_by_queue = {}
+local totals = {}
+
+local function total(what, origin)
+    local field = what .. '|' .. origin
+    totals[field] = (totals[field] or 0) + 1
+end
+
+local function succeed(id, execution, origin, payload, started_us, job)
+    local ttl = tonumber(job[2]) or default_result_ttl
+    local key = job_key(id)
+    local repeats_left = tonumber(job[7]) or 0
+    if ttl == 0 and repeats_left <= 0 then
+        redis.call('HSET', key, 'status', 'finished')
+        release_dependents(id, 'finished')
+        delete_job(id, job[9])
+        return
+    end
+    redis.call('HSET', key, 'status', 'finished', 'ended_at', now_iso, 'last_heartbeat', now_iso)
+    if ttl ~= 0 then
+        if payload == '' then
+            add_result(id, ttl, 'type', 1, 'worker_name', worker, 'execution_id', execution,
+                'execution_started_at', epoch_float(started_us), 'execution_ended_at', now_float)
+        else
+            add_result(id, ttl, 'type', 1, 'worker_name', worker, 'return_value', payload,
+                'execution_id', execution, 'execution_started_at', epoch_float(started_us),
+                'execution_ended_at', now_float)
+        end
+        local registry = finished_by_queue[origin]
+        if not registry then
+            registry = {}
+            finished_by_queue[origin] = registry
+        end
+        registry[#registry + 1] = ttl == -1 and '+inf' or now + ttl
+        registry[#registry + 1] = id
+    end
+    local children = release_dependents(id, 'finished')
+    if repeats_left > 0 then
+        -- The list of intervals is used up from its end. Source: rq/repeat.py (RQ 2.10).
+        local ok, list = pcall(cjson.decode, job[8] or '[]')
+        local wait = ok and tonumber(list[repeats_left] or list[#list]) or 0
+        if wait > 0 then
+            redis.call('HSET', key, 'status', 'scheduled', 'repeats_left', repeats_left - 1)
+            redis.call('ZADD', 'rq:scheduled:' .. origin, now + wait, id)
+        else
+            redis.call('HSET', key, 'status', 'queued', 'repeats_left', repeats_left - 1, 'enqueued_at', now_iso)
+            push(origin, id, false)
+        end
+        redis.call('SADD', 'rq:queues', 'rq:queue:' .. origin)
+    elseif ttl > 0 then
+        redis.call('EXPIRE', key, ttl)
+        if children > 0 then redis.call('EXPIRE', 'rq:job:' .. id .. ':dependents', ttl) end
+        if job[10] then redis.call('EXPIRE', 'rq:job::' .. id .. ':dependencies', ttl) end
+    end
+end
+
+for at = 4, #ARGV, 7 do
+    local id, execution, origin, outcome, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
+    local started_us, wait_us = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
+    local member = id .. ':' .. execution
+    local held = redis.call('ZREM', 'rq:wip:' .. origin, member) == 1
+    end_execution(id, execution)
+    members[#members + 1] = member
+    local job = held and redis.call('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left',
+        'retry_intervals', 'enqueue_at_front_on_retry', 'repeats_left', 'repeat_intervals', 'group_id',
+        'dependency_ids', 'ttl', 'data')
+    local run_us = now_us - started_us
+    local answer
+    if not held then
+        answer = {0}
+    elseif not job[1] or not job[12] and outcome ~= 'T' then
+        -- Deleted while it ran: not to be brought back by our writes.
+        answer = {6}
+    elseif job[1] == 'canceled' then
+        answer = {5}
+    elseif outcome == 'S' then
+        succeed(id, execution, origin, payload, started_us, job)
+        finished = finished + 1
+        working_us = working_us + run_us
+        measure('finished', run_us, wait_us)
+        total('finished', origin)
+        answer = {1}
+    elseif outcome == 'R' then
+        redis.call('HSET', job_key(id), 'status', 'queued', 'started_at', '', 'worker_name', '')
+        push(origin, id, true)
+        answer = {4}
+    else
+        failed = failed + 1
+        working_us = working_us + run_us
+        local retries_left = tonumber(job[4]) or 0
+        if outcome == 'F' and retries_left > 0 then
+            local wait, attempt, of = retry_job(id, origin, retries_left, job[5], job[6], job[11])
+            total('retried', origin)
+            answer = {3, wait, attempt, of}
+        else
+            fail_job(id, origin, job[3], payload, worker, execution, started_us, job[9])
+            measure('failed', run_us, wait_us)
+            total('failed', origin)
+            answer = {2}
+        end
+    end
+    answers[#answers + 1] = answer
+end
+
+for origin, registry in pairs(finished_by_queue) do
+    for i = 1, #registry, 1000 do
+        redis.call('ZADD', 'rq:finished:' .. origin, unpack(registry, i, math.min(i + 999, #registry)))
+    end
+end
+redis.call('SREM', KEYS[2], unpack(members))
+if redis.call('EXISTS', KEYS[1]) == 1 then
+    if finished > 0 then redis.call('HINCRBY', KEYS[1], 'successful_job_count', finished) end
+    if failed > 0 then redis.call('HINCRBY', KEYS[1], 'failed_job_count', failed) end
+    if working_us > 0 then redis.call('HINCRBYFLOAT', KEYS[1], 'total_working_time', epoch_float(working_us)) end
+    if ARGV[2] == '' then
+        redis.call('HDEL', KEYS[1], 'current_job')
+        redis.call('HSET', KEYS[1], 'current_job_working_time', 0, 'state', 'idle')
+    else
+        redis.call('HSET', KEYS[1], 'current_job', ARGV[2])
+    end
+end
+for field, count in pairs(totals) do redis.call('HINCRBY', 'rqxx:totals', field, count) end
+store_metrics(now)
+return answers

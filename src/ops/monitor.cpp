@@ -1,0 +1,285 @@
+#include <fmt/format.h>
+
+#include <cmath>
+#include <rqxx/monitor.hpp>
+
+#include "ops/keys.hpp"
+#include "ops/lua_scripts.hpp"
+#include "ops/performance.hpp"
+
+namespace rqxx {
+namespace {
+
+namespace asio = boost::asio;
+
+/// Jobs that one question looks at, however many queues there are.
+constexpr std::size_t max_candidates = 3000;
+
+std::vector<std::string> queue_names(const Reply& members) {
+    std::vector<std::string> names;
+    for (const auto& member : members.as_array()) {
+        if (member.text.starts_with(keys::queue_prefix)) names.push_back(member.text.substr(keys::queue_prefix.size()));
+    }
+    std::sort(names.begin(), names.end());
+    return names;
+}
+
+void add_counts(Pipeline& pipeline, const std::string& queue) {
+    pipeline.add("LLEN", keys::queue(queue));
+    for (const auto& key : {keys::started(queue), keys::finished(queue), keys::failed(queue), keys::deferred(queue),
+                            keys::scheduled(queue), keys::canceled(queue)})
+        pipeline.add("ZCARD", key);
+}
+constexpr std::size_t counts_per_queue = 7;
+
+QueueStats counts(std::string queue, const Reply* replies) {
+    // A key of the wrong type counts as empty: somebody else's damage must not hide the other queues.
+    const auto at = [&](std::size_t i) { return replies[i].type == Reply::Type::integer ? replies[i].integer : 0; };
+    return {std::move(queue), at(0), at(1), at(2), at(3), at(4), at(5), at(6)};
+}
+
+Timestamp redis_time(const Reply& reply) {
+    const auto& parts = reply.as_array();
+    return Timestamp{std::chrono::seconds(parts.at(0).as_integer()) + std::chrono::microseconds(parts.at(1).as_integer())};
+}
+
+std::optional<Timestamp> epoch(std::string_view text) {
+    const auto time = parse_epoch(text);
+    return time ? std::optional(*time) : std::nullopt;
+}
+
+/// A running execution from its hash. Gone meanwhile: nothing.
+void add_running(JobInfo& info, const Reply& hash) {
+    if (!hash.is_array() || hash.elements.empty()) return;
+    ExecutionInfo execution;
+    execution.outcome = "started";
+    for (const auto& [field, value] : hash.as_pairs()) {
+        if (field == "id") execution.id = value;
+        else if (field == "worker_name") execution.worker = value;
+        else if (field == "created_at") execution.started_at = epoch(value);
+        else if (field == "progress") execution.progress = value;
+    }
+    if (execution.worker.empty()) execution.worker = info.job.worker_name;
+    info.executions.insert(info.executions.begin(), std::move(execution));
+}
+
+void add_past(JobInfo& info, const Reply& stream) {
+    if (!stream.is_array()) return;
+    for (const auto& entry : stream.elements) {
+        if (entry.elements.size() != 2) continue;
+        const auto result = parse_result(entry.elements[0].text, entry.elements[1].as_pairs());
+        if (!result) {
+            info.problems.push_back(result.error());
+            continue;
+        }
+        info.executions.push_back({result->execution_id, result->worker_name,
+                                   result->execution_started_at, result->execution_ended_at ? result->execution_ended_at : result->created_at,
+                                   std::string(to_string(result->type)), result->return_value, result->exc_string, {}});
+    }
+}
+
+/// Nothing for an absent key; a key that is no hash is a job with a problem.
+std::optional<JobInfo> job_from(std::string_view id, const Reply& hash, Timestamp now) {
+    JobInfo info;
+    info.now = now;
+    if (hash.is_error()) {
+        info.job.id = id;
+        info.job.status = "unreadable";
+        info.problems.emplace_back("its key is not a hash", "rq:job");
+        return info;
+    }
+    if (hash.elements.empty()) return std::nullopt;
+    auto [job, problems] = parse_job_leniently(id, hash.as_pairs());
+    info.job = std::move(job);
+    info.problems = std::move(problems);
+    return info;
+}
+
+constexpr int shown_results = 50;
+
+}  // namespace
+
+QueueStats& QueueStats::operator+=(const QueueStats& other) noexcept {
+    queued += other.queued;
+    started += other.started;
+    finished += other.finished;
+    failed += other.failed;
+    deferred += other.deferred;
+    scheduled += other.scheduled;
+    canceled += other.canceled;
+    return *this;
+}
+
+asio::awaitable<std::vector<QueueStats>> Monitor::all_queue_stats() {
+    const Reply members = co_await redis_->command("SMEMBERS", keys::queues);
+    const auto names = queue_names(members);
+    Pipeline pipeline;
+    for (const auto& name : names) add_counts(pipeline, name);
+    const auto replies = co_await redis_->run(std::move(pipeline));
+    std::vector<QueueStats> stats;
+    for (std::size_t i = 0; i < names.size(); ++i) stats.push_back(counts(names[i], &replies[i * counts_per_queue]));
+    co_return stats;
+}
+
+asio::awaitable<QueueStats> Monitor::queue_stats(std::string queue) {
+    Pipeline pipeline;
+    add_counts(pipeline, queue);
+    const auto replies = co_await redis_->run(std::move(pipeline));
+    co_return counts(std::move(queue), replies.data());
+}
+
+asio::awaitable<std::optional<JobInfo>> Monitor::job_info(std::string id) {
+    Pipeline first;
+    first.add("TIME");
+    first.add("HGETALL", keys::job(id));
+    first.add("XREVRANGE", keys::results(id), "+", "-", "COUNT", shown_results);
+    first.add("ZRANGE", keys::executions(id), 0, 19);
+    const auto replies = co_await redis_->run(std::move(first));
+    auto info = job_from(id, replies[1], redis_time(replies[0]));
+    if (!info) co_return std::nullopt;
+    add_past(*info, replies[2]);
+    Pipeline second;
+    if (replies[3].is_array()) {
+        for (const auto& execution : replies[3].elements) second.add("HGETALL", keys::execution(id, execution.text));
+    }
+    for (const auto& hash : co_await redis_->run(std::move(second))) add_running(*info, hash);
+    co_return info;
+}
+
+asio::awaitable<std::vector<JobInfo>> Monitor::recent_jobs(std::size_t limit, std::string queue, std::string status) {
+    std::vector<std::string> queues{queue};
+    if (queue.empty()) {
+        const Reply members = co_await redis_->command("SMEMBERS", keys::queues);
+        queues = queue_names(members);
+    }
+    if (queues.empty() || limit == 0) co_return std::vector<JobInfo>{};
+    const std::size_t places = queues.size() * (status.empty() ? counts_per_queue : 1);
+    const std::size_t depth = std::clamp<std::size_t>(max_candidates / places, 1, limit);
+    std::vector<std::string> args{std::to_string(limit), std::to_string(depth), std::move(status)};
+    for (std::size_t i = 0; i < std::min(queues.size(), max_candidates); ++i) args.push_back(queues[i]);
+    const Reply rows = co_await redis_->eval(lua::recent_jobs, {}, std::move(args));
+
+    Pipeline details;
+    details.add("TIME");
+    for (const auto& row : rows.as_array()) {
+        const std::string& id = row.elements.at(0).text;
+        details.add("HGETALL", keys::job(id));
+        details.add("XREVRANGE", keys::results(id), "+", "-", "COUNT", 10);
+        details.add("HGETALL", keys::execution(id, row.elements.at(1).text));
+    }
+    const auto replies = co_await redis_->run(std::move(details));
+    const Timestamp now = redis_time(replies[0]);
+    std::vector<JobInfo> jobs;
+    for (std::size_t i = 0; i < rows.elements.size(); ++i) {
+        auto info = job_from(rows.elements[i].elements[0].text, replies[1 + i * 3], now);
+        if (!info) continue;
+        add_past(*info, replies[2 + i * 3]);
+        add_running(*info, replies[3 + i * 3]);
+        jobs.push_back(std::move(*info));
+    }
+    co_return jobs;
+}
+
+asio::awaitable<std::vector<WorkerInfo>> Monitor::workers() {
+    const Reply members = co_await redis_->command("SMEMBERS", keys::workers);
+    std::vector<std::string> names;
+    for (const auto& member : members.as_array()) {
+        if (member.text.starts_with(keys::worker_prefix)) names.push_back(member.text.substr(keys::worker_prefix.size()));
+        if (names.size() == 1000) break;
+    }
+    std::sort(names.begin(), names.end());
+    Pipeline pipeline;
+    for (const auto& name : names) {
+        pipeline.add("HGETALL", keys::worker(name));
+        pipeline.add("SRANDMEMBER", keys::worker_executions(name), 100);
+    }
+    const auto replies = co_await redis_->run(std::move(pipeline));
+    std::vector<WorkerInfo> workers;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+        const Reply& hash = replies[2 * i];
+        if (!hash.is_array() || hash.elements.empty()) continue;
+        WorkerInfo worker;
+        worker.name = names[i];
+        const auto number = [](std::string_view text) { return std::strtoll(std::string(text).c_str(), nullptr, 10); };
+        const auto time = [](std::string_view text) {
+            const auto parsed = parse_utc(text);
+            return parsed ? std::optional(*parsed) : std::nullopt;
+        };
+        for (const auto& [field, value] : hash.as_pairs()) {
+            if (field == "state") worker.state = value;
+            else if (field == "hostname") worker.hostname = value;
+            else if (field == "version") worker.version = value;
+            else if (field == "current_job") worker.current_job = value;
+            else if (field == "pid") worker.pid = number(value);
+            else if (field == "successful_job_count") worker.successful_job_count = number(value);
+            else if (field == "failed_job_count") worker.failed_job_count = number(value);
+            else if (field == "birth") worker.birth = time(value);
+            else if (field == "last_heartbeat") worker.last_heartbeat = time(value);
+            else if (field == "total_working_time") {
+                worker.total_working_time = std::strtod(std::string(value).c_str(), nullptr);
+                if (!std::isfinite(worker.total_working_time)) worker.total_working_time = 0;
+            } else if (field == "queues") {
+                std::string_view rest = value;
+                while (!rest.empty()) {
+                    const auto comma = std::min(rest.find(','), rest.size());
+                    worker.queues.emplace_back(rest.substr(0, comma));
+                    rest.remove_prefix(std::min(comma + 1, rest.size()));
+                }
+            }
+        }
+        if (replies[2 * i + 1].is_array()) {
+            for (const auto& member : replies[2 * i + 1].elements)
+                worker.jobs.push_back(member.text.substr(0, member.text.find(':')));
+        }
+        workers.push_back(std::move(worker));
+    }
+    co_return workers;
+}
+
+asio::awaitable<Performance> Monitor::performance(std::int64_t hours) {
+    auto periods = co_await performance_periods({hours});
+    co_return periods.front();
+}
+
+asio::awaitable<std::vector<Performance>> Monitor::performance_periods(std::vector<std::int64_t> hours) {
+    const Timestamp now = redis_time(co_await redis_->command("TIME"));
+    std::vector<ops::Span> spans;
+    // The current minute belongs to the newest period; each period begins where the one before it ends.
+    auto end = std::chrono::ceil<std::chrono::minutes>(now + std::chrono::microseconds(1));
+    for (const auto length : hours) {
+        spans.push_back({end - std::chrono::hours(length), end});
+        end = spans.back().from;
+    }
+    Pipeline pipeline;
+    std::vector<std::size_t> counts_of_span;
+    for (const auto& span : spans) {
+        const auto bucket_keys = ops::buckets(span, now);
+        counts_of_span.push_back(bucket_keys.size());
+        for (const auto& key : bucket_keys) pipeline.add("HGETALL", key);
+    }
+    const auto replies = co_await redis_->run(std::move(pipeline));
+    std::vector<Performance> result;
+    auto reply = replies.begin();
+    for (std::size_t i = 0; i < spans.size(); ++i) {
+        ops::Figures figures;
+        for (std::size_t n = 0; n < counts_of_span[i]; ++n, ++reply) {
+            if (reply->is_array()) figures.add(reply->as_pairs());
+        }
+        Performance performance = figures.summary();
+        performance.hours = static_cast<double>(hours[i]);
+        performance.from = spans[i].from;
+        performance.to = spans[i].to;
+        result.push_back(performance);
+    }
+    co_return result;
+}
+
+asio::awaitable<std::map<std::string, std::int64_t>> Monitor::totals() {
+    const Reply hash = co_await redis_->command("HGETALL", keys::totals);
+    std::map<std::string, std::int64_t> totals;
+    for (const auto& [field, value] : hash.as_pairs())
+        totals[std::string(field)] = std::strtoll(std::string(value).c_str(), nullptr, 10);
+    co_return totals;
+}
+
+}  // namespace rqxx

@@ -1,0 +1,189 @@
+#include "ops/transitions.hpp"
+
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <boost/asio/ip/host_name.hpp>
+
+#include "ops/keys.hpp"
+#include "ops/lua_scripts.hpp"
+
+namespace rqxx::ops {
+namespace {
+
+std::string micros(Timestamp time) { return std::to_string(time.time_since_epoch().count()); }
+
+std::string join(const std::vector<std::string>& parts) {
+    std::string text;
+    for (const auto& part : parts) text += (text.empty() ? "" : ",") + part;
+    return text;
+}
+
+}  // namespace
+
+WorkerOps::WorkerOps(RedisClient& redis, std::string name, std::vector<std::string> queues,
+                     std::chrono::milliseconds lease)
+    : redis_(&redis), name_(std::move(name)), queues_(std::move(queues)), key_(keys::worker(name_)),
+      executions_key_(keys::worker_executions(name_)), lease_(lease) {
+    for (const auto& queue : queues_) queue_keys_.push_back(keys::queue(queue));
+}
+
+asio::awaitable<WorkerOps::Birth> WorkerOps::register_birth() {
+    std::vector<std::string> args{name_, std::to_string(lease_.count()), std::to_string(rq_heartbeat_ttl.count()),
+                                  join(queues_)};
+    const std::pair<std::string_view, std::string> fields[] = {
+        {"pid", std::to_string(::getpid())},
+        {"hostname", boost::asio::ip::host_name()},
+        {"ip_address", "unknown"},
+        {"version", RQXX_VERSION},
+        {"python_version", "rqxx " RQXX_VERSION},
+        {"current_job_working_time", "0"},
+        {"successful_job_count", "0"},
+        {"failed_job_count", "0"},
+        {"total_working_time", "0"},
+    };
+    for (const auto& [field, value] : fields) {
+        args.emplace_back(field);
+        args.push_back(value);
+    }
+    const Reply reply = co_await redis_->eval(lua::register_worker, {key_, executions_key_}, std::move(args));
+    const auto& parts = reply.as_array();
+    Birth birth;
+    birth.registered = parts.at(0).as_integer() == 1;
+    if (!birth.registered) {
+        birth.other_host = parts.at(1).as_text();
+        birth.other_pid = parts.at(2).as_text();
+    }
+    co_return birth;
+}
+
+asio::awaitable<void> WorkerOps::expire_lease() {
+    co_await redis_->command("ZADD", keys::leases, 0, name_);
+}
+
+asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::string current_job) {
+    std::vector<std::string> script_keys{key_, executions_key_};
+    script_keys.insert(script_keys.end(), queue_keys_.begin(), queue_keys_.end());
+    std::vector<std::string> args{name_, std::to_string(limit), std::to_string(rq_heartbeat_ttl.count()),
+                                  std::move(current_job)};
+    args.reserve(args.size() + limit);
+    for (std::size_t i = 0; i < limit; ++i) args.push_back(new_execution_id());
+
+    Reply reply = co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args));
+    auto& parts = reply.elements;
+    if (parts.size() != 4) throw Error(Errc::protocol, "the claim script gave an unexpected answer");
+    ClaimResult result;
+    result.state = static_cast<ClaimResult::State>(parts[0].as_integer());
+    const Timestamp now{std::chrono::microseconds(parts[1].as_integer())};
+    for (auto& row : parts[2].elements) {
+        Claimed claimed{row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text, now, {}};
+        auto& flat = row.elements.at(3).elements;
+        claimed.fields.reserve(flat.size() / 2);
+        for (std::size_t i = 0; i + 1 < flat.size(); i += 2)
+            claimed.fields.emplace_back(std::move(flat[i].text), std::move(flat[i + 1].text));
+        result.claimed.push_back(std::move(claimed));
+    }
+    for (auto& row : parts[3].elements)
+        result.skipped.push_back({row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text});
+    co_return result;
+}
+
+asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> batch, std::string current_job,
+                                                        std::chrono::seconds default_result_ttl) {
+    std::vector<std::string> args{name_, std::move(current_job), std::to_string(default_result_ttl.count())};
+    args.reserve(3 + batch.size() * 7);
+    for (auto& one : batch) {
+        args.push_back(std::move(one.job_id));
+        args.push_back(std::move(one.execution_id));
+        args.push_back(std::move(one.origin));
+        args.emplace_back(1, static_cast<char>(one.outcome));
+        args.push_back(std::move(one.payload));
+        args.push_back(micros(one.started_at));
+        args.push_back(one.queued_for ? std::to_string(std::max<std::int64_t>(one.queued_for->count(), 0)) : "-1");
+    }
+    const Reply reply = co_await redis_->eval(lua::settle, {key_, executions_key_}, std::move(args));
+    std::vector<Settled> results;
+    for (const auto& row : reply.as_array()) {
+        Settled settled;
+        settled.code = static_cast<Settled::Code>(row.elements.at(0).as_integer());
+        if (settled.code == Settled::Code::retried) {
+            settled.next_in = std::chrono::seconds(row.elements.at(1).as_integer());
+            settled.attempt = row.elements.at(2).as_integer();
+            settled.of = row.elements.at(3).as_integer();
+        }
+        results.push_back(settled);
+    }
+    if (results.size() != batch.size()) throw Error(Errc::protocol, "the settle script gave an unexpected answer");
+    co_return results;
+}
+
+asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> running, Seconds oldest_run_time) {
+    std::vector<std::string> args{name_, std::to_string(lease_.count()), std::to_string(rq_heartbeat_ttl.count()),
+                                  running.empty() ? std::string() : running.front().job_id,
+                                  fmt::format("{:.3f}", oldest_run_time.count())};
+    for (auto& job : running) {
+        args.push_back(std::move(job.job_id));
+        args.push_back(std::move(job.execution_id));
+        args.push_back(std::move(job.origin));
+        args.push_back(std::move(job.progress));
+    }
+    const Reply reply = co_await redis_->eval(lua::heartbeat, {key_, executions_key_}, std::move(args));
+    HeartbeatResult result;
+    const auto& parts = reply.as_array();
+    result.lease_held = parts.at(0).as_integer() == 1;
+    if (result.lease_held) {
+        for (const auto& row : parts.at(1).as_array())
+            result.notices.push_back({row.elements.at(0).text, row.elements.at(1).as_integer() == 1});
+    }
+    co_return result;
+}
+
+asio::awaitable<RecoverResult> WorkerOps::recover(RecoverPolicy policy) {
+    // RQ's text, down to the clock's offset.
+    std::string time = format_utc(utc_now());
+    time[10] = ' ';
+    time.replace(time.size() - 1, 1, "+00:00");
+    std::vector<std::string> args{
+        policy == RecoverPolicy::requeue ? "requeue" : "fail",
+        encode_exc_string(
+            fmt::format("Moved to FailedJobRegistry, due to AbandonedJobError, at {}", time)),
+        "200"};
+    args.insert(args.end(), queues_.begin(), queues_.end());
+    const Reply reply = co_await redis_->eval(lua::recover, {std::string(keys::leases), std::string(keys::sweeper)}, std::move(args));
+    const auto& parts = reply.as_array();
+    RecoverResult result;
+    result.more = parts.at(0).as_integer() == 1;
+    for (const auto& row : parts.at(1).as_array()) {
+        result.jobs.push_back({row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text,
+                               row.elements.at(3).text, row.elements.at(4).as_integer(),
+                               row.elements.at(5).as_integer()});
+    }
+    co_return result;
+}
+
+asio::awaitable<void> WorkerOps::set_state(std::string state) {
+    co_await redis_->command("HSET", key_, "state", state);
+}
+
+asio::awaitable<void> WorkerOps::register_death() {
+    Pipeline death;
+    death.add("MULTI");
+    death.add("SREM", keys::workers, key_);
+    for (const auto& queue : queues_) death.add("SREM", keys::queue_workers(queue), key_);
+    death.add("HSET", key_, "death", format_utc(utc_now()));
+    death.add("EXPIRE", key_, 60);
+    death.add("ZREM", keys::leases, name_);
+    death.add("DEL", executions_key_);
+    death.add("EXEC");
+    const auto replies = co_await redis_->run(std::move(death));
+    replies.back().throw_if_error();
+}
+
+asio::awaitable<bool> wait_for_job(RedisClient& blocking, std::string queue_key, std::chrono::seconds timeout) {
+    Pipeline wait;
+    wait.add("BLMOVE", queue_key, queue_key, "LEFT", "LEFT", timeout.count());
+    const Reply reply = co_await blocking.run_one(std::move(wait), timeout + std::chrono::seconds(10));
+    co_return !reply.is_nil();
+}
+
+}  // namespace rqxx::ops

@@ -1,0 +1,126 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <rqxx/job.hpp>
+#include <rqxx/redis/client.hpp>
+#include <rqxx/worker.hpp>
+#include <span>
+#include <string>
+#include <vector>
+
+/// The state changes of jobs and workers, each one atomic script. What `runtime` is made of.
+namespace rqxx::ops {
+
+namespace asio = boost::asio;
+
+/// A job that has been started for us.
+struct Claimed {
+    std::string job_id;
+    std::string execution_id;
+    std::string origin;
+    Timestamp started_at;
+    std::vector<std::pair<std::string, std::string>> fields;   ///< The hash as it was before the start.
+};
+
+/// An id that was on a queue and could not run: dropped from it.
+struct Skipped {
+    std::string job_id;
+    std::string queue;
+    std::string why;
+};
+
+struct ClaimResult {
+    enum class State { ok = 0, suspended = 1, lease_gone = 2 };
+    State state = State::ok;
+    std::vector<Claimed> claimed;
+    std::vector<Skipped> skipped;
+};
+
+struct Settlement {
+    enum class Outcome : char { success = 'S', failure = 'F', terminal_failure = 'T', returned = 'R' };
+    std::string job_id;
+    std::string execution_id;
+    std::string origin;
+    Outcome outcome = Outcome::success;
+    std::string payload;                               ///< As stored: base64.
+    Timestamp started_at;
+    std::optional<std::chrono::microseconds> queued_for;
+};
+
+struct Settled {
+    enum class Code { refused = 0, finished = 1, failed = 2, retried = 3, returned = 4, canceled = 5, deleted = 6 };
+    Code code = Code::refused;
+    std::chrono::seconds next_in{};      ///< Of a retry.
+    std::int64_t attempt = 0, of = 0;    ///< This retry's number, and how many there are.
+};
+
+struct Running {
+    std::string job_id;
+    std::string execution_id;
+    std::string origin;
+    std::string progress;                ///< JSON text; empty when unchanged.
+};
+
+struct HeartbeatResult {
+    bool lease_held = true;
+    struct Notice {
+        std::string execution_id;
+        bool canceled = false;           ///< Else the lease on it was lost.
+    };
+    std::vector<Notice> notices;
+};
+
+struct Recovered {
+    std::string job_id, what, worker, queue;
+    std::int64_t attempt = 0, of = 0;
+};
+
+struct RecoverResult {
+    bool more = false;
+    std::vector<Recovered> jobs;
+};
+
+/// One worker's record and leases in Redis.
+class WorkerOps {
+public:
+    WorkerOps(RedisClient& redis, std::string name, std::vector<std::string> queues,
+              std::chrono::milliseconds lease);
+
+    struct Birth {
+        bool registered = false;
+        std::string other_host, other_pid;   ///< Of the living worker with this name.
+    };
+    asio::awaitable<Birth> register_birth();
+    /// Declares a worker of this name dead, so that `recover` takes its jobs back.
+    asio::awaitable<void> expire_lease();
+    asio::awaitable<ClaimResult> claim(std::size_t limit, std::string current_job);
+    asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch, std::string current_job,
+                                                 std::chrono::seconds default_result_ttl);
+    asio::awaitable<HeartbeatResult> heartbeat(std::vector<Running> running, Seconds oldest_run_time);
+    asio::awaitable<RecoverResult> recover(RecoverPolicy policy);
+    asio::awaitable<void> set_state(std::string state);
+    asio::awaitable<void> register_death();
+    [[nodiscard]] const std::vector<std::string>& queue_keys() const noexcept { return queue_keys_; }
+
+private:
+    RedisClient* redis_;
+    std::string name_;
+    std::vector<std::string> queues_;
+    std::vector<std::string> queue_keys_;
+    std::string key_;
+    std::string executions_key_;
+    std::chrono::microseconds lease_;
+};
+
+/// Blocks until the list `queue_key` has an element, without removing any; false when `timeout` passed.
+///
+/// BLMOVE of the head onto itself: waits like a pop, changes nothing.
+asio::awaitable<bool> wait_for_job(RedisClient& blocking, std::string queue_key, std::chrono::seconds timeout);
+
+/// Until when RQ's own maintenance leaves an execution alone after a heartbeat. Source: RQ's default
+/// job monitoring interval (30 s) + 60 s.
+inline constexpr std::chrono::seconds rq_heartbeat_ttl{90};
+
+}  // namespace rqxx::ops

@@ -1,0 +1,40 @@
+#include <fmt/format.h>
+
+#include <rqxx/worker.hpp>
+
+namespace rqxx {
+
+void HandlerRegistry::add_raw(std::string func_name, Handler handler) {
+    if (func_name.empty()) throw Error(Errc::usage, "a handler needs the name of a function");
+    const auto [it, added] = handlers_.emplace(std::move(func_name), std::move(handler));
+    if (!added) throw Error(Errc::usage, fmt::format("there is a handler for {} already", it->first));
+}
+
+const HandlerRegistry::Handler* HandlerRegistry::find(std::string_view func_name) const noexcept {
+    const auto it = handlers_.find(func_name);
+    return it == handlers_.end() ? nullptr : &it->second;
+}
+
+std::vector<std::string> HandlerRegistry::names() const {
+    std::vector<std::string> names;
+    for (const auto& [name, handler] : handlers_) names.push_back(name);
+    return names;
+}
+
+namespace detail {
+
+void bad_argument(std::size_t index, const std::string& reason) {
+    throw Error(Errc::usage, fmt::format("argument {}: {}", index + 1, reason));
+}
+
+void wrong_argument_count(std::size_t expected, std::size_t got) {
+    throw Error(Errc::usage, fmt::format("{} argument{} expected, {} given", expected, expected == 1 ? "" : "s", got));
+}
+
+void refuse_kwargs(const Call& call) {
+    if (!call.kwargs.is_dict() || !call.kwargs.pairs().empty())
+        throw Error(Errc::usage, "keyword arguments are not accepted by this handler");
+}
+
+}  // namespace detail
+}  // namespace rqxx

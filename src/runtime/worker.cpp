@@ -1,0 +1,512 @@
+#include <fmt/format.h>
+#include <signal.h>
+#include <unistd.h>
+
+#include <boost/asio/ip/host_name.hpp>
+#include <charconv>
+#include <deque>
+#include <rqxx/events.hpp>
+#include <rqxx/worker.hpp>
+#include <unordered_map>
+
+#include "base/task_group.hpp"
+#include "ops/transitions.hpp"
+#include "runtime/thread_executor.hpp"
+
+namespace rqxx {
+
+using namespace std::chrono_literals;
+using ops::Settled;
+using ops::Settlement;
+using runtime::Execution;
+using runtime::RunOutcome;
+using runtime::StopReason;
+namespace asio = boost::asio;
+
+namespace {
+
+/// How many jobs one script call takes or settles: enough to fill the pipe, few enough that Redis
+/// serves others in between.
+constexpr std::size_t batch_size = 128;
+/// Calls under way at once: one is worked on while the next is on its way.
+constexpr std::size_t settles_in_flight = 2;
+constexpr auto recover_interval = 2s;
+
+std::string default_name() {
+    return fmt::format("{}.{}.{}", asio::ip::host_name(), ::getpid(), new_execution_id().substr(24));
+}
+
+/// Whether the process that registered under our name on this host is gone.
+bool is_dead_here(const ops::WorkerOps::Birth& birth) {
+    if (birth.other_host != asio::ip::host_name()) return false;
+    int pid = 0;
+    const char* end = birth.other_pid.data() + birth.other_pid.size();
+    if (std::from_chars(birth.other_pid.data(), end, pid).ptr != end || pid <= 0) return false;
+    return pid == ::getpid() || (::kill(pid, 0) != 0 && errno == ESRCH);
+}
+
+}  // namespace
+
+struct Worker::Impl {
+    Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerOptions options_, Logger& log_)
+        : redis(redis_), options(std::move(options_)), log(log_), executor(redis_.executor()),
+          name(options.name.empty() ? default_name() : options.name),
+          redis_ops(redis, name, options.queues, options.lease), slot_freed(executor), work_arrived(executor), queues_empty(executor),
+          settle_wanted(executor), deadline_changed(executor), stop_wanted(executor), drained(executor),
+          thread_executor(executor, handlers, log,
+                          [this](std::shared_ptr<Execution> execution, RunOutcome outcome) {
+                              on_done(std::move(execution), std::move(outcome));
+                          }),
+          watchers(executor), tasks(executor) {}
+
+    RedisClient& redis;
+    WorkerOptions options;
+    Logger& log;
+    asio::any_io_executor executor;
+    std::string name;
+    ops::WorkerOps redis_ops;
+
+    std::list<std::shared_ptr<Execution>> running;      ///< Oldest first.
+    std::deque<std::pair<Settlement, std::string>> outcomes;   ///< To be settled; with the error line.
+    std::size_t settling = 0;
+    WorkerSummary summary;
+    std::uint64_t claimed = 0;
+    std::chrono::steady_clock::time_point last_poll = std::chrono::steady_clock::now();
+    int stop_requests = 0;
+    bool work_may_wait = true;                          ///< A queue may have something to claim; watchers rest.
+
+    Event slot_freed, work_arrived, queues_empty, settle_wanted, deadline_changed, stop_wanted, drained;
+    runtime::ThreadExecutor thread_executor;
+    std::vector<std::unique_ptr<RedisClient>> blocking;
+    TaskGroup watchers;
+    TaskGroup tasks;
+
+    [[nodiscard]] bool stopping() const { return stop_requests > 0; }
+    [[nodiscard]] std::string oldest_job() const { return running.empty() ? std::string() : running.front()->job.id; }
+
+    // ---- life -----------------------------------------------------------------------------------
+
+    asio::awaitable<WorkerSummary> run() {
+        co_await be_born();
+        log.info("Worker started", "name", name, "queues", fmt::format("{}", fmt::join(options.queues, ",")),
+                 "concurrency", options.concurrency);
+        tasks.spawn("heartbeat", heartbeat_loop());
+        tasks.spawn("recovery", recover_loop());
+        tasks.spawn("deadlines", deadline_loop());
+        for (std::size_t i = 0; i < settles_in_flight; ++i) tasks.spawn("settling", settle_loop());
+        std::exception_ptr failure;
+        try {
+            co_await claim_loop();
+            co_await drain();
+        } catch (const Cancelled&) {
+            throw_away();
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        watchers.cancel();
+        for (auto& client : blocking) client->close();
+        co_await watchers.join();
+        blocking.clear();
+        tasks.cancel();
+        co_await tasks.join();
+        if (failure) std::rethrow_exception(failure);
+        try {
+            co_await redis_ops.register_death();
+        } catch (const Error& error) {
+            // RQ's maintenance and our recovery treat us as any dead worker.
+            log.warning("Worker could not sign off", "name", name, "error", error.message());
+        }
+        log.info("Worker stopped", "name", name, "finished", summary.finished, "failed", summary.failed, "retried",
+                 summary.retried, "returned", summary.returned);
+        co_return summary;
+    }
+
+    asio::awaitable<void> be_born() {
+        for (int attempt = 0;; ++attempt) {
+            const auto birth = co_await redis_ops.register_birth();
+            if (birth.registered) co_return;
+            if (!is_dead_here(birth))
+                throw Error(Errc::usage, fmt::format("name: a worker named {} lives already (host {}, pid {})", name,
+                                                     birth.other_host, birth.other_pid));
+            // Killed on this host: its lease need not run out first.
+            if (attempt == 0) {
+                log.warning("Taking over from a killed worker", "name", name, "pid", birth.other_pid);
+                co_await redis_ops.expire_lease();
+            }
+            if (attempt > 40) throw Error(Errc::internal, fmt::format("name: {} could not be taken over", name));
+            co_await recover_once();
+            Event pause(executor);
+            co_await pause.wait(500ms);
+        }
+    }
+
+    void throw_away() {
+        for (auto& execution : running) execution->request_stop(StopReason::shutdown);
+    }
+
+    // ---- taking jobs ----------------------------------------------------------------------------
+
+    asio::awaitable<void> claim_loop() {
+        while (!stopping()) {
+            if (options.max_jobs && claimed >= *options.max_jobs) co_return;
+            std::size_t free = options.concurrency - std::min(running.size(), options.concurrency);
+            if (options.max_jobs) free = std::min<std::size_t>(free, *options.max_jobs - claimed);
+            if (free == 0) {
+                co_await slot_freed.wait();
+                continue;
+            }
+            ops::ClaimResult result;
+            std::optional<Error> failed;
+            try {
+                result = co_await redis_ops.claim(std::min(free, batch_size), oldest_job());
+                last_poll = std::chrono::steady_clock::now();
+            } catch (const Error& error) {
+                failed = error;
+            }
+            if (failed) {
+                co_await pause_after(*failed, "Claiming failed");
+                continue;
+            }
+            for (const auto& skipped : result.skipped)
+                log.warning("Job skipped", "id", skipped.job_id, "queue", skipped.queue, "reason", skipped.why);
+            if (result.state == ops::ClaimResult::State::lease_gone) {
+                co_await register_again();
+                continue;
+            }
+            for (auto& job : result.claimed) start(std::move(job));
+            if (!result.claimed.empty() || !result.skipped.empty()) continue;
+            if (options.burst) {
+                // A running job may yet come back as a retry.
+                if (running.empty() && outcomes.empty() && settling == 0) co_return;
+                co_await drained.wait(100ms);
+                continue;
+            }
+            if (result.state == ops::ClaimResult::State::suspended) co_await stop_wanted.wait(1s);
+            else co_await wait_for_work();
+        }
+    }
+
+    /// Blocks until a queue has a job, without removing it.
+    asio::awaitable<void> wait_for_work() {
+        if (watchers.size() == 0) {
+            for (const auto& key : redis_ops.queue_keys()) {
+                blocking.push_back(std::make_unique<RedisClient>(executor, redis.options(), null_logger()));
+                watchers.spawn("watching " + key, watch(*blocking.back(), key));
+            }
+        }
+        work_may_wait = false;
+        queues_empty.notify();
+        while (!work_may_wait && !stopping()) co_await work_arrived.wait();
+    }
+
+    asio::awaitable<void> watch(RedisClient& client, std::string key) {
+        while (!stopping()) {
+            if (work_may_wait) {
+                // There is something to claim already; look again once it has been.
+                co_await queues_empty.wait();
+                continue;
+            }
+            bool failed = false;
+            try {
+                work_may_wait = co_await ops::wait_for_job(client, key, 30s) || work_may_wait;
+                last_poll = std::chrono::steady_clock::now();
+            } catch (const Error& error) {
+                failed = true;
+                if (!error.retryable()) log.warning("Watching a queue failed", "queue", key, "error", error.message());
+            }
+            if (failed) {
+                Event pause(executor);
+                co_await pause.wait(1s);
+                work_may_wait = true;   // Whatever came meanwhile is found by a claim.
+            }
+            if (work_may_wait) work_arrived.notify();
+        }
+    }
+
+    void start(ops::Claimed claimed_job) {
+        ++claimed;
+        auto execution = std::make_shared<Execution>();
+        execution->id = std::move(claimed_job.execution_id);
+        execution->started_at = claimed_job.started_at;
+        execution->started = std::chrono::steady_clock::now();
+        std::vector<std::pair<std::string_view, std::string_view>> fields(claimed_job.fields.begin(),
+                                                                          claimed_job.fields.end());
+        auto job = parse_job(claimed_job.job_id, fields);
+        std::optional<ParseError> unreadable;
+        if (job) {
+            execution->job = std::move(*job);
+            auto call = decode_call(execution->job.data, {}, &execution->serializer);
+            if (call) execution->call = std::move(*call);
+            else unreadable = call.error();
+        } else {
+            unreadable = job.error();
+            execution->job.id = claimed_job.job_id;
+        }
+        execution->job.origin = std::move(claimed_job.origin);
+        if (execution->job.enqueued_at)
+            execution->queued_for = std::max(execution->started_at - *execution->job.enqueued_at, 0us);
+        if (options.serializer) execution->serializer = *options.serializer;
+        running.push_back(execution);
+        log_job_started(log, execution->job.id, execution->queued_for.value_or(0us));
+        if (unreadable) {
+            if (unreadable->field.empty()) unreadable->field = "data";
+            const std::string line = "rqxx.DeserializationError: " + unreadable->describe();
+            finish(execution, Settlement::Outcome::terminal_failure, encode_exc_string(line + "\n"), line);
+            return;
+        }
+        const std::int64_t timeout = execution->job.timeout.value_or(180);
+        if (timeout > 0) {
+            execution->deadline = execution->started + std::chrono::seconds(timeout);
+            deadline_changed.notify();
+        }
+        thread_executor.start(std::move(execution));
+    }
+
+    // ---- ending jobs ----------------------------------------------------------------------------
+
+    void on_done(std::shared_ptr<Execution> execution, RunOutcome outcome) {
+        if (execution->settled) return;
+        const auto kind = execution->stop_reason == StopReason::shutdown && !outcome.success
+                              ? Settlement::Outcome::returned
+                          : outcome.success ? Settlement::Outcome::success
+                                            : Settlement::Outcome::failure;
+        finish(execution, kind, std::move(outcome.payload), std::move(outcome.error));
+    }
+
+    void finish(const std::shared_ptr<Execution>& execution, Settlement::Outcome outcome, std::string payload,
+                std::string error) {
+        execution->settled = true;
+        running.remove(execution);
+        outcomes.emplace_back(Settlement{execution->job.id, execution->id, execution->job.origin, outcome,
+                                         std::move(payload), execution->started_at, execution->queued_for},
+                              std::move(error));
+        slot_freed.notify();
+        settle_wanted.notify();
+    }
+
+    asio::awaitable<void> settle_loop() {
+        for (;;) {
+            while (outcomes.empty()) co_await settle_wanted.wait();
+            std::vector<Settlement> batch;
+            std::vector<std::string> errors;
+            while (!outcomes.empty() && batch.size() < batch_size) {
+                batch.push_back(std::move(outcomes.front().first));
+                errors.push_back(std::move(outcomes.front().second));
+                outcomes.pop_front();
+            }
+            settling += batch.size();
+            bool in_doubt = false;
+            for (;;) {
+                std::optional<Error> failed;
+                try {
+                    const auto settled = co_await redis_ops.settle(batch, oldest_job(), options.default_result_ttl);
+                    for (std::size_t i = 0; i < batch.size(); ++i) report(batch[i], settled[i], errors[i], in_doubt);
+                    break;
+                } catch (const Error& error) {
+                    failed = error;
+                }
+                // The fence makes a repetition harmless.
+                in_doubt = in_doubt || failed->in_doubt();
+                co_await pause_after(*failed, "Storing results failed");
+            }
+            settling -= batch.size();
+            drained.notify();
+        }
+    }
+
+    void report(const Settlement& settlement, const Settled& settled, const std::string& error, bool in_doubt) {
+        const Seconds duration = utc_now() - settlement.started_at;
+        switch (settled.code) {
+            case Settled::Code::finished:
+                ++summary.finished;
+                log_job_finished(log, settlement.job_id, std::max(duration, Seconds(0)));
+                break;
+            case Settled::Code::failed:
+                ++summary.failed;
+                log_job_failed(log, settlement.job_id, error);
+                break;
+            case Settled::Code::retried:
+                ++summary.retried;
+                log_job_retry(log, settlement.job_id, settled.attempt, settled.of, settled.next_in, error);
+                break;
+            case Settled::Code::returned:
+                ++summary.returned;
+                log.info("Job returned", "id", settlement.job_id, "queue", settlement.origin);
+                break;
+            case Settled::Code::canceled: log.info("Job canceled", "id", settlement.job_id); break;
+            case Settled::Code::deleted: log.info("Job deleted while it ran", "id", settlement.job_id); break;
+            case Settled::Code::refused:
+                if (in_doubt) {
+                    log.warning("Job settled in an unclear moment", "id", settlement.job_id);
+                } else {
+                    ++summary.lost;
+                    log.warning("Result refused: the job was taken from this worker", "id", settlement.job_id);
+                }
+                break;
+        }
+    }
+
+    /// First signal: wait for what runs. After the grace, or on a second signal: put it back.
+    asio::awaitable<void> drain() {
+        const auto until = std::chrono::steady_clock::now() + options.grace;
+        while (!running.empty() && stop_requests < 2) {
+            const auto now = std::chrono::steady_clock::now();
+            if (stopping() && now >= until) break;
+            co_await drained.wait(stopping() ? std::min<std::chrono::steady_clock::duration>(until - now, 500ms) : 500ms);
+        }
+        for (const auto& execution : std::list(running)) {
+            execution->request_stop(StopReason::shutdown);
+            thread_executor.abandon(execution);
+            finish(execution, Settlement::Outcome::returned, {}, {});
+        }
+        // Results must not be lost, but an absent Redis must not keep us for ever either.
+        const auto give_up = std::chrono::steady_clock::now() + std::max<std::chrono::seconds>(options.grace, 10s);
+        while ((!outcomes.empty() || settling > 0) && std::chrono::steady_clock::now() < give_up)
+            co_await drained.wait(200ms);
+        if (!outcomes.empty() || settling > 0)
+            log.error("Results could not be stored before the end", "jobs", outcomes.size() + settling);
+    }
+
+    // ---- staying alive --------------------------------------------------------------------------
+
+    asio::awaitable<void> heartbeat_loop() {
+        Event pause(executor);
+        std::chrono::milliseconds wait = options.heartbeat;
+        for (;;) {
+            co_await pause.wait(std::exchange(wait, options.heartbeat));
+            std::vector<ops::Running> jobs;
+            for (const auto& execution : running) {
+                std::string progress;
+                {
+                    const std::scoped_lock lock(execution->progress_mutex);
+                    progress.swap(execution->progress);
+                }
+                jobs.push_back({execution->job.id, execution->id, execution->job.origin, std::move(progress)});
+            }
+            const Seconds oldest = running.empty() ? Seconds(0)
+                                                   : Seconds(std::chrono::steady_clock::now() - running.front()->started);
+            bool lease_held = true;
+            bool failed = false;
+            try {
+                const auto result = co_await redis_ops.heartbeat(std::move(jobs), oldest);
+                lease_held = result.lease_held;
+                for (const auto& notice : result.notices) {
+                    for (const auto& execution : running) {
+                        if (execution->id != notice.execution_id) continue;
+                        execution->request_stop(notice.canceled ? StopReason::canceled : StopReason::lease_lost);
+                    }
+                }
+            } catch (const Error& error) {
+                log.debug("Heartbeat failed", "error", error.message());
+                failed = true;
+            }
+            if (failed) {
+                // The next one goes out as soon as Redis is back.
+                try {
+                    co_await redis.connect(options.heartbeat);
+                    wait = 100ms;
+                } catch (const Error&) {
+                }
+                continue;
+            }
+            if (!lease_held) co_await register_again();
+        }
+    }
+
+    asio::awaitable<void> register_again() {
+        log.warning("Worker was taken for dead; registering again", "name", name);
+        try {
+            const auto birth = co_await redis_ops.register_birth();
+            if (!birth.registered) co_await redis_ops.expire_lease();   // Our own old record: to be buried first.
+        } catch (const Error& error) {
+            log.debug("Registering failed", "error", error.message());
+        }
+        Event pause(executor);
+        co_await pause.wait(200ms);
+    }
+
+    asio::awaitable<void> recover_loop() {
+        Event pause(executor);
+        for (;;) {
+            co_await pause.wait(recover_interval);
+            try {
+                co_await recover_once();
+            } catch (const Error& error) {
+                log.debug("Recovery failed", "error", error.message());
+            }
+        }
+    }
+
+    asio::awaitable<void> recover_once() {
+        for (;;) {
+            const auto result = co_await redis_ops.recover(options.recover);
+            for (const auto& job : result.jobs) {
+                if (job.what == "stale") continue;
+                log.warning("Job recovered", "id", job.job_id, "worker", job.worker, "queue", job.queue, "outcome",
+                            job.what);
+                if (job.what == "failed") log_job_failed(log, job.job_id, "AbandonedJobError: its worker died");
+                if (job.what == "retried")
+                    log_job_retry(log, job.job_id, job.attempt, job.of, 0s, "AbandonedJobError: its worker died");
+            }
+            if (!result.more) co_return;
+        }
+    }
+
+    /// Soft at the limit, hard `kill_after` later.
+    asio::awaitable<void> deadline_loop() {
+        for (;;) {
+            const auto now = std::chrono::steady_clock::now();
+            auto next = now + 1h;
+            for (const auto& execution : std::list(running)) {
+                if (!execution->deadline) continue;
+                const auto hard = *execution->deadline + options.kill_after;
+                if (now >= hard) {
+                    log.error("Handler ignores its time limit; its thread is replaced", "id", execution->job.id,
+                              "function", execution->call.func_name);
+                    thread_executor.abandon(execution);
+                    const std::string line = fmt::format(
+                        "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value ({} seconds)",
+                        execution->job.timeout.value_or(180));
+                    finish(execution, Settlement::Outcome::failure, encode_exc_string(line + "\n"), line);
+                } else if (now >= *execution->deadline) {
+                    execution->request_stop(StopReason::time_limit);
+                    next = std::min(next, hard);
+                } else {
+                    next = std::min(next, *execution->deadline);
+                }
+            }
+            co_await deadline_changed.wait(next - now);
+        }
+    }
+
+    asio::awaitable<void> pause_after(const Error& error, std::string_view what) {
+        if (!error.retryable()) log.error(what, "error", error.message());
+        co_await stop_wanted.wait(error.retryable() ? 100ms : 1000ms);
+    }
+
+    void request_stop() {
+        ++stop_requests;
+        for (Event* event : {&slot_freed, &work_arrived, &queues_empty, &stop_wanted, &drained}) event->notify();
+    }
+};
+
+Worker::Worker(RedisClient& redis, const HandlerRegistry& handlers, WorkerOptions options, Logger& log) {
+    if (options.queues.empty()) throw Error(Errc::usage, "queues: at least one is needed");
+    if (options.concurrency < 1 || options.concurrency > 1024)
+        throw Error(Errc::usage, "concurrency: must be from 1 to 1024");
+    for (char c : options.name) {
+        if (static_cast<unsigned char>(c) <= 0x20 || c == 0x7f)
+            throw Error(Errc::usage, "name: spaces and control characters are not allowed");
+    }
+    impl_ = std::make_unique<Impl>(redis, handlers, std::move(options), log);
+}
+
+Worker::~Worker() = default;
+
+asio::awaitable<WorkerSummary> Worker::run() { return impl_->run(); }
+void Worker::request_stop() { impl_->request_stop(); }
+const std::string& Worker::name() const noexcept { return impl_->name; }
+std::size_t Worker::running() const noexcept { return impl_->running.size(); }
+std::chrono::steady_clock::time_point Worker::last_poll() const noexcept { return impl_->last_poll; }
+
+}  // namespace rqxx
