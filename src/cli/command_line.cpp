@@ -1,0 +1,236 @@
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <CLI/CLI.hpp>
+#include <algorithm>
+#include <cctype>
+#include <cstdlib>
+#include <rqxx/application.hpp>
+#include <rqxx/error.hpp>
+
+#include "cli/commands.hpp"
+#include "ops/lua_scripts.hpp"
+
+namespace rqxx {
+namespace {
+
+using namespace cli;
+
+constexpr int success = 0, failed = 1, usage = 2;
+
+std::string environment_name(std::string flag) {
+    std::string name = "RQXX_";
+    for (char c : flag.substr(2)) name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    return name;
+}
+
+/// Every flag has its environment variable, and its default in the help.
+CLI::Option* named(CLI::Option* option) {
+    const std::string name = option->get_lnames().empty() ? "" : "--" + option->get_lnames().front();
+    if (!name.empty()) option->envname(environment_name(name));
+    return option;
+}
+
+template <class T>
+CLI::Option* add_option(CLI::App& app, const std::string& flag, T& target, const std::string& help) {
+    return named(app.add_option(flag, target, help)->capture_default_str());
+}
+
+CLI::Option* add_flag(CLI::App& app, const std::string& flag, bool& target, const std::string& help) {
+    return named(app.add_flag(flag, target, help));
+}
+
+void add_common(CLI::App& app, CommonOptions& common) {
+    app.option_defaults()->group("Common");
+    add_option(app, "--redis-url", common.redis_url,
+               "redis://, rediss:// or unix:// URL. Default: the Redis of `rqxx serve` in the data directory, "
+               "else redis://localhost:6379/0");
+    add_option(app, "--redis-ca-file", common.redis_ca_file, "CA certificates for rediss://; default: the system's")
+        ->check(CLI::ExistingFile);
+    add_option(app, "--data-dir", common.data_dir, "where rqxx keeps its files");
+    add_option(app, "--log-level", common.log_level, "what is logged to stderr")
+        ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
+    add_option(app, "--log-format", common.log_format, "how")->check(CLI::IsMember({"text", "json"}));
+    app.option_defaults()->group("Options");
+    app.set_config("--config", "", "TOML file with the same names as the flags")->envname("RQXX_CONFIG");
+    app.allow_config_extras(CLI::config_extras_mode::error);
+}
+
+/// What is set in the environment, as flags before those of the user: so a flag beats the environment,
+/// and both beat the file (CLI11 by itself lets the file beat the environment).
+std::vector<std::string> with_environment(const CLI::App& command, const std::vector<std::string>& args) {
+    std::vector<std::string> result;
+    for (const CLI::Option* option : command.get_options()) {
+        if (option->get_envname().empty() || option->get_lnames().empty()) continue;
+        const char* value = std::getenv(option->get_envname().c_str());
+        if (value == nullptr || *value == '\0') continue;
+        const std::string flag = "--" + option->get_lnames().front();
+        const bool given = std::any_of(args.begin(), args.end(), [&](const std::string& arg) {
+            return arg == flag || arg.starts_with(flag + "=");
+        });
+        if (!given) result.push_back(flag + "=" + value);
+    }
+    result.insert(result.end(), args.begin(), args.end());
+    return result;
+}
+
+struct Commands {
+    CommonOptions common;
+    ServeOptions serve;
+    WorkerCommandOptions worker;
+    EnqueueCommandOptions enqueue;
+    InfoOptions info;
+    JobShowOptions job_show;
+    QueueListOptions queue_list;
+    BenchCommandOptions bench;
+};
+
+CLI::App* add_serve(CLI::App& root, Commands& to) {
+    auto& app = *root.add_subcommand("serve", "Run the server: API, page, worker, and a private Redis unless one is named");
+    auto& o = to.serve;
+    add_option(app, "--host", o.host, "address to listen on; others than loopback need a token");
+    add_option(app, "--port", o.port, "port to listen on; 0 picks a free one");
+    add_option(app, "--token", o.token, "bearer token that clients must send (visible in the process list: prefer a file)");
+    add_option(app, "--token-file", o.token_file, "file that holds the token")->check(CLI::ExistingFile);
+    add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");
+    add_flag(app, "--demo", o.demo, "install sample sessions and evaluate one");
+    add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
+    add_option(app, "--packages", o.packages, "folder of merge-request packages; default: mr_packages in the data directory");
+    add_flag(app, "--no-legacy-evaluate", o.no_legacy_evaluate, "switch GET /api/sessions/{id}/evaluate off");
+    add_flag(app, "--no-access-log", o.no_access_log, "do not log requests");
+    add_option(app, "--grace", o.grace, "how long running jobs may take to end at shutdown");
+    add_option(app, "--redis-server", o.redis_server, "program of the embedded Redis");
+    return &app;
+}
+
+CLI::App* add_worker(CLI::App& root, Commands& to) {
+    auto& app = *root.add_subcommand("worker", "Run jobs");
+    auto& o = to.worker;
+    app.add_option("queues", o.queues, "queues, the first has precedence; default: high default low")->type_name("QUEUE");
+    add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
+    add_flag(app, "--burst", o.burst, "end when the queues are empty");
+    add_option(app, "--name", o.name, "name of the worker; default: host, process and a random part");
+    add_option(app, "--max-jobs", o.max_jobs, "end after that many jobs; 0: no limit");
+    add_option(app, "--packages", o.packages, "folder of merge-request packages; default: mr_packages in the data directory");
+    add_option(app, "--grace", o.grace, "how long running jobs may take to end at shutdown");
+    add_option(app, "--recover", o.recover, "a job without retries whose worker died: run it once more, or fail it")
+        ->check(CLI::IsMember({"requeue", "fail"}));
+    add_option(app, "--serializer", o.serializer, "of results; default: each job's own")->check(CLI::IsMember({"pickle", "json"}));
+    return &app;
+}
+
+CLI::App* add_enqueue(CLI::App& root, Commands& to) {
+    auto& app = *root.add_subcommand("enqueue", "Put a job on a queue and print its id");
+    auto& o = to.enqueue;
+    app.add_option("function", o.function, "dotted path of the function")->type_name("FUNC")->required();
+    app.add_option("arguments", o.arguments,
+                   "text; `:JSON` or `%PYTHON-LITERAL` for other types; `key=text`, `key:=JSON`, `key%=LITERAL` for keywords; "
+                   "`@FILE` after the mark reads a file")
+        ->type_name("ARG");
+    add_option(app, "--queue", o.queue, "name of the queue");
+    add_option(app, "--priority", o.priority, "use the optimized queue's policy instead of --queue")
+        ->check(CLI::IsMember({"high", "normal", "low"}));
+    add_option(app, "--timeout", o.timeout, "time limit: seconds, or 90s, 5m, 1h, 2d");
+    add_option(app, "--result-ttl", o.result_ttl, "how long the result is kept");
+    add_option(app, "--failure-ttl", o.failure_ttl, "how long a failed job is kept");
+    add_option(app, "--ttl", o.ttl, "how long the job may wait before it is dropped");
+    named(app.add_option("--retry", o.retry, "how often a failing job is run again"));
+    add_option(app, "--job-id", o.job_id, "id of the job; default: a new UUID");
+    add_option(app, "--description", o.description, "shown by monitors; default: the call");
+    add_option(app, "--serializer", o.serializer, "how the arguments are stored")->check(CLI::IsMember({"pickle", "json"}));
+    add_flag(app, "--json-args", o.json_args, "every argument is JSON");
+    add_flag(app, "--at-front", o.at_front, "next to be run, instead of last");
+    add_flag(app, "--unique", o.unique, "refuse when a job with this --job-id exists");
+    add_flag(app, "--wait", o.wait, "wait for the end and print the result as JSON");
+    return &app;
+}
+
+/// The words that follow the program, with the sub-command's environment put after its name.
+std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root) {
+    std::vector<std::string> words(argv + 1, argv + argc);
+    const CLI::App* command = &root;
+    std::vector<std::string> path;
+    std::size_t at = 0;
+    for (; at < words.size(); ++at) {
+        const auto commands = command->get_subcommands([&](const CLI::App* app) { return app->check_name(words[at]); });
+        if (commands.empty()) break;
+        const CLI::App* next = commands.front();
+        command = next;
+        path.push_back(words[at]);
+    }
+    auto rest = with_environment(*command, {words.begin() + static_cast<std::ptrdiff_t>(at), words.end()});
+    path.insert(path.end(), rest.begin(), rest.end());
+    std::reverse(path.begin(), path.end());   // CLI11 takes them last first.
+    return path;
+}
+
+int parse_and_run(int argc, char** argv, const ApplicationFactory& make_application) {
+    Commands to;
+    CLI::App root("rqxx: background jobs on Redis, compatible with Python RQ", "rqxx");
+    root.set_version_flag("--version", "rqxx " RQXX_VERSION);
+    root.require_subcommand(1);
+    root.get_formatter()->column_width(34);
+
+    auto* serve_app = add_serve(root, to);
+    auto* worker_app = add_worker(root, to);
+    auto* enqueue_app = add_enqueue(root, to);
+    auto* info_app = root.add_subcommand("info", "Show queues and workers");
+    add_flag(*info_app, "--json", to.info.json, "as JSON");
+    add_option(*info_app, "--interval", to.info.interval, "show again every so many seconds")->check(CLI::NonNegativeNumber);
+    auto* job_app = root.add_subcommand("job", "Look at jobs")->require_subcommand(1);
+    auto* show_app = job_app->add_subcommand("show", "Show all that is known of jobs");
+    show_app->add_option("ids", to.job_show.ids, "ids of jobs")->type_name("ID")->required();
+    add_flag(*show_app, "--json", to.job_show.json, "as JSON");
+    auto* queue_app = root.add_subcommand("queue", "Look at queues")->require_subcommand(1);
+    auto* list_app = queue_app->add_subcommand("list", "Show the queues and how many jobs are where");
+    add_flag(*list_app, "--json", to.queue_list.json, "as JSON");
+    auto* bench_app = root.add_subcommand("bench", "Measure throughput and latency on this machine");
+    add_option(*bench_app, "--jobs", to.bench.jobs, "jobs per measurement")->check(CLI::Range(100, 10'000'000));
+    add_option(*bench_app, "--repetitions", to.bench.repetitions, "of which the median is shown")->check(CLI::Range(1, 100));
+    add_option(*bench_app, "--concurrency", to.bench.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
+    add_flag(*bench_app, "--json", to.bench.json, "as JSON");
+    add_option(*bench_app, "--redis-server", to.bench.redis_server, "program of the private Redis used without --redis-url");
+    for (auto* app : {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, bench_app})
+        add_common(*app, to.common);
+
+    try {
+        root.parse(arguments(argc, argv, root));
+    } catch (const CLI::CallForHelp&) {
+        // The help of the command that was asked about.
+        fmt::print("{}", root.help());
+        return success;
+    } catch (const CLI::CallForVersion& version) {
+        fmt::print("{}\n", version.what());
+        return success;
+    } catch (const CLI::ParseError& error) {
+        fmt::print(stderr, "rqxx: {}\n", error.what());
+        return usage;
+    }
+    if (*serve_app) return serve(to.common, to.serve, make_application);
+    if (*worker_app) return work(to.common, to.worker, make_application);
+    if (*enqueue_app) return enqueue(to.common, to.enqueue);
+    if (*info_app) return info(to.common, to.info);
+    if (*show_app) return show_jobs(to.common, to.job_show);
+    if (*list_app) return list_queues(to.common, to.queue_list);
+    return bench(to.common, to.bench);
+}
+
+}  // namespace
+
+int run_command_line(int argc, char** argv, const ApplicationFactory& make_application) {
+    ::signal(SIGPIPE, SIG_IGN);
+    register_scripts(lua::all());
+    try {
+        return parse_and_run(argc, argv, make_application);
+    } catch (const Error& error) {
+        fmt::print(stderr, "rqxx: {}\n", error.message());
+        return error.code() == Errc::usage ? usage : failed;
+    } catch (const Cancelled&) {
+        return failed;
+    } catch (const std::exception& error) {
+        fmt::print(stderr, "rqxx: {}\n", error.what());
+        return failed;
+    }
+}
+
+}  // namespace rqxx

@@ -1,0 +1,127 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <filesystem>
+#include <optional>
+#include <rqxx/application.hpp>
+#include <rqxx/log.hpp>
+#include <rqxx/redis/client.hpp>
+#include <string>
+#include <vector>
+
+/// One struct of settings per command, and the functions that carry them out.
+///
+/// The settings are bound to flags, environment and configuration file in command_line.cpp.
+namespace rqxx::cli {
+
+struct CommonOptions {
+    std::string redis_url;
+    std::string redis_ca_file;
+    std::string data_dir = "rqxx-data";
+    std::string log_level = "info";
+    std::string log_format = "text";
+};
+
+struct ServeOptions {
+    std::string host = "127.0.0.1";
+    unsigned short port = 8000;
+    std::string token, token_file;
+    bool no_worker = false;
+    bool demo = false;
+    bool no_legacy_evaluate = false;
+    bool no_access_log = false;
+    std::size_t concurrency = 8;
+    std::string packages;
+    std::string grace = "25s";
+    std::string redis_server = "redis-server";
+};
+
+struct WorkerCommandOptions {
+    std::vector<std::string> queues;
+    std::size_t concurrency = 8;
+    bool burst = false;
+    std::string name;
+    std::uint64_t max_jobs = 0;
+    std::string packages;
+    std::string grace = "25s";
+    std::string recover = "requeue";
+    std::string serializer;
+};
+
+struct EnqueueCommandOptions {
+    std::string function;
+    std::vector<std::string> arguments;
+    std::string queue = "default";
+    std::string priority;
+    std::string timeout, result_ttl, failure_ttl, ttl;
+    std::optional<std::int64_t> retry;
+    std::string job_id;
+    std::string description;
+    std::string serializer = "pickle";
+    bool json_args = false;
+    bool at_front = false;
+    bool unique = false;
+    bool wait = false;
+};
+
+struct InfoOptions {
+    bool json = false;
+    double interval = 0;
+};
+
+struct JobShowOptions {
+    std::vector<std::string> ids;
+    bool json = false;
+};
+
+struct QueueListOptions {
+    bool json = false;
+};
+
+struct BenchCommandOptions {
+    std::size_t jobs = 20000;
+    std::size_t repetitions = 3;
+    std::size_t concurrency = 128;
+    bool json = false;
+    std::string redis_server = "redis-server";
+};
+
+int serve(const CommonOptions& common, const ServeOptions& options, const ApplicationFactory& make_application);
+int work(const CommonOptions& common, const WorkerCommandOptions& options, const ApplicationFactory& make_application);
+int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options);
+int info(const CommonOptions& common, const InfoOptions& options);
+int show_jobs(const CommonOptions& common, const JobShowOptions& options);
+int list_queues(const CommonOptions& common, const QueueListOptions& options);
+int bench(const CommonOptions& common, const BenchCommandOptions& options);
+
+// ---- shared by the commands ----------------------------------------------------------------------
+
+/// The Redis that the user means: --redis-url, else the one that `serve` runs in the data directory,
+/// else localhost:6379.
+[[nodiscard]] RedisOptions redis_options(const CommonOptions& common, std::string client_name);
+[[nodiscard]] std::chrono::seconds duration_option(std::string_view flag, const std::string& text);
+/// Runs one coroutine with a connected client; waits for Redis for five seconds.
+int with_redis(const CommonOptions& common,
+               const std::function<boost::asio::awaitable<int>(RedisClient&, Logger&)>& body);
+[[nodiscard]] LogLevel log_level(const CommonOptions& common);
+[[nodiscard]] LogFormat log_format(const CommonOptions& common);
+
+/// Rows under headings, columns aligned; numbers to the right.
+class Table {
+public:
+    explicit Table(std::vector<std::string> headings);
+    void add(std::vector<std::string> cells);
+    void print(std::FILE* out) const;
+
+private:
+    std::vector<std::vector<std::string>> rows_;
+};
+
+/// Text for a terminal: control characters and broken UTF-8 replaced, so that data cannot drive it.
+[[nodiscard]] std::string printable(std::string_view text);
+/// Wraps `text` in an SGR sequence where stdout is a terminal and NO_COLOR is not set.
+[[nodiscard]] std::string colored(std::string_view text, int sgr);
+
+}  // namespace rqxx::cli

@@ -1,0 +1,205 @@
+#include <fmt/format.h>
+#include <signal.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/detached.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/redirect_error.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <fstream>
+
+#include "base/task_group.hpp"
+#include "cli/commands.hpp"
+#include "http/api.hpp"
+#include "runtime/embedded_redis.hpp"
+
+namespace rqxx::cli {
+namespace {
+
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+
+std::string read_token(const ServeOptions& options) {
+    if (options.token_file.empty()) return options.token;
+    if (!options.token.empty()) throw Error(Errc::usage, "--token: give either it or --token-file");
+    std::ifstream in(options.token_file);
+    std::string token;
+    if (!std::getline(in, token) || token.empty())
+        throw Error(Errc::usage, fmt::format("--token-file: {} has no token in its first line", options.token_file));
+    return token;
+}
+
+/// Everything that `serve` runs, in the order in which it is made; taken down the other way round.
+class ServeCommand {
+public:
+    ServeCommand(const CommonOptions& common, const ServeOptions& options, const ApplicationFactory& make_application)
+        : options_(options), log_(log_level(common), log_format(common)), directory_(common.data_dir),
+          redis_settings_(settings(common)), redis_(context_.get_executor(), redis_settings_, log_), monitor_(redis_),
+          queue_(redis_, log_), application_(make_application(application_settings(common, options, directory_.path()))),
+          metrics_(monitor_, redis_), sampler_(redis_, log_), tasks_(context_.get_executor()),
+          signals_(context_, SIGINT, SIGTERM) {
+        make_routes();
+        make_server();
+        make_worker();
+    }
+
+    int run() {
+        int code = 0;
+        std::exception_ptr failure;
+        asio::co_spawn(context_, main(), [&](std::exception_ptr error, int result) {
+            failure = error;
+            code = result;
+            redis_.close();
+            signals_.cancel();
+        });
+        context_.run();
+        if (failure) std::rethrow_exception(failure);
+        return code;
+    }
+
+private:
+    RedisOptions settings(const CommonOptions& common) {
+        if (!common.redis_url.empty()) return redis_options(common, "rqxx-serve");
+        embedded_ = std::make_unique<runtime::EmbeddedRedis>(directory_, log_, options_.redis_server);
+        RedisOptions options;
+        options.client_name = "rqxx-serve";
+        options.url = embedded_->url();
+        return options;
+    }
+
+    static ApplicationSettings application_settings(const CommonOptions&, const ServeOptions& options,
+                                                    const std::filesystem::path& data_dir) {
+        return {data_dir, options.packages, !options.no_legacy_evaluate};
+    }
+
+    void make_routes() {
+        http::add_monitor_routes(router_, monitor_);
+        http::add_health_routes(router_, redis_, [this] {
+            return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;
+        });
+        http::add_openapi_route(router_);
+        http::add_page_routes(router_);
+        metrics_.add_route(router_);
+        application_->register_routes(router_, queue_);
+    }
+
+    void make_server() {
+        http::ServerOptions settings;
+        settings.host = options_.host;
+        settings.port = options_.port;
+        settings.token = read_token(options_);
+        settings.access_log = !options_.no_access_log;
+        server_ = std::make_unique<http::Server>(context_.get_executor(), router_, settings, log_);
+        server_->on_request([this](const http::RequestRecord& record) { metrics_.observe(record); });
+        server_->listen();
+    }
+
+    void make_worker() {
+        if (options_.no_worker) return;
+        application_->register_handlers(handlers_);
+        WorkerOptions settings;
+        settings.concurrency = options_.concurrency;
+        settings.grace = duration_option("--grace", options_.grace);
+        worker_ = std::make_unique<Worker>(redis_, handlers_, settings, log_);
+    }
+
+    asio::awaitable<int> main() {
+        co_await redis_.connect(embedded_ ? 60s : 10s);
+        tasks_.spawn("http", server_->run());
+        tasks_.spawn("sampler", sampler_.run());
+        if (embedded_) tasks_.spawn("redis-server", keep_redis());
+        WorkerSummary summary;
+        TaskGroup workers(context_.get_executor());
+        if (worker_) workers.spawn("worker", run_worker(*worker_, summary));
+        fmt::print("Dashboard: {}\nRedis: {}\n", server_->url(), redis_settings_.url.redacted());
+        std::fflush(stdout);
+        if (options_.demo) co_await application_->run_demo(queue_);
+
+        co_await wait_for_stop(workers);
+        // Takers stop before what they depend on: requests, then jobs, then Redis.
+        const auto grace = duration_option("--grace", options_.grace);
+        server_->stop(std::min<std::chrono::milliseconds>(grace, 5s));
+        if (worker_) worker_->request_stop();
+        asio::co_spawn(context_, second_signal(), asio::detached);
+        std::exception_ptr failure;
+        try {
+            co_await workers.join();
+        } catch (...) {
+            failure = std::current_exception();
+        }
+        tasks_.cancel();
+        co_await tasks_.join();
+        if (failure) std::rethrow_exception(failure);
+        log_.info("Server stopped");
+        co_return summary.returned > 0 ? 1 : 0;
+    }
+
+    static asio::awaitable<void> run_worker(Worker& worker, WorkerSummary& summary) { summary = co_await worker.run(); }
+
+    /// Returns on a signal, or when the worker has failed.
+    asio::awaitable<void> wait_for_stop(TaskGroup& workers) {
+        Event pause(context_.get_executor());
+        bool signalled = false;
+        signals_.async_wait([&](boost::system::error_code error, int) {
+            if (error) return;
+            signalled = true;
+            pause.notify();
+        });
+        while (!signalled) {
+            co_await pause.wait(1s);
+            if (worker_ && workers.size() == 0) {
+                signals_.cancel();
+                co_return;
+            }
+        }
+        log_.info("Stopping");
+    }
+
+    /// Ends with the signal set, which run() cancels.
+    asio::awaitable<void> second_signal() {
+        boost::system::error_code error;
+        co_await signals_.async_wait(asio::redirect_error(asio::use_awaitable, error));
+        if (!error && worker_) worker_->request_stop();
+    }
+
+    asio::awaitable<void> keep_redis() {
+        Event pause(context_.get_executor());
+        for (;;) {
+            co_await pause.wait(500ms);
+            // Starting blocks for some milliseconds; without Redis there is nothing else to do.
+            try {
+                embedded_->keep_running();
+            } catch (const Error& error) {
+                log_.error("Redis could not be started again", "error", error.message());
+            }
+        }
+    }
+
+    ServeOptions options_;
+    Logger log_;
+    asio::io_context context_{1};
+    runtime::DataDirectory directory_;
+    std::unique_ptr<runtime::EmbeddedRedis> embedded_;
+    RedisOptions redis_settings_;
+    RedisClient redis_;
+    Monitor monitor_;
+    OptimizedQueue queue_;
+    std::unique_ptr<Application> application_;
+    HandlerRegistry handlers_;
+    http::Router router_;
+    http::Metrics metrics_;
+    Sampler sampler_;
+    std::unique_ptr<http::Server> server_;
+    std::unique_ptr<Worker> worker_;
+    TaskGroup tasks_;
+    asio::signal_set signals_;
+};
+
+}  // namespace
+
+int serve(const CommonOptions& common, const ServeOptions& options, const ApplicationFactory& make_application) {
+    return ServeCommand(common, options, make_application).run();
+}
+
+}  // namespace rqxx::cli

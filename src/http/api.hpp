@@ -1,0 +1,42 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <rqxx/http/router.hpp>
+#include <rqxx/http/server.hpp>
+#include <rqxx/monitor.hpp>
+#include <rqxx/redis/client.hpp>
+
+namespace rqxx::http {
+
+/// `/api/rq/…`, `/api/jobs/{id}`: what the monitor knows.
+void add_monitor_routes(Router& router, Monitor& monitor);
+
+/// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
+/// without a worker.
+void add_health_routes(Router& router, RedisClient& redis,
+                       std::function<std::optional<std::chrono::steady_clock::time_point>()> last_poll);
+
+/// `/api/v1/openapi.json`: the document of `router` itself, which outlives its use.
+void add_openapi_route(Router& router);
+
+/// `/` and its assets.
+void add_page_routes(Router& router);
+
+/// `/metrics`: the state of queues and workers at each scrape, and what this process counted.
+class Metrics {
+public:
+    Metrics(Monitor& monitor, RedisClient& redis);
+    ~Metrics();
+    void add_route(Router& router);
+    void observe(const RequestRecord& request);
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rqxx::http
