@@ -1,0 +1,108 @@
+// A worker with the functions that the tests call, on the library alone. The Python side of the same
+// functions is tests/interop/tasks.py.
+//   test_worker REDIS_URL [--burst] [--concurrency N] [--name NAME] [--grace S] [--recover fail] QUEUE...
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/asio/signal_set.hpp>
+#include <condition_variable>
+#include <csignal>
+#include <cstdio>
+#include <fstream>
+#include <mutex>
+#include <ops/lua_scripts.hpp>
+#include <rqxx/worker.hpp>
+#include <stdexcept>
+#include <thread>
+
+namespace {
+
+using namespace rqxx;
+
+/// Sleeps until the time is up or the job is asked to stop; whether it slept to the end.
+bool nap(std::stop_token stop, double seconds) {
+    std::mutex mutex;
+    std::condition_variable_any wake;
+    std::unique_lock lock(mutex);
+    return !wake.wait_for(lock, stop, std::chrono::duration<double>(seconds), [] { return false; }) && !stop.stop_requested();
+}
+
+void register_tasks(HandlerRegistry& handlers) {
+    handlers.add("tasks.add", [](std::int64_t a, std::int64_t b) { return a + b; });
+    handlers.add("tasks.noop", [](std::int64_t n) { return n; });
+    handlers.add_raw("tasks.echo", [](JobContext&, const Call& call) {
+        return Value::list({Value::list(call.args.items()), call.kwargs});
+    });
+    handlers.add("tasks.fail", [](std::string message) -> Value { throw std::runtime_error(message); });
+    handlers.add("tasks.none", [] {});
+    handlers.add("tasks.slow", [](JobContext& context, double seconds) {
+        context.progress(0.5, "half way");
+        if (!nap(context.stop_token(), seconds)) throw std::runtime_error("stopped");
+        return seconds;
+    });
+    handlers.add("tasks.stubborn", [](double seconds) {
+        std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
+        return seconds;
+    });
+    // Leaves a line per run, so that a test can count executions.
+    handlers.add("tasks.mark", [](JobContext& context, std::string path, double seconds) {
+        std::ofstream(path, std::ios::app) << context.job().id << "\n";
+        nap(context.stop_token(), seconds);
+        return context.job().id;
+    });
+}
+
+boost::asio::awaitable<void> run(RedisClient& redis, Worker& worker) {
+    co_await redis.connect(std::chrono::seconds(10));
+    co_await worker.run();
+}
+
+void listen(boost::asio::signal_set& signals, Worker& worker) {
+    signals.async_wait([&](boost::system::error_code error, int) {
+        if (error) return;
+        worker.request_stop();
+        listen(signals, worker);
+    });
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+    WorkerOptions options;
+    options.queues.clear();
+    RedisOptions redis_options;
+    redis_options.max_backoff = std::chrono::seconds(1);
+    redis_options.url = parse_redis_url(argv[1]).value();
+    for (int i = 2; i < argc; ++i) {
+        const std::string arg = argv[i];
+        if (arg == "--burst") options.burst = true;
+        else if (arg == "--concurrency") options.concurrency = std::strtoul(argv[++i], nullptr, 10);
+        else if (arg == "--name") options.name = argv[++i];
+        else if (arg == "--grace") options.grace = std::chrono::seconds(std::atoi(argv[++i]));
+        else if (arg == "--kill-after") options.kill_after = std::chrono::seconds(std::atoi(argv[++i]));
+        else if (arg == "--recover") options.recover = std::string(argv[++i]) == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
+        else options.queues.push_back(arg);
+    }
+    HandlerRegistry handlers;
+    register_tasks(handlers);
+    Logger log;
+    boost::asio::io_context context(1);
+    register_scripts(lua::all());
+    RedisClient redis(context.get_executor(), redis_options, log);
+    Worker worker(redis, handlers, options, log);
+    boost::asio::signal_set signals(context, SIGINT, SIGTERM);
+    listen(signals, worker);
+    int code = 0;
+    boost::asio::co_spawn(context, run(redis, worker), [&](std::exception_ptr error) {
+        redis.close();
+        signals.cancel();
+        if (!error) return;
+        code = 1;
+        try {
+            std::rethrow_exception(error);
+        } catch (const std::exception& failure) {
+            std::fprintf(stderr, "test_worker: %s\n", failure.what());
+        }
+    });
+    context.run();
+    return code;
+}
