@@ -2,10 +2,12 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/json/fwd.hpp>
+#include <cstdint>
 #include <exception>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <rqxx/log.hpp>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -13,13 +15,15 @@
 
 namespace rqxx::http {
 
-enum class Method { get, head, post, put, patch, delete_, options };
+enum class Method { get, head, post, put, patch, delete_, options, other };
+[[nodiscard]] std::string_view to_string(Method method) noexcept;
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
 /// A parsed request. Everything in it is the client's word.
 struct Request {
     Method method = Method::get;
+    std::string target;                                        ///< As sent: path and query.
     std::string path;                                          ///< Percent-decoded, without the query.
     std::vector<std::pair<std::string, std::string>> query;    ///< Decoded, in order.
     Headers headers;
@@ -74,6 +78,9 @@ private:
 [[nodiscard]] Response problem_response(const Request& request, int status, std::string_view detail,
                                         std::string_view code = {});
 
+/// Fills `path`, `query` from `target`. False for a malformed target.
+[[nodiscard]] bool parse_target(Request& request);
+
 using Handler = std::function<boost::asio::awaitable<Response>(Request)>;
 
 /// What the OpenAPI document says of a route.
@@ -101,7 +108,8 @@ struct RouteDoc {
 /// HEAD is answered wherever GET is; another method gets 405 with `Allow`, no match 404.
 class Router {
 public:
-    Router();
+    /// @param log  where errors that the client is not told are written; outlives the router.
+    explicit Router(Logger& log = null_logger());
     ~Router();
     void add(Method method, std::string pattern, RouteDoc doc, Handler handler);
     /// Never throws for anything a client or handler does: HttpError becomes its problem, `Error`

@@ -1,0 +1,242 @@
+#include <fmt/format.h>
+
+#include <boost/json/array.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/url/decode_view.hpp>
+#include <boost/url/parse.hpp>
+#include <boost/url/url_view.hpp>
+#include <cassert>
+#include <rqxx/error.hpp>
+#include <rqxx/http/router.hpp>
+#include <set>
+
+#include "http/reason.hpp"
+
+namespace rqxx::http {
+namespace {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+
+struct Route {
+    Method method;
+    std::string pattern;
+    std::vector<std::string> segments;   ///< `{name}` for a parameter.
+    RouteDoc doc;
+    Handler handler;
+
+    [[nodiscard]] static bool is_param(std::string_view segment) { return segment.starts_with('{'); }
+};
+
+std::vector<std::string> split(std::string_view pattern) {
+    std::vector<std::string> segments;
+    pattern.remove_prefix(1);
+    for (;;) {
+        const auto slash = pattern.find('/');
+        segments.emplace_back(pattern.substr(0, slash));
+        if (slash == std::string_view::npos) return segments;
+        pattern.remove_prefix(slash + 1);
+    }
+}
+
+/// Decoded segments of a path as sent; an encoded slash stays within its segment.
+std::optional<std::vector<std::string>> path_segments(std::string_view target) {
+    const auto url = boost::urls::parse_origin_form(target);
+    if (!url) return std::nullopt;
+    std::vector<std::string> segments;
+    for (const auto& segment : url->segments()) segments.emplace_back(segment);
+    if (segments.empty()) segments.emplace_back();
+    return segments;
+}
+
+/// How well a route fits: literal segments count from the left. Nothing for no match.
+std::optional<std::string> rank(const Route& route, const std::vector<std::string>& segments) {
+    if (route.segments.size() != segments.size()) return std::nullopt;
+    std::string rank;
+    for (std::size_t i = 0; i < segments.size(); ++i) {
+        const bool param = Route::is_param(route.segments[i]);
+        if (param ? segments[i].empty() : route.segments[i] != segments[i]) return std::nullopt;
+        rank += param ? '0' : '1';
+    }
+    return rank;
+}
+
+json::value schema(const std::string& text) {
+    return text.empty() ? json::value(json::object{{"type", "object"}}) : json::parse(text);
+}
+
+json::object parameter(const RouteDoc::Param& param) {
+    json::object type{{"type", param.type}};
+    if (param.minimum) type["minimum"] = *param.minimum;
+    if (param.maximum) type["maximum"] = *param.maximum;
+    if (param.fallback) type["default"] = *param.fallback;
+    json::object object{{"name", param.name}, {"in", param.in}, {"required", param.required || param.in == "path"},
+                        {"schema", std::move(type)}};
+    if (!param.description.empty()) object["description"] = param.description;
+    return object;
+}
+
+}  // namespace
+
+struct Router::Impl {
+    explicit Impl(Logger& log_) : log(log_) {}
+
+    Logger& log;
+    std::vector<Route> routes;
+
+    /// The routes of the pattern that fits best, one per method.
+    [[nodiscard]] std::vector<const Route*> match(const std::vector<std::string>& segments) const {
+        std::string best;
+        std::vector<const Route*> found;
+        for (const auto& route : routes) {
+            const auto fit = rank(route, segments);
+            if (!fit || *fit < best) continue;
+            if (*fit > best) found.clear();
+            best = *fit;
+            found.push_back(&route);
+        }
+        return found;
+    }
+
+    static std::string allowed(const std::vector<const Route*>& found) {
+        std::set<std::string_view> methods{"OPTIONS"};
+        for (const auto* route : found) {
+            methods.insert(to_string(route->method));
+            if (route->method == Method::get) methods.insert("HEAD");
+        }
+        return fmt::format("{}", fmt::join(methods, ", "));
+    }
+
+    static Response refuse(const Request& request, const HttpError& error) {
+        Response response = problem_response(request, error.status(), error.detail(), error.code());
+        for (const auto& header : error.headers()) response.headers.push_back(header);
+        return response;
+    }
+
+    Response failed(const Request& request, const Error& error) const {
+        if (error.code() == Errc::connection || error.code() == Errc::timeout || error.code() == Errc::authentication)
+            return refuse(request, HttpError(503, "Redis is not available", "redis_unavailable", {{"Retry-After", "1"}}));
+        if (error.code() == Errc::usage) return problem_response(request, 422, error.message());
+        if (error.code() == Errc::not_found) return problem_response(request, 404, error.message());
+        log.error("Request failed", "id", request.request_id, "path", request.path, "error", error.message());
+        return problem_response(request, 500, "The server could not do this; its log says why", to_string(error.code()));
+    }
+};
+
+Router::Router(Logger& log) : impl_(std::make_unique<Impl>(log)) {}
+Router::~Router() = default;
+
+void Router::add(Method method, std::string pattern, RouteDoc doc, Handler handler) {
+    assert(pattern.starts_with('/'));
+    assert(std::none_of(impl_->routes.begin(), impl_->routes.end(),
+                        [&](const Route& route) { return route.method == method && route.pattern == pattern; }));
+    auto segments = split(pattern);
+    impl_->routes.push_back({method, std::move(pattern), std::move(segments), std::move(doc), std::move(handler)});
+}
+
+asio::awaitable<Response> Router::dispatch(Request request) const {
+    if (request.target.empty()) request.target = request.path;
+    const auto segments = path_segments(request.target);
+    if (!segments || !parse_target(request)) co_return problem_response(request, 400, "The request target is malformed");
+    const auto found = impl_->match(*segments);
+    if (found.empty()) co_return problem_response(request, 404, "There is nothing at this path");
+
+    const Method wanted = request.method == Method::head ? Method::get : request.method;
+    const Route* route = nullptr;
+    for (const auto* candidate : found) {
+        if (candidate->method == wanted) route = candidate;
+    }
+    if (route == nullptr) {
+        const std::string allow = Impl::allowed(found);
+        if (request.method == Method::options) {
+            Response response;
+            response.status = 204;
+            response.headers = {{"Allow", allow}};
+            co_return response;
+        }
+        co_return Impl::refuse(request, HttpError(405, fmt::format("Allowed here: {}", allow), {}, {{"Allow", allow}}));
+    }
+    for (std::size_t i = 0; i < segments->size(); ++i) {
+        const std::string& name = route->segments[i];
+        if (Route::is_param(name)) request.path_params.emplace_back(name.substr(1, name.size() - 2), (*segments)[i]);
+    }
+    // What an error answer says of the request; the handler gets the rest.
+    Request outline;
+    outline.path = request.path;
+    outline.request_id = request.request_id;
+    try {
+        co_return co_await route->handler(std::move(request));
+    } catch (const HttpError& error) {
+        co_return Impl::refuse(outline, error);
+    } catch (const Error& error) {
+        co_return impl_->failed(outline, error);
+    } catch (const Cancelled&) {
+        co_return problem_response(outline, 503, "The server is stopping");
+    } catch (const std::exception& error) {
+        co_return impl_->failed(outline, Error(Errc::internal, error.what()));
+    }
+}
+
+std::string_view Router::pattern_of(Method, std::string_view target) const {
+    const auto segments = path_segments(target);
+    if (!segments) return {};
+    const auto found = impl_->match(*segments);
+    return found.empty() ? std::string_view() : std::string_view(found.front()->pattern);
+}
+
+json::object Router::openapi(std::string_view title, std::string_view version) const {
+    const auto problem = [](int status) {
+        return json::object{{"description", reason(status)},
+                            {"content", {{"application/problem+json", {{"schema", {{"$ref", "#/components/schemas/Problem"}}}}}}}};
+    };
+    json::object paths;
+    std::vector<const Route*> sorted;
+    for (const auto& route : impl_->routes) {
+        if (!route.doc.hidden) sorted.push_back(&route);
+    }
+    std::stable_sort(sorted.begin(), sorted.end(), [](const Route* a, const Route* b) { return a->pattern < b->pattern; });
+    for (const auto* route : sorted) {
+        const RouteDoc& doc = route->doc;
+        json::array parameters;
+        for (const auto& segment : route->segments) {
+            if (!Route::is_param(segment)) continue;
+            RouteDoc::Param param;
+            param.name = segment.substr(1, segment.size() - 2);
+            param.in = "path";
+            parameters.push_back(parameter(param));
+        }
+        for (const auto& param : doc.params) parameters.push_back(parameter(param));
+        json::object responses{
+            {std::to_string(doc.good_status),
+             json::object{{"description", reason(doc.good_status)},
+                          {"content", {{"application/json", {{"schema", schema(doc.response_schema)}}}}}}}};
+        for (const int status : doc.problems) responses[std::to_string(status)] = problem(status);
+        responses["default"] = problem(500);
+        json::object operation{{"summary", doc.summary}, {"responses", std::move(responses)}};
+        if (!doc.tag.empty()) operation["tags"] = json::array{doc.tag};
+        if (!parameters.empty()) operation["parameters"] = std::move(parameters);
+        if (doc.deprecated) operation["deprecated"] = true;
+        if (!doc.request_schema.empty())
+            operation["requestBody"] = json::object{{"content", {{"application/json", {{"schema", schema(doc.request_schema)}}}}}};
+        std::string method(to_string(route->method));
+        for (char& c : method) c = static_cast<char>(c + 32);
+        auto& path = paths[route->pattern];
+        if (!path.is_object()) path = json::object();
+        path.as_object()[method] = std::move(operation);
+    }
+    return {{"openapi", "3.1.0"},
+            {"info", {{"title", title}, {"version", version}}},
+            {"paths", std::move(paths)},
+            {"components",
+             {{"schemas",
+               {{"Problem",
+                 {{"type", "object"},
+                  {"required", json::array{"title", "status", "detail"}},
+                  {"properties",
+                   {{"type", {{"type", "string"}}}, {"title", {{"type", "string"}}}, {"status", {{"type", "integer"}}},
+                    {"detail", {{"type", "string"}}}, {"instance", {{"type", "string"}}}, {"request_id", {{"type", "string"}}},
+                    {"code", {{"type", "string"}}}}}}}}}}}};
+}
+
+}  // namespace rqxx::http

@@ -1,0 +1,368 @@
+#include <fmt/format.h>
+
+#include <boost/asio/as_tuple.hpp>
+#include <boost/asio/ip/tcp.hpp>
+#include <boost/asio/steady_timer.hpp>
+#include <boost/asio/use_awaitable.hpp>
+#include <boost/beast/core/flat_buffer.hpp>
+#include <boost/beast/core/tcp_stream.hpp>
+#include <boost/beast/http.hpp>
+#include <list>
+#include <rqxx/error.hpp>
+#include <rqxx/http/server.hpp>
+#include <rqxx/job.hpp>
+
+#include "base/task_group.hpp"
+#include "http/reason.hpp"
+#include "http/gate.hpp"
+
+namespace rqxx::http {
+namespace {
+
+namespace asio = boost::asio;
+namespace beast = boost::beast;
+namespace wire = boost::beast::http;
+using tcp = asio::ip::tcp;
+using Parser = wire::request_parser<wire::string_body>;
+constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
+
+constexpr std::string_view page_policy =
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+    "form-action 'self'; frame-ancestors 'none'";
+
+Method method_of(wire::verb verb) {
+    switch (verb) {
+        case wire::verb::get: return Method::get;
+        case wire::verb::head: return Method::head;
+        case wire::verb::post: return Method::post;
+        case wire::verb::put: return Method::put;
+        case wire::verb::patch: return Method::patch;
+        case wire::verb::delete_: return Method::delete_;
+        case wire::verb::options: return Method::options;
+        default: return Method::other;
+    }
+}
+
+void set_limits(Parser& parser, const ServerOptions& options) {
+    parser.header_limit(static_cast<std::uint32_t>(options.max_header_bytes));
+    parser.body_limit(options.max_body_bytes);
+}
+
+/// The status that tells a client what was wrong with its bytes; 0 where there is nobody to tell.
+int status_for(const boost::system::error_code& error) {
+    if (error == wire::error::header_limit || error == wire::error::buffer_overflow) return 431;
+    if (error == wire::error::body_limit) return 413;
+    if (error == wire::error::bad_version) return 505;
+    if (error == beast::error::timeout) return 408;
+    if (error == wire::error::end_of_stream || error == wire::error::partial_message) return 0;
+    if (error.category() == make_error_code(wire::error::bad_target).category()) return 400;
+    return 0;
+}
+
+std::string request_id(std::string_view given) {
+    const bool sane = !given.empty() && given.size() <= 64 && std::all_of(given.begin(), given.end(), [](char c) {
+        return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
+    });
+    return sane ? std::string(given) : new_execution_id();
+}
+
+Request to_request(wire::request<wire::string_body>&& message) {
+    Request request;
+    request.method = method_of(message.method());
+    request.target = message.target();
+    for (const auto& field : message) request.headers.emplace_back(field.name_string(), field.value());
+    request.body = std::move(message.body());
+    request.request_id = request_id(request.header("X-Request-Id").value_or(""));
+    return request;
+}
+
+std::string http_date() {
+    const auto now = std::chrono::system_clock::to_time_t(std::chrono::system_clock::now());
+    std::tm parts{};
+    ::gmtime_r(&now, &parts);
+    char text[40];
+    std::strftime(text, sizeof text, "%a, %d %b %Y %H:%M:%S GMT", &parts);
+    return text;
+}
+
+bool has_header(const Response& response, std::string_view name) {
+    return std::any_of(response.headers.begin(), response.headers.end(), [&](const auto& header) { return header.first == name; });
+}
+
+template <class Body>
+void fill_header(wire::response<Body>& message, const Response& response, const std::string& id, bool keep_alive,
+                 std::size_t size) {
+    message.result(static_cast<unsigned>(response.status));
+    message.reason(std::string(reason(response.status)));
+    message.set(wire::field::server, "rqxx");
+    message.set(wire::field::date, http_date());
+    message.set("X-Request-Id", id);
+    message.set("X-Content-Type-Options", "nosniff");
+    message.set("Referrer-Policy", "no-referrer");
+    message.set("X-Frame-Options", "DENY");
+    if (!has_header(response, "Cache-Control")) message.set(wire::field::cache_control, "no-store");
+    if (response.status != 204 && response.status != 304) {
+        message.set(wire::field::content_type, response.content_type);
+        message.content_length(size);
+    }
+    if (response.content_type.starts_with("text/html") && !has_header(response, "Content-Security-Policy"))
+        message.set("Content-Security-Policy", std::string(page_policy));
+    for (const auto& [name, value] : response.headers) message.set(name, value);
+    message.keep_alive(keep_alive);
+}
+
+}  // namespace
+
+ParsedRequest parse_request(std::string_view bytes, const ServerOptions& options) {
+    Parser parser;
+    set_limits(parser, options);
+    parser.eager(true);
+    boost::system::error_code error;
+    std::size_t at = 0;
+    while (at < bytes.size() && !parser.is_done()) {
+        const std::size_t used = parser.put(asio::buffer(bytes.data() + at, bytes.size() - at), error);
+        at += used;
+        if (error == wire::error::need_more) return {};
+        if (error) return {std::nullopt, std::max(status_for(error), 400)};
+        if (used == 0) return {};
+    }
+    if (!parser.is_done()) return {};
+    Request request = to_request(parser.release());
+    if (!parse_target(request)) return {std::nullopt, 400};
+    return {std::move(request), 200};
+}
+
+struct Server::Impl {
+    Impl(asio::any_io_executor executor_, const Router& router_, ServerOptions options_, Logger& log_)
+        : executor(executor_), router(router_), options(std::move(options_)), log(log_), gate(options), acceptor(executor_),
+          changed(executor_), grace_timer(executor_), sessions(executor_) {}
+
+    struct Connection {
+        explicit Connection(tcp::socket socket) : stream(std::move(socket)) {}
+        beast::tcp_stream stream;
+        bool idle = true;       ///< Between requests: may be closed at any time.
+    };
+
+    asio::any_io_executor executor;
+    const Router& router;
+    ServerOptions options;
+    Logger& log;
+    Gate gate;
+    tcp::acceptor acceptor;
+    unsigned short port = 0;
+    std::function<void(const RequestRecord&)> observer;
+    std::list<Connection> connections;
+    bool stopping = false;
+    Event changed;
+    asio::steady_timer grace_timer;
+    TaskGroup sessions;
+
+    void listen() {
+        const std::string where = fmt::format("{}:{}", options.host, options.port);
+        boost::system::error_code error;
+        asio::ip::address address;
+        if (options.host == "localhost") address = asio::ip::address_v4::loopback();
+        else address = asio::ip::make_address(options.host, error);
+        if (error) throw Error(Errc::usage, fmt::format("--host: \"{}\" is not an IP address or localhost", options.host));
+        if (!address.is_loopback() && options.token.empty())
+            throw Error(Errc::usage, fmt::format("--host: {} can be reached from other machines; that needs --token-file "
+                                                 "(or --token)",
+                                                 options.host));
+        const tcp::endpoint endpoint(address, options.port);
+        const auto check = [&] {
+            if (error) throw Error(Errc::io, fmt::format("cannot listen on {}: {}", where, error.message()));
+        };
+        acceptor.open(endpoint.protocol(), error);
+        check();
+        acceptor.set_option(asio::socket_base::reuse_address(true), error);
+        check();
+        acceptor.bind(endpoint, error);
+        check();
+        acceptor.listen(asio::socket_base::max_listen_connections, error);
+        check();
+        port = acceptor.local_endpoint().port();
+    }
+
+    asio::awaitable<void> run() {
+        while (!stopping) {
+            auto [error, socket] = co_await acceptor.async_accept(as_result);
+            if (stopping) break;
+            if (error) {
+                // Out of file descriptors, most likely: wait until some are free.
+                log.warning("Accepting a connection failed", "error", error.message());
+                co_await changed.wait(std::chrono::milliseconds(100));
+                continue;
+            }
+            connections.emplace_back(std::move(socket));
+            const auto connection = std::prev(connections.end());
+            sessions.spawn("connection", converse(*this, connection));
+        }
+        while (!connections.empty()) co_await changed.wait();
+        grace_timer.cancel();
+        co_await sessions.join();
+    }
+
+    void stop(std::chrono::milliseconds grace) {
+        stopping = true;
+        boost::system::error_code ignored;
+        acceptor.close(ignored);
+        for (auto& connection : connections) {
+            if (connection.idle) connection.stream.close();
+        }
+        grace_timer.expires_after(grace);
+        grace_timer.async_wait([this](boost::system::error_code error) {
+            if (error) return;
+            for (auto& connection : connections) connection.stream.close();
+        });
+        changed.notify();
+    }
+
+    /// One connection, from its first request to its last.
+    static asio::awaitable<void> converse(Impl& self, std::list<Connection>::iterator connection) {
+        try {
+            co_await requests(self, *connection);
+        } catch (const std::exception& error) {
+            self.log.debug("Connection ended", "error", std::string_view(error.what()));
+        }
+        connection->stream.close();
+        self.connections.erase(connection);
+        self.changed.notify();
+    }
+
+    static asio::awaitable<void> requests(Impl& self, Connection& connection) {
+        const ServerOptions& options = self.options;
+        beast::tcp_stream& stream = connection.stream;
+        boost::system::error_code ignored;
+        stream.socket().set_option(tcp::no_delay(true), ignored);
+        const auto endpoint = stream.socket().remote_endpoint(ignored);
+        const std::string remote = ignored ? std::string() : endpoint.address().to_string();
+        beast::flat_buffer buffer;
+        if (self.connections.size() > options.max_connections) {
+            co_await refuse(self, stream, 503, "Too many connections");
+            co_return;
+        }
+        while (!self.stopping) {
+            connection.idle = true;
+            if (buffer.size() == 0) {
+                stream.expires_after(options.idle_timeout);
+                const auto [error, size] = co_await stream.async_read_some(buffer.prepare(4096), as_result);
+                if (error) co_return;
+                buffer.commit(size);
+            }
+            connection.idle = false;
+            Parser parser;
+            set_limits(parser, options);
+            stream.expires_after(options.header_timeout);
+            auto [error, size] = co_await wire::async_read_header(stream, buffer, parser, as_result);
+            const auto begun = std::chrono::steady_clock::now();
+            if (!error && !parser.is_done()) {
+                stream.expires_after(options.body_timeout);
+                const auto& head = parser.get();
+                if (beast::iequals(head[wire::field::expect], "100-continue") && head.version() >= 11) {
+                    wire::response<wire::empty_body> go_on(wire::status::continue_, head.version());
+                    co_await wire::async_write(stream, go_on, asio::use_awaitable);
+                }
+                std::tie(error, size) = co_await wire::async_read(stream, buffer, parser, as_result);
+            }
+            if (error) {
+                const int status = status_for(error);
+                if (status != 0) co_await refuse(self, stream, status, explain(status, options));
+                co_return;
+            }
+            const unsigned version = parser.get().version();
+            const bool keep_alive = parser.keep_alive() && !self.stopping;
+            Request request = to_request(parser.release());
+            request.remote = remote;
+            const bool head = request.method == Method::head;
+            const Method method = request.method;
+            const std::string id = request.request_id;
+            const std::string target = request.target;
+            Response response = co_await self.answer(std::move(request));
+            stream.expires_after(options.write_timeout);
+            co_await send(stream, response, id, version, head, keep_alive && !self.stopping);
+            self.finished(method, target, id, response.status, std::chrono::steady_clock::now() - begun);
+            if (!keep_alive || self.stopping) break;
+        }
+        stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+    }
+
+    asio::awaitable<Response> answer(Request request) {
+        if (!parse_target(request)) co_return problem_response(request, 400, "The request target is malformed");
+        if (const auto refusal = gate.check(request)) {
+            Response response = problem_response(request, refusal->status(), refusal->detail(), refusal->code());
+            response.headers = refusal->headers();
+            co_return response;
+        }
+        co_return co_await router.dispatch(std::move(request));
+    }
+
+    static asio::awaitable<void> send(beast::tcp_stream& stream, const Response& response, const std::string& id,
+                                      unsigned version, bool head, bool keep_alive) {
+        const std::string_view body = response.static_body.empty() ? std::string_view(response.body) : response.static_body;
+        if (head || response.status == 204 || response.status == 304) {
+            wire::response<wire::empty_body> message(wire::status::ok, version);
+            fill_header(message, response, id, keep_alive, body.size());
+            wire::response_serializer<wire::empty_body> serializer(message);
+            co_await wire::async_write_header(stream, serializer, asio::use_awaitable);
+            co_return;
+        }
+        wire::response<wire::span_body<const char>> message(wire::status::ok, version);
+        message.body() = beast::span<const char>(body.data(), body.size());
+        fill_header(message, response, id, keep_alive, body.size());
+        co_await wire::async_write(stream, message, asio::use_awaitable);
+    }
+
+    static std::string explain(int status, const ServerOptions& options) {
+        switch (status) {
+            case 431: return fmt::format("The header is larger than {} bytes", options.max_header_bytes);
+            case 413: return fmt::format("The body is larger than {} bytes", options.max_body_bytes);
+            case 408: return "The request did not arrive in time";
+            case 505: return "HTTP/1.0 and HTTP/1.1 are supported";
+            default: return "The request is not valid HTTP";
+        }
+    }
+
+    /// Answers bytes that did not become a request, and closes without losing the answer to a reset.
+    static asio::awaitable<void> refuse(Impl& self, beast::tcp_stream& stream, int status, std::string detail) {
+        Request nothing;
+        nothing.request_id = new_execution_id();
+        const Response response = problem_response(nothing, status, detail);
+        stream.expires_after(std::chrono::seconds(5));
+        co_await send(stream, response, nothing.request_id, 11, false, false);
+        self.finished(Method::other, "", nothing.request_id, status, {});
+        boost::system::error_code ignored;
+        stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+        std::array<char, 4096> rest;
+        stream.expires_after(std::chrono::seconds(1));
+        for (std::size_t total = 0; total < (8u << 20);) {
+            const auto [error, size] = co_await stream.async_read_some(asio::buffer(rest), as_result);
+            if (error) break;
+            total += size;
+        }
+    }
+
+    void finished(Method method, std::string_view target, std::string_view id, int status,
+                  std::chrono::steady_clock::duration duration) {
+        if (options.access_log)
+            log.info("HTTP request", "method", to_string(method), "path", target.substr(0, target.find('?')), "status", status,
+                     "duration", Seconds(duration), "request_id", id);
+        if (observer) observer({router.pattern_of(method, target), status, duration});
+    }
+};
+
+Server::Server(asio::any_io_executor executor, const Router& router, ServerOptions options, Logger& log)
+    : impl_(std::make_unique<Impl>(std::move(executor), router, std::move(options), log)) {}
+Server::~Server() = default;
+
+void Server::listen() { impl_->listen(); }
+unsigned short Server::port() const noexcept { return impl_->port; }
+std::string Server::url() const {
+    const bool v6 = impl_->options.host.find(':') != std::string::npos;
+    return fmt::format("http://{}{}{}:{}/", v6 ? "[" : "", impl_->options.host, v6 ? "]" : "", impl_->port);
+}
+void Server::on_request(std::function<void(const RequestRecord&)> observer) { impl_->observer = std::move(observer); }
+asio::awaitable<void> Server::run() { return impl_->run(); }
+void Server::stop(std::chrono::milliseconds grace) { impl_->stop(grace); }
+std::size_t Server::connections() const noexcept { return impl_->connections.size(); }
+
+}  // namespace rqxx::http
