@@ -57,14 +57,14 @@ function(rqxx_embed_lua target)
     target_sources(${target} PRIVATE ${out}/lua_scripts.cpp ${out}/lua_scripts.hpp)
 endfunction()
 
-# Embeds files as rqxx::<namespace>_files(), a table of {name, body, etag}.
-function(rqxx_embed_files target namespace)
+# Embeds files: <name>_files.hpp declares <namespace>::<name>_files(), a list of rqxx::EmbeddedFile.
+function(rqxx_embed_files target namespace name)
     file(GLOB files CONFIGURE_DEPENDS ${ARGN})
-    set(out ${CMAKE_BINARY_DIR}/generated/${namespace}_files.cpp)
-    add_custom_command(OUTPUT ${out}
-        COMMAND ${CMAKE_COMMAND} "-DFILES=${files}" -DNAMESPACE=${namespace} -DOUT=${out}
+    set(out ${CMAKE_BINARY_DIR}/generated)
+    add_custom_command(OUTPUT ${out}/${name}_files.cpp ${out}/${name}_files.hpp
+        COMMAND ${CMAKE_COMMAND} "-DFILES=${files}" -DNAMESPACE=${namespace} -DNAME=${name} -DOUT=${out}
                 -P ${CMAKE_SOURCE_DIR}/cmake/embed_files.cmake
         DEPENDS ${files} ${CMAKE_SOURCE_DIR}/cmake/embed_files.cmake
-        COMMENT "Embedding ${namespace} files" VERBATIM)
-    target_sources(${target} PRIVATE ${out})
+        COMMENT "Embedding ${name} files" VERBATIM)
+    target_sources(${target} PRIVATE ${out}/${name}_files.cpp ${out}/${name}_files.hpp)
 endfunction()

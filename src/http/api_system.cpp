@@ -4,7 +4,7 @@
 #include <boost/json/serialize.hpp>
 
 #include "http/api.hpp"
-#include "http/embedded_file.hpp"
+#include <web_files.hpp>
 
 namespace rqxx::http {
 namespace {
