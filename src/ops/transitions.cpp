@@ -37,10 +37,6 @@ asio::awaitable<WorkerOps::Birth> WorkerOps::register_birth() {
         {"ip_address", "unknown"},
         {"version", RQXX_VERSION},
         {"python_version", "rqxx " RQXX_VERSION},
-        {"current_job_working_time", "0"},
-        {"successful_job_count", "0"},
-        {"failed_job_count", "0"},
-        {"total_working_time", "0"},
     };
     for (const auto& [field, value] : fields) {
         args.emplace_back(field);
