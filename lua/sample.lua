@@ -13,9 +13,13 @@ local owner, valid_until, seen = unpack(redis.call('HMGET', KEYS[1], 'owner', 'u
 if owner and owner ~= ARGV[1] and tonumber(valid_until) > now then return -1 end
 redis.call('HSET', KEYS[1], 'owner', ARGV[1], 'until', now + 5)
 redis.call('EXPIRE', KEYS[1], 86400)
-seen = tonumber(seen) or now - 1
+if not seen then
+    -- What ended before there was a sampler is not counted.
+    redis.call('HSET', KEYS[1], 'seen', now - 1)
+    return 0
+end
 -- After an absence, ten seconds per pass and not more than an hour back.
-seen = math.max(seen, now - 3600)
+seen = math.max(tonumber(seen), now - 3600)
 local upto = math.min(now - 1, seen + 10)
 if upto <= seen then return 0 end
 
