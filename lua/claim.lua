@@ -76,7 +76,12 @@ end
 
 for k = 3, #KEYS do
     local queue = string.sub(KEYS[k], 10)   -- without rq:queue:
-    while #claimed < limit and budget > 0 do
+    -- Looked at before anything is taken: a job popped into a broken registry would be lost.
+    local sound = #claimed < limit and redis.call('EXISTS', KEYS[k]) == 1 and started_registry(queue) ~= false
+    if not sound and by_origin[queue] == false then
+        skipped[#skipped + 1] = {'', queue, 'rq:wip:' .. queue .. ' is not a sorted set'}
+    end
+    while sound and #claimed < limit and budget > 0 do
         local ids = redis.pcall('LPOP', KEYS[k], math.min(limit - #claimed, budget))
         if ids and ids.err then
             skipped[#skipped + 1] = {'', queue, 'the queue is not a list'}

@@ -93,6 +93,7 @@ CLI::App* add_serve(CLI::App& root, Commands& to) {
     add_option(app, "--token", o.token, "bearer token that clients must send (visible in the process list: prefer a file)");
     add_option(app, "--token-file", o.token_file, "file that holds the token")->check(CLI::ExistingFile);
     add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");
+    add_flag(app, "--no-sampler", o.no_sampler, "do not count what stock RQ workers end");
     add_flag(app, "--demo", o.demo, "install sample sessions and evaluate one");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_option(app, "--packages", o.packages, "folder of merge-request packages; default: mr_packages in the data directory");

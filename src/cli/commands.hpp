@@ -29,6 +29,7 @@ struct ServeOptions {
     unsigned short port = 8000;
     std::string token, token_file;
     bool no_worker = false;
+    bool no_sampler = false;
     bool demo = false;
     bool no_legacy_evaluate = false;
     bool no_access_log = false;

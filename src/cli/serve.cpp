@@ -107,7 +107,7 @@ private:
     asio::awaitable<int> main() {
         co_await redis_.connect(embedded_ ? 60s : 10s);
         tasks_.spawn("http", server_->run());
-        tasks_.spawn("sampler", sampler_.run());
+        if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (embedded_) tasks_.spawn("redis-server", keep_redis());
         WorkerSummary summary;
         TaskGroup workers(context_.get_executor());

@@ -72,6 +72,9 @@ struct Metrics::Impl {
         auto commands = family("rqxx_redis_commands_total", "Commands sent by the server", MetricType::Counter);
         add(commands, {}, static_cast<double>(counters.commands));
         families.push_back(std::move(commands));
+        auto trips = family("rqxx_redis_round_trips_total", "Requests sent; a pipeline or script counts once", MetricType::Counter);
+        add(trips, {}, static_cast<double>(counters.round_trips));
+        families.push_back(std::move(trips));
         co_return prometheus::TextSerializer().Serialize(families);
     }
 

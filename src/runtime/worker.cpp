@@ -72,6 +72,7 @@ struct Worker::Impl {
     WorkerSummary summary;
     std::uint64_t claimed = 0;
     std::chrono::steady_clock::time_point last_poll = std::chrono::steady_clock::now();
+    std::map<std::string, std::chrono::steady_clock::time_point> broken_told;   ///< When to tell again.
     int stop_requests = 0;
     bool work_may_wait = true;                          ///< A queue may have something to claim; watchers rest.
 
@@ -167,23 +168,41 @@ struct Worker::Impl {
                 co_await pause_after(*failed, "Claiming failed");
                 continue;
             }
-            for (const auto& skipped : result.skipped)
-                log.warning("Job skipped", "id", skipped.job_id, "queue", skipped.queue, "reason", skipped.why);
+            bool dropped = false, broken = false;
+            for (const auto& skipped : result.skipped) {
+                if (skipped.job_id.empty()) {
+                    broken = true;
+                    report_broken(skipped);
+                } else {
+                    dropped = true;
+                    log.warning("Job skipped", "id", skipped.job_id, "queue", skipped.queue, "reason", skipped.why);
+                }
+            }
             if (result.state == ops::ClaimResult::State::lease_gone) {
                 co_await register_again();
                 continue;
             }
             for (auto& job : result.claimed) start(std::move(job));
-            if (!result.claimed.empty() || !result.skipped.empty()) continue;
+            if (!result.claimed.empty() || dropped) continue;
             if (options.burst) {
                 // A running job may yet come back as a retry.
                 if (running.empty() && outcomes.empty() && settling == 0) co_return;
                 co_await drained.wait(100ms);
                 continue;
             }
-            if (result.state == ops::ClaimResult::State::suspended) co_await stop_wanted.wait(1s);
+            // Blocking on a queue that cannot be taken from would return at once, again and again.
+            if (broken || result.state == ops::ClaimResult::State::suspended) co_await stop_wanted.wait(1s);
             else co_await wait_for_work();
         }
+    }
+
+    /// A queue that nothing can be taken from; told once a minute.
+    void report_broken(const ops::Skipped& queue) {
+        const auto now = std::chrono::steady_clock::now();
+        auto& next = broken_told[queue.queue];
+        if (now < next) return;
+        next = now + 60s;
+        log.error("Queue cannot be read", "queue", queue.queue, "reason", queue.why);
     }
 
     /// Blocks until a queue has a job, without removing it.
