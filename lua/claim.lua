@@ -11,6 +11,7 @@ if redis.call('EXISTS', 'rq:suspended') == 1 then return {1, now_us, {}, {}} end
 if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {2, now_us, {}, {}} end
 
 local limit, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
+local wip_until, record_ttl, record_until = now + ttl, ttl + 60, now + ttl + 60
 local claimed, skipped = {}, {}
 local members, by_origin = {}, {}
 -- Ids that lead nowhere must not make one call long.
@@ -28,47 +29,48 @@ local function started_registry(origin)
     return by_origin[origin]
 end
 
--- Why a job popped from a queue must not run, or nil.
-local function reason_to_skip(id, job)
-    if job.err then return 'its key is not a hash' end
-    if #job == 0 then return 'no such job' end
-    local status
-    for i = 1, #job, 2 do
-        if job[i] == 'status' then status = job[i + 1] end
-    end
+-- Why a job in this status must not run, or nil.
+local function reason_to_skip(id, status)
     if status == 'canceled' or status == 'finished' or status == 'failed' or status == 'stopped' then
         return 'it is ' .. status
     end
     if status == 'started' and redis.call('EXISTS', 'rq:executions:' .. id) == 1 then return 'it is running' end
-    if not is_zset_or_none('rq:executions:' .. id) then redis.call('DEL', 'rq:executions:' .. id) end
 end
 
-local function start(id, queue, job)
-    local origin = queue
-    local has_origin = false
+-- Starts a job popped from a queue, or returns why it cannot run.
+local function start(id, queue)
+    if not string.find(id, '^[%w_-]+$') then return 'not a job id' end
+    local key = 'rq:job:' .. id
+    local job = redis.pcall('HGETALL', key)
+    if job.err then return 'its key is not a hash' end
+    if #job == 0 then return 'no such job' end
+    local status, origin
     for i = 1, #job, 2 do
-        if job[i] == 'origin' and job[i + 1] ~= '' then origin, has_origin = job[i + 1], true end
+        local field = job[i]
+        if field == 'status' then status = job[i + 1] elseif field == 'origin' then origin = job[i + 1] end
     end
+    local why = reason_to_skip(id, status)
+    if why then return why end
+    if not origin or origin == '' then origin = queue end
     local registry = started_registry(origin)
     if not registry then return 'rq:wip:' .. origin .. ' is not a sorted set' end
+
     local execution = ARGV[4 + #claimed + 1]
     local member = id .. ':' .. execution
     local record = 'rq:execution:' .. member
     redis.call('HSET', record, 'id', execution, 'created_at', now_float, 'last_heartbeat', now_float,
         'job_id', id, 'worker_name', ARGV[1])
-    redis.call('EXPIRE', record, ttl + 60)
-    redis.call('ZADD', 'rq:executions:' .. id, now + ttl + 60, execution)
-    redis.call('EXPIRE', 'rq:executions:' .. id, ttl + 60)
-    local key = 'rq:job:' .. id
-    if has_origin then
-        redis.call('HSET', key, 'status', 'started', 'started_at', now_iso, 'last_heartbeat', now_iso,
-            'worker_name', ARGV[1])
-    else
-        redis.call('HSET', key, 'status', 'started', 'started_at', now_iso, 'last_heartbeat', now_iso,
-            'worker_name', ARGV[1], 'origin', queue)
+    redis.call('EXPIRE', record, record_ttl)
+    local executions = 'rq:executions:' .. id
+    if type(redis.pcall('ZADD', executions, record_until, execution)) == 'table' then   -- of another type
+        redis.call('DEL', executions)
+        redis.call('ZADD', executions, record_until, execution)
     end
+    redis.call('EXPIRE', executions, record_ttl)
+    redis.call('HSET', key, 'status', 'started', 'started_at', now_iso, 'last_heartbeat', now_iso,
+        'worker_name', ARGV[1], 'origin', origin)
     redis.call('PERSIST', key)
-    registry[#registry + 1] = now + ttl
+    registry[#registry + 1] = wip_until
     registry[#registry + 1] = member
     members[#members + 1] = member
     claimed[#claimed + 1] = {id, execution, origin, job}
@@ -90,13 +92,7 @@ for k = 3, #KEYS do
         if not ids then break end
         budget = budget - #ids
         for _, id in ipairs(ids) do
-            local why
-            if not string.match(id, '^[%w_-]+$') then
-                why = 'not a job id'
-            else
-                local job = redis.pcall('HGETALL', 'rq:job:' .. id)
-                why = reason_to_skip(id, job) or start(id, queue, job)
-            end
+            local why = start(id, queue)
             if why then skipped[#skipped + 1] = {id, queue, why} end
         end
     end

@@ -2,7 +2,7 @@
 -- Fenced: an execution that is no longer in its started registry changes nothing.
 -- KEYS: 1 worker hash, 2 set of the worker's executions
 -- ARGV: 1 worker name, 2 the worker's oldest job still running or "", 3 default result TTL, then for each:
---       job id, execution id, origin, outcome, payload, started at (us), queue time (us, -1 unknown)
+--       job id, execution id, origin, outcome, payload, started at (epoch float), run time (us), queue time (us, -1 unknown)
 --       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry
 --       (payload: exc_string), R return to the front of its queue (no attempt used)
 -- Returns: for each {code, wait, attempt, of}; code 0 refused (lease lost), 1 finished, 2 failed, 3 retried
@@ -14,17 +14,41 @@
 --- @include metrics
 
 local worker, default_result_ttl = ARGV[1], tonumber(ARGV[3])
-local answers, members = {}, {}
+local answers, members, records = {}, {}, {}
 local finished, failed, working_us = 0, 0, 0
 local finished_by_queue = {}
 local totals = {}
+
+-- One question for all: which executions are still held, and whether any job has dependents.
+local width = 8
+local held, wip_members, wip_places, dependents = {}, {}, {}, {}
+for at = 4, #ARGV, width do
+    local origin, member = ARGV[at + 2], ARGV[at] .. ':' .. ARGV[at + 1]
+    members[#members + 1] = member
+    records[#records + 1] = 'rq:execution:' .. member
+    dependents[#dependents + 1] = 'rq:job:' .. ARGV[at] .. ':dependents'
+    local list = wip_members[origin]
+    if not list then
+        list = {}
+        wip_members[origin], wip_places[origin] = list, {}
+    end
+    list[#list + 1] = member
+    wip_places[origin][#list] = at
+end
+for origin, list in pairs(wip_members) do
+    local registry = 'rq:wip:' .. origin
+    local scores = redis.call('ZMSCORE', registry, unpack(list))
+    for i, at in ipairs(wip_places[origin]) do held[at] = scores[i] end
+    redis.call('ZREM', registry, unpack(list))
+end
+local any_dependents = redis.call('EXISTS', unpack(dependents)) > 0
 
 local function total(what, origin)
     local field = what .. '|' .. origin
     totals[field] = (totals[field] or 0) + 1
 end
 
-local function succeed(id, execution, origin, payload, started_us, job)
+local function succeed(id, execution, origin, payload, started, job)
     local ttl = tonumber(job[2]) or default_result_ttl
     local key = job_key(id)
     local repeats_left = tonumber(job[7]) or 0
@@ -38,11 +62,10 @@ local function succeed(id, execution, origin, payload, started_us, job)
     if ttl ~= 0 then
         if payload == '' then
             add_result(id, ttl, 'type', 1, 'worker_name', worker, 'execution_id', execution,
-                'execution_started_at', epoch_float(started_us), 'execution_ended_at', now_float)
+                'execution_started_at', started, 'execution_ended_at', now_float)
         else
             add_result(id, ttl, 'type', 1, 'worker_name', worker, 'return_value', payload,
-                'execution_id', execution, 'execution_started_at', epoch_float(started_us),
-                'execution_ended_at', now_float)
+                'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', now_float)
         end
         local registry = finished_by_queue[origin]
         if not registry then
@@ -52,7 +75,7 @@ local function succeed(id, execution, origin, payload, started_us, job)
         registry[#registry + 1] = ttl == -1 and '+inf' or now + ttl
         registry[#registry + 1] = id
     end
-    local children = release_dependents(id, 'finished')
+    local children = any_dependents and release_dependents(id, 'finished') or 0
     if repeats_left > 0 then
         -- The list of intervals is used up from its end. Source: rq/repeat.py (RQ 2.10).
         local ok, list = pcall(cjson.decode, job[8] or '[]')
@@ -72,19 +95,15 @@ local function succeed(id, execution, origin, payload, started_us, job)
     end
 end
 
-for at = 4, #ARGV, 7 do
+for at = 4, #ARGV, width do
     local id, execution, origin, outcome, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
-    local started_us, wait_us = tonumber(ARGV[at + 5]), tonumber(ARGV[at + 6])
-    local member = id .. ':' .. execution
-    local held = redis.call('ZREM', 'rq:wip:' .. origin, member) == 1
-    end_execution(id, execution)
-    members[#members + 1] = member
-    local job = held and redis.call('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left',
+    local started, run_us, wait_us = ARGV[at + 5], tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
+    redis.call('ZREM', 'rq:executions:' .. id, execution)
+    local job = held[at] and redis.call('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left',
         'retry_intervals', 'enqueue_at_front_on_retry', 'repeats_left', 'repeat_intervals', 'group_id',
         'dependency_ids', 'ttl', 'data')
-    local run_us = now_us - started_us
     local answer
-    if not held then
+    if not job then
         answer = {0}
     elseif not job[1] or not job[12] and outcome ~= 'T' then
         -- Deleted while it ran: not to be brought back by our writes.
@@ -92,7 +111,7 @@ for at = 4, #ARGV, 7 do
     elseif job[1] == 'canceled' then
         answer = {5}
     elseif outcome == 'S' then
-        succeed(id, execution, origin, payload, started_us, job)
+        succeed(id, execution, origin, payload, started, job)
         finished = finished + 1
         working_us = working_us + run_us
         measure('finished', run_us, wait_us)
@@ -111,7 +130,7 @@ for at = 4, #ARGV, 7 do
             total('retried', origin)
             answer = {3, wait, attempt, of}
         else
-            fail_job(id, origin, job[3], payload, worker, execution, started_us, job[9])
+            fail_job(id, origin, job[3], payload, worker, execution, started, job[9])
             measure('failed', run_us, wait_us)
             total('failed', origin)
             answer = {2}
@@ -125,6 +144,7 @@ for origin, registry in pairs(finished_by_queue) do
         redis.call('ZADD', 'rq:finished:' .. origin, unpack(registry, i, math.min(i + 999, #registry)))
     end
 end
+redis.call('DEL', unpack(records))
 redis.call('SREM', KEYS[2], unpack(members))
 if redis.call('EXISTS', KEYS[1]) == 1 then
     if finished > 0 then redis.call('HINCRBY', KEYS[1], 'successful_job_count', finished) end

@@ -69,7 +69,7 @@ local default_failure_ttl = 31536000   -- RQ's: a year
 
 -- Ends a job as failed: hash, registry, result entry, dependents.
 -- `worker` may be empty (abandoned); `execution` may be nil.
-local function fail_job(id, origin, failure_ttl, exc_string, worker, execution, started_us, group)
+local function fail_job(id, origin, failure_ttl, exc_string, worker, execution, started, group)
     local ttl = tonumber(failure_ttl) or default_failure_ttl
     if ttl == 0 then
         redis.call('HSET', job_key(id), 'status', 'failed')
@@ -81,8 +81,7 @@ local function fail_job(id, origin, failure_ttl, exc_string, worker, execution, 
     redis.call('ZADD', 'rq:failed:' .. origin, ttl == -1 and -1 or now + ttl, id)
     if execution then
         add_result(id, ttl, 'type', 2, 'worker_name', worker, 'exc_string', exc_string,
-            'execution_id', execution, 'execution_started_at', epoch_float(started_us),
-            'execution_ended_at', now_float)
+            'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', now_float)
     else
         add_result(id, ttl, 'type', 2, 'worker_name', worker, 'exc_string', exc_string)
     end

@@ -11,8 +11,6 @@
 namespace rqxx::ops {
 namespace {
 
-std::string micros(Timestamp time) { return std::to_string(time.time_since_epoch().count()); }
-
 std::string join(const std::vector<std::string>& parts) {
     std::string text;
     for (const auto& part : parts) text += (text.empty() ? "" : ",") + part;
@@ -87,14 +85,15 @@ asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::string cur
 asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> batch, std::string current_job,
                                                         std::chrono::seconds default_result_ttl) {
     std::vector<std::string> args{name_, std::move(current_job), std::to_string(default_result_ttl.count())};
-    args.reserve(3 + batch.size() * 7);
+    args.reserve(3 + batch.size() * 8);
     for (auto& one : batch) {
         args.push_back(std::move(one.job_id));
         args.push_back(std::move(one.execution_id));
         args.push_back(std::move(one.origin));
         args.emplace_back(1, static_cast<char>(one.outcome));
         args.push_back(std::move(one.payload));
-        args.push_back(micros(one.started_at));
+        args.push_back(format_epoch(one.started_at));
+        args.push_back(std::to_string(one.run_time.count()));
         args.push_back(one.queued_for ? std::to_string(std::max<std::int64_t>(one.queued_for->count(), 0)) : "-1");
     }
     const Reply reply = co_await redis_->eval(lua::settle, {key_, executions_key_}, std::move(args));

@@ -46,6 +46,7 @@ struct Settlement {
     Outcome outcome = Outcome::success;
     std::string payload;                               ///< As stored: base64.
     Timestamp started_at;
+    std::chrono::microseconds run_time{};
     std::optional<std::chrono::microseconds> queued_for;
 };
 

@@ -4,6 +4,7 @@
 #include <fmt/format.h>
 
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 #include <cmath>
@@ -31,6 +32,10 @@ RunOutcome failure(const Execution& execution, std::string_view type, std::strin
                                                      execution.call.func_name, line)),
             .error = line};
 }
+
+/// How long a job waits for one of the threads that are at work before it gets a further one. Short
+/// jobs are through by then, and waking more threads than there are cores would only slow them down.
+constexpr auto patience = std::chrono::microseconds(300);
 
 class ThreadContext final : public JobContext {
 public:
@@ -63,19 +68,23 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
     };
 
     Pool(boost::asio::any_io_executor executor_, const HandlerRegistry& handlers_, Logger& log_, OnDone on_done_)
-        : executor(std::move(executor_)), handlers(handlers_), log(log_), on_done(std::move(on_done_)) {}
+        : executor(std::move(executor_)), handlers(handlers_), log(log_), on_done(std::move(on_done_)), impatience(executor) {}
 
     boost::asio::any_io_executor executor;
     const HandlerRegistry& handlers;
     Logger& log;
     OnDone on_done;                       ///< Worker's executor only; empty once the worker is gone.
+    boost::asio::steady_timer impatience; ///< Worker's executor only.
+    bool impatient = false;               ///< The timer above runs.
+    const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());
 
     std::mutex mutex;                     ///< Guards everything below.
     std::condition_variable work;
-    std::deque<std::shared_ptr<Execution>> waiting;
+    std::deque<std::pair<std::shared_ptr<Execution>, std::chrono::steady_clock::time_point>> waiting;   ///< Since when.
     std::vector<Done> done;
     std::set<const Execution*> abandoned;
-    std::size_t idle = 0;
+    std::size_t idle = 0;                 ///< Threads asleep, those being woken included.
+    std::size_t woken = 0;                ///< Of them, those told to get up.
     std::size_t threads = 0;
     bool delivery_posted = false;
     bool closing = false;
@@ -83,11 +92,17 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
     static void thread_main(std::shared_ptr<Pool> pool) {
         std::unique_lock lock(pool->mutex);
         for (;;) {
-            ++pool->idle;
-            pool->work.wait(lock, [&] { return !pool->waiting.empty() || pool->closing; });
-            --pool->idle;
-            if (pool->waiting.empty()) break;
-            auto execution = std::move(pool->waiting.front());
+            if (pool->waiting.empty()) {
+                ++pool->idle;
+                pool->work.wait(lock, [&] { return pool->woken > 0 || pool->closing; });
+                --pool->idle;
+                if (pool->woken > 0) --pool->woken;
+                if (pool->waiting.empty()) {
+                    if (pool->closing) break;
+                    continue;
+                }
+            }
+            auto execution = std::move(pool->waiting.front().first);
             pool->waiting.pop_front();
             lock.unlock();
             RunOutcome outcome = pool->run(*execution);
@@ -126,6 +141,35 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
                                    execution.job.timeout.value_or(180)));
     }
 
+    /// One more thread at work. With the mutex held.
+    void add_hand() {
+        if (idle > woken) {
+            ++woken;
+            work.notify_one();
+        } else {
+            ++threads;
+            // Not joined: a handler that never returns must not keep the worker from ending.
+            std::thread(thread_main, shared_from_this()).detach();
+        }
+    }
+
+    /// Looks after `patience` whether jobs are still waiting. On the worker's executor.
+    void watch_waiting() {
+        if (impatient) return;
+        impatient = true;
+        impatience.expires_after(patience);
+        impatience.async_wait([self = shared_from_this()](boost::system::error_code error) {
+            self->impatient = false;
+            if (error) return;
+            const std::scoped_lock lock(self->mutex);
+            const auto latest = std::chrono::steady_clock::now() - patience;
+            for (const auto& [execution, since] : self->waiting) {
+                if (since <= latest) self->add_hand();
+            }
+            if (!self->waiting.empty()) self->watch_waiting();
+        });
+    }
+
     /// With the mutex held.
     void post_delivery() {
         if (delivery_posted) return;
@@ -149,6 +193,7 @@ ThreadExecutor::ThreadExecutor(boost::asio::any_io_executor executor, const Hand
 
 ThreadExecutor::~ThreadExecutor() {
     pool_->on_done = nullptr;
+    pool_->impatience.cancel();
     const std::scoped_lock lock(pool_->mutex);
     pool_->closing = true;
     pool_->waiting.clear();
@@ -157,14 +202,10 @@ ThreadExecutor::~ThreadExecutor() {
 
 void ThreadExecutor::start(std::shared_ptr<Execution> execution) {
     const std::scoped_lock lock(pool_->mutex);
-    pool_->waiting.push_back(std::move(execution));
-    if (pool_->idle >= pool_->waiting.size()) {
-        pool_->work.notify_one();
-    } else {
-        ++pool_->threads;
-        // Not joined: a handler that never returns must not keep the worker from ending.
-        std::thread(Pool::thread_main, pool_).detach();
-    }
+    pool_->waiting.emplace_back(std::move(execution), std::chrono::steady_clock::now());
+    const std::size_t at_work = pool_->threads - (pool_->idle - pool_->woken);
+    if (at_work < pool_->cores) pool_->add_hand();
+    else pool_->watch_waiting();
 }
 
 void ThreadExecutor::abandon(const std::shared_ptr<Execution>& execution) {

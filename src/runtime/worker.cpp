@@ -296,8 +296,10 @@ struct Worker::Impl {
                 std::string error) {
         execution->settled = true;
         running.remove(execution);
-        outcomes.emplace_back(Settlement{execution->job.id, execution->id, execution->job.origin, outcome,
-                                         std::move(payload), execution->started_at, execution->queued_for},
+        const auto run_time = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() -
+                                                                                    execution->started);
+        outcomes.emplace_back(Settlement{execution->job.id, execution->id, execution->job.origin, outcome, std::move(payload),
+                                         execution->started_at, run_time, execution->queued_for},
                               std::move(error));
         slot_freed.notify();
         settle_wanted.notify();
@@ -334,11 +336,10 @@ struct Worker::Impl {
     }
 
     void report(const Settlement& settlement, const Settled& settled, const std::string& error, bool in_doubt) {
-        const Seconds duration = utc_now() - settlement.started_at;
         switch (settled.code) {
             case Settled::Code::finished:
                 ++summary.finished;
-                log_job_finished(log, settlement.job_id, std::max(duration, Seconds(0)));
+                log_job_finished(log, settlement.job_id, settlement.run_time);
                 break;
             case Settled::Code::failed:
                 ++summary.failed;
