@@ -2,10 +2,13 @@
 -- KEYS: 1 worker hash, 2 set of the worker's executions
 -- ARGV: 1 name, 2 lease in us, 3 TTL of worker hash and executions, 4 oldest running job or "", 5 its run time in s,
 --       then for each running job: job id, execution id, origin, progress ("" unchanged)
--- Returns: {1, {{execution id, why}...}} why: 0 lease lost, 1 canceled; {0} when the worker's lease is gone
+-- Returns: {1, {{execution id, why}...}, how many orphans were put back} why: 0 lease lost, 1 canceled;
+--       {0} when the worker's lease is gone
+-- An orphan is an execution of this worker that it does not name: the reply to its claim was lost.
 -- Dynamic keys: see includes/transitions.lua
 -- Source: rq/worker/base.py heartbeat, rq/executions.py Execution.heartbeat (RQ 2.10)
 --- @include time
+--- @include transitions
 if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {0} end
 local ttl = tonumber(ARGV[3])
 redis.call('ZADD', 'rqxx:leases', now_us + tonumber(ARGV[2]), ARGV[1])
@@ -14,12 +17,13 @@ redis.call('HSET', KEYS[1], 'last_heartbeat', now_iso, 'current_job_working_time
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'current_job', ARGV[4]) end
 redis.call('EXPIRE', KEYS[1], ttl)
 
-local notices = {}
+local notices, known = {}, {}
 for at = 6, #ARGV, 4 do
     local id, execution, origin, progress = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
     local member = id .. ':' .. execution
+    known[member] = true
     local registry = 'rq:wip:' .. origin
-    local key = 'rq:job:' .. id
+    local key = job_key(id)
     if not redis.call('ZSCORE', registry, member) then
         local status = redis.call('HGET', key, 'status')
         notices[#notices + 1] = {execution, status == 'canceled' and 1 or 0}
@@ -41,5 +45,17 @@ for at = 6, #ARGV, 4 do
         end
     end
 end
-if #ARGV > 5 then redis.call('EXPIRE', KEYS[2], ttl + 60) end
-return {1, notices}
+
+local orphans = 0
+if redis.call('SCARD', KEYS[2]) > (#ARGV - 5) / 4 then
+    for _, member in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+        -- A reply may be on its way for as long as a command may take.
+        local created = not known[member] and redis.call('HGET', 'rq:execution:' .. member, 'created_at')
+        if not known[member] and (not created or now - tonumber(created) > 15) then
+            redis.call('SREM', KEYS[2], member)
+            if return_orphan(member) then orphans = orphans + 1 end
+        end
+    end
+end
+redis.call('EXPIRE', KEYS[2], ttl + 60)
+return {1, notices, orphans}

@@ -118,8 +118,7 @@ for at = 4, #ARGV, width do
         total('finished', origin)
         answer = {1}
     elseif outcome == 'R' then
-        redis.call('HSET', job_key(id), 'status', 'queued', 'started_at', '', 'worker_name', '')
-        push(origin, id, true)
+        return_job(id, origin)
         answer = {4}
     else
         failed = failed + 1

@@ -116,3 +116,21 @@ local function retry_job(id, origin, retries_left, intervals, at_front, ttl)
     if ttl then expire_job(id, ttl, true) end
     return wait, attempt, attempt + retries_left - 1
 end
+
+-- Puts a started job back to the front of its queue; no attempt is used.
+local function return_job(id, origin)
+    redis.call('HSET', job_key(id), 'status', 'queued', 'started_at', '', 'worker_name', '')
+    push(origin, id, true)
+end
+
+-- Puts back a job that was claimed though its worker never heard of it: the reply was lost.
+-- Returns whether there was something to put back.
+local function return_orphan(member)
+    local id, execution = string.match(member, '^([%w_-]+):(.*)$')
+    if not id then return false end
+    local status, origin = unpack(redis.call('HMGET', job_key(id), 'status', 'origin'))
+    end_execution(id, execution)
+    if not origin or redis.call('ZREM', 'rq:wip:' .. origin, member) == 0 or status ~= 'started' then return false end
+    return_job(id, origin)
+    return true
+end

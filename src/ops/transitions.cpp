@@ -17,6 +17,25 @@ std::string join(const std::vector<std::string>& parts) {
     return text;
 }
 
+ClaimResult claim_result(Reply reply) {
+    auto& parts = reply.elements;
+    if (parts.size() != 4) throw Error(Errc::protocol, "the claim script gave an unexpected answer");
+    ClaimResult result;
+    result.state = static_cast<ClaimResult::State>(parts[0].as_integer());
+    const Timestamp now{std::chrono::microseconds(parts[1].as_integer())};
+    for (auto& row : parts[2].elements) {
+        Claimed claimed{row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text, now, {}};
+        auto& flat = row.elements.at(3).elements;
+        claimed.fields.reserve(flat.size() / 2);
+        for (std::size_t i = 0; i + 1 < flat.size(); i += 2)
+            claimed.fields.emplace_back(std::move(flat[i].text), std::move(flat[i + 1].text));
+        result.claimed.push_back(std::move(claimed));
+    }
+    for (auto& row : parts[3].elements)
+        result.skipped.push_back({row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text});
+    return result;
+}
+
 }  // namespace
 
 WorkerOps::WorkerOps(RedisClient& redis, std::string name, std::vector<std::string> queues,
@@ -55,31 +74,35 @@ asio::awaitable<void> WorkerOps::expire_lease() {
     co_await redis_->command("ZADD", keys::leases, 0, name_);
 }
 
-asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::string current_job) {
+std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_arguments(std::size_t limit,
+                                                                                        std::string current_job) const {
     std::vector<std::string> script_keys{key_, executions_key_};
     script_keys.insert(script_keys.end(), queue_keys_.begin(), queue_keys_.end());
     std::vector<std::string> args{name_, std::to_string(limit), std::to_string(rq_heartbeat_ttl.count()),
                                   std::move(current_job)};
     args.reserve(args.size() + limit);
     for (std::size_t i = 0; i < limit; ++i) args.push_back(new_execution_id());
+    return {std::move(script_keys), std::move(args)};
+}
 
-    Reply reply = co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args));
-    auto& parts = reply.elements;
-    if (parts.size() != 4) throw Error(Errc::protocol, "the claim script gave an unexpected answer");
-    ClaimResult result;
-    result.state = static_cast<ClaimResult::State>(parts[0].as_integer());
-    const Timestamp now{std::chrono::microseconds(parts[1].as_integer())};
-    for (auto& row : parts[2].elements) {
-        Claimed claimed{row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text, now, {}};
-        auto& flat = row.elements.at(3).elements;
-        claimed.fields.reserve(flat.size() / 2);
-        for (std::size_t i = 0; i + 1 < flat.size(); i += 2)
-            claimed.fields.emplace_back(std::move(flat[i].text), std::move(flat[i + 1].text));
-        result.claimed.push_back(std::move(claimed));
+asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::string current_job) {
+    auto [script_keys, args] = claim_arguments(limit, std::move(current_job));
+    co_return claim_result(co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));
+}
+
+asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string queue_key, std::chrono::seconds timeout,
+                                              std::size_t limit, ClaimResult& result) {
+    Pipeline pipeline;
+    pipeline.add("BLMOVE", queue_key, queue_key, "LEFT", "LEFT", timeout.count());
+    if (limit > 0) {
+        const auto [script_keys, args] = claim_arguments(limit, {});
+        pipeline.eval(lua::claim, script_keys, args);
     }
-    for (auto& row : parts[3].elements)
-        result.skipped.push_back({row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text});
-    co_return result;
+    auto replies = co_await blocking.run(std::move(pipeline), timeout + std::chrono::seconds(10));
+    // Without the script (NOSCRIPT) the ordinary claim that follows does the work.
+    if (limit > 0 && !replies[1].is_error()) result = claim_result(std::move(replies[1]));
+    replies[0].throw_if_error();
+    co_return !replies[0].is_nil();
 }
 
 asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> batch, std::string current_job,
@@ -112,9 +135,9 @@ asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> 
     co_return results;
 }
 
-asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> running, Seconds oldest_run_time) {
+asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> running, std::string oldest_job, Seconds oldest_run_time) {
     std::vector<std::string> args{name_, std::to_string(lease_.count()), std::to_string(rq_heartbeat_ttl.count()),
-                                  running.empty() ? std::string() : running.front().job_id,
+                                  std::move(oldest_job),
                                   fmt::format("{:.3f}", oldest_run_time.count())};
     for (auto& job : running) {
         args.push_back(std::move(job.job_id));
@@ -129,6 +152,7 @@ asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> runni
     if (result.lease_held) {
         for (const auto& row : parts.at(1).as_array())
             result.notices.push_back({row.elements.at(0).text, row.elements.at(1).as_integer() == 1});
+        result.orphans = parts.at(2).as_integer();
     }
     co_return result;
 }
@@ -161,24 +185,7 @@ asio::awaitable<void> WorkerOps::set_state(std::string state) {
 }
 
 asio::awaitable<void> WorkerOps::register_death() {
-    Pipeline death;
-    death.add("MULTI");
-    death.add("SREM", keys::workers, key_);
-    for (const auto& queue : queues_) death.add("SREM", keys::queue_workers(queue), key_);
-    death.add("HSET", key_, "death", format_utc(utc_now()));
-    death.add("EXPIRE", key_, 60);
-    death.add("ZREM", keys::leases, name_);
-    death.add("DEL", executions_key_);
-    death.add("EXEC");
-    const auto replies = co_await redis_->run(std::move(death));
-    replies.back().throw_if_error();
-}
-
-asio::awaitable<bool> wait_for_job(RedisClient& blocking, std::string queue_key, std::chrono::seconds timeout) {
-    Pipeline wait;
-    wait.add("BLMOVE", queue_key, queue_key, "LEFT", "LEFT", timeout.count());
-    const Reply reply = co_await blocking.run_one(std::move(wait), timeout + std::chrono::seconds(10));
-    co_return !reply.is_nil();
+    co_await redis_->eval(lua::retire_worker, {key_, executions_key_}, {name_, join(queues_)});
 }
 
 }  // namespace rqxx::ops

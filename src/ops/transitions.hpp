@@ -71,6 +71,7 @@ struct HeartbeatResult {
         bool canceled = false;           ///< Else the lease on it was lost.
     };
     std::vector<Notice> notices;
+    std::int64_t orphans = 0;            ///< Jobs put back whose claim was never answered.
 };
 
 struct Recovered {
@@ -99,13 +100,24 @@ public:
     asio::awaitable<ClaimResult> claim(std::size_t limit, std::string current_job);
     asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch, std::string current_job,
                                                  std::chrono::seconds default_result_ttl);
-    asio::awaitable<HeartbeatResult> heartbeat(std::vector<Running> running, Seconds oldest_run_time);
+    asio::awaitable<HeartbeatResult> heartbeat(std::vector<Running> running, std::string oldest_job, Seconds oldest_run_time);
     asio::awaitable<RecoverResult> recover(RecoverPolicy policy);
     asio::awaitable<void> set_state(std::string state);
+    /// Signs off. What is claimed under this name without being known here goes back to its queue.
     asio::awaitable<void> register_death();
+    /// Blocks until the list `queue_key` has an element, without removing any, then claims up to `limit`
+    /// jobs in the same round trip (0: none). False when `timeout` passed.
+    ///
+    /// BLMOVE of the head onto itself: waits like a pop, changes nothing. The claim behind it in the
+    /// pipeline runs the moment it wakes.
+    asio::awaitable<bool> wait_for_job(RedisClient& blocking, std::string queue_key, std::chrono::seconds timeout,
+                                       std::size_t limit, ClaimResult& result);
     [[nodiscard]] const std::vector<std::string>& queue_keys() const noexcept { return queue_keys_; }
 
 private:
+    [[nodiscard]] std::pair<std::vector<std::string>, std::vector<std::string>> claim_arguments(std::size_t limit,
+                                                                                                std::string current_job) const;
+
     RedisClient* redis_;
     std::string name_;
     std::vector<std::string> queues_;
@@ -114,11 +126,6 @@ private:
     std::string executions_key_;
     std::chrono::microseconds lease_;
 };
-
-/// Blocks until the list `queue_key` has an element, without removing any; false when `timeout` passed.
-///
-/// BLMOVE of the head onto itself: waits like a pop, changes nothing.
-asio::awaitable<bool> wait_for_job(RedisClient& blocking, std::string queue_key, std::chrono::seconds timeout);
 
 /// Until when RQ's own maintenance leaves an execution alone after a heartbeat. Source: RQ's default
 /// job monitoring interval (30 s) + 60 s.

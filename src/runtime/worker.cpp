@@ -69,6 +69,8 @@ struct Worker::Impl {
     std::list<std::shared_ptr<Execution>> running;      ///< Oldest first.
     std::deque<std::pair<Settlement, std::string>> outcomes;   ///< To be settled; with the error line.
     std::size_t settling = 0;
+    std::size_t reserved = 0;                           ///< Slots kept for claims that wait behind a BLMOVE.
+    std::map<std::string, ops::Running> held;           ///< Claimed and not settled, by execution.
     WorkerSummary summary;
     std::uint64_t claimed = 0;
     std::chrono::steady_clock::time_point last_poll = std::chrono::steady_clock::now();
@@ -98,16 +100,14 @@ struct Worker::Impl {
         std::exception_ptr failure;
         try {
             co_await claim_loop();
+            co_await stop_watching();
             co_await drain();
         } catch (const Cancelled&) {
             throw_away();
         } catch (...) {
             failure = std::current_exception();
         }
-        watchers.cancel();
-        for (auto& client : blocking) client->close();
-        co_await watchers.join();
-        blocking.clear();
+        co_await stop_watching();
         tasks.cancel();
         co_await tasks.join();
         if (failure) std::rethrow_exception(failure);
@@ -120,6 +120,14 @@ struct Worker::Impl {
         log.info("Worker stopped", "name", name, "finished", summary.finished, "failed", summary.failed, "retried",
                  summary.retried, "returned", summary.returned);
         co_return summary;
+    }
+
+    /// A claim that is answered meanwhile is dropped here and put back by `register_death`.
+    asio::awaitable<void> stop_watching() {
+        watchers.cancel();
+        for (auto& client : blocking) client->close();
+        co_await watchers.join();
+        blocking.clear();
     }
 
     asio::awaitable<void> be_born() {
@@ -145,12 +153,16 @@ struct Worker::Impl {
         for (auto& execution : running) execution->request_stop(StopReason::shutdown);
     }
 
+    [[nodiscard]] std::size_t free_slots() const {
+        return options.concurrency - std::min(running.size() + reserved, options.concurrency);
+    }
+
     // ---- taking jobs ----------------------------------------------------------------------------
 
     asio::awaitable<void> claim_loop() {
         while (!stopping()) {
             if (options.max_jobs && claimed >= *options.max_jobs) co_return;
-            std::size_t free = options.concurrency - std::min(running.size(), options.concurrency);
+            std::size_t free = free_slots();
             if (options.max_jobs) free = std::min<std::size_t>(free, *options.max_jobs - claimed);
             if (free == 0) {
                 co_await slot_freed.wait();
@@ -168,16 +180,7 @@ struct Worker::Impl {
                 co_await pause_after(*failed, "Claiming failed");
                 continue;
             }
-            bool dropped = false, broken = false;
-            for (const auto& skipped : result.skipped) {
-                if (skipped.job_id.empty()) {
-                    broken = true;
-                    report_broken(skipped);
-                } else {
-                    dropped = true;
-                    log.warning("Job skipped", "id", skipped.job_id, "queue", skipped.queue, "reason", skipped.why);
-                }
-            }
+            const auto [dropped, broken] = report_skipped(result.skipped);
             if (result.state == ops::ClaimResult::State::lease_gone) {
                 co_await register_again();
                 continue;
@@ -194,6 +197,24 @@ struct Worker::Impl {
             if (broken || result.state == ops::ClaimResult::State::suspended) co_await stop_wanted.wait(1s);
             else co_await wait_for_work();
         }
+    }
+
+    struct Skips {
+        bool dropped = false;   ///< Ids that led nowhere were taken off their queue.
+        bool broken = false;    ///< A queue cannot be taken from.
+    };
+    Skips report_skipped(const std::vector<ops::Skipped>& list) {
+        Skips skips;
+        for (const auto& skipped : list) {
+            if (skipped.job_id.empty() && skipped.why != "not a job id") {
+                skips.broken = true;
+                report_broken(skipped);
+            } else {
+                skips.dropped = true;
+                log.warning("Job skipped", "id", skipped.job_id, "queue", skipped.queue, "reason", skipped.why);
+            }
+        }
+        return skips;
     }
 
     /// A queue that nothing can be taken from; told once a minute.
@@ -225,14 +246,21 @@ struct Worker::Impl {
                 co_await queues_empty.wait();
                 continue;
             }
+            // A claim that travels behind the wait needs its slot beforehand.
+            const std::size_t limit = !options.max_jobs && free_slots() > 0 ? 1 : 0;
+            reserved += limit;
             bool failed = false;
+            ops::ClaimResult result;
             try {
-                work_may_wait = co_await ops::wait_for_job(client, key, 30s) || work_may_wait;
+                if (co_await redis_ops.wait_for_job(client, key, 30s, limit, result)) work_may_wait = true;
                 last_poll = std::chrono::steady_clock::now();
             } catch (const Error& error) {
                 failed = true;
                 if (!error.retryable()) log.warning("Watching a queue failed", "queue", key, "error", error.message());
             }
+            reserved -= limit;
+            report_skipped(result.skipped);
+            for (auto& job : result.claimed) start(std::move(job));
             if (failed) {
                 Event pause(executor);
                 co_await pause.wait(1s);
@@ -265,6 +293,7 @@ struct Worker::Impl {
         if (execution->job.enqueued_at)
             execution->queued_for = std::max(execution->started_at - *execution->job.enqueued_at, 0us);
         if (options.serializer) execution->serializer = *options.serializer;
+        held[execution->id] = {execution->job.id, execution->id, execution->job.origin, {}};
         running.push_back(execution);
         log_job_started(log, execution->job.id, execution->queued_for.value_or(0us));
         if (unreadable) {
@@ -321,7 +350,10 @@ struct Worker::Impl {
                 std::optional<Error> failed;
                 try {
                     const auto settled = co_await redis_ops.settle(batch, oldest_job(), options.default_result_ttl);
-                    for (std::size_t i = 0; i < batch.size(); ++i) report(batch[i], settled[i], errors[i], in_doubt);
+                    for (std::size_t i = 0; i < batch.size(); ++i) {
+                        held.erase(batch[i].execution_id);
+                        report(batch[i], settled[i], errors[i], in_doubt);
+                    }
                     break;
                 } catch (const Error& error) {
                     failed = error;
@@ -394,22 +426,21 @@ struct Worker::Impl {
         std::chrono::milliseconds wait = options.heartbeat;
         for (;;) {
             co_await pause.wait(std::exchange(wait, options.heartbeat));
-            std::vector<ops::Running> jobs;
+            auto jobs_by_execution = held;
             for (const auto& execution : running) {
-                std::string progress;
-                {
-                    const std::scoped_lock lock(execution->progress_mutex);
-                    progress.swap(execution->progress);
-                }
-                jobs.push_back({execution->job.id, execution->id, execution->job.origin, std::move(progress)});
+                const std::scoped_lock lock(execution->progress_mutex);
+                jobs_by_execution[execution->id].progress.swap(execution->progress);
             }
+            std::vector<ops::Running> jobs;
+            for (auto& [id, job] : jobs_by_execution) jobs.push_back(std::move(job));
             const Seconds oldest = running.empty() ? Seconds(0)
                                                    : Seconds(std::chrono::steady_clock::now() - running.front()->started);
             bool lease_held = true;
             bool failed = false;
             try {
-                const auto result = co_await redis_ops.heartbeat(std::move(jobs), oldest);
+                const auto result = co_await redis_ops.heartbeat(std::move(jobs), oldest_job(), oldest);
                 lease_held = result.lease_held;
+                if (result.orphans > 0) log.warning("Jobs put back whose claim was never answered", "jobs", result.orphans);
                 for (const auto& notice : result.notices) {
                     for (const auto& execution : running) {
                         if (execution->id != notice.execution_id) continue;

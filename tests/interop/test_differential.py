@@ -68,8 +68,8 @@ def dump(connection):
         if kind == b"zset":
             # Scores are times; how far away they are is what counts.
             now = int(connection.time()[0])
-            return [(member, score if abs(score) == float("inf") or score < 0 else round((score - now) / 10))
-                    for member, score in connection.zrange(key, 0, -1, withscores=True)]
+            return sorted((member, score if abs(score) == float("inf") or score < 0 else round((score - now) / 10))
+                          for member, score in connection.zrange(key, 0, -1, withscores=True))
         if kind == b"list":
             return connection.lrange(key, 0, -1)
         if kind == b"stream":
