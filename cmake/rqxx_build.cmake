@@ -17,7 +17,7 @@ target_include_directories(rqxx_settings INTERFACE ${CMAKE_SOURCE_DIR}/include $
 if(RQXX_SANITIZE)
     # -fno-sanitize=function: coroutine resume functions have no type information for it to compare.
     target_compile_options(rqxx_settings INTERFACE -fsanitize=${RQXX_SANITIZE} -fno-sanitize-recover=all
-        $<$<NOT:$<STREQUAL:${RQXX_SANITIZE},thread>>:-fno-sanitize=function>)
+        -fno-sanitize=function)
     target_link_options(rqxx_settings INTERFACE -fsanitize=${RQXX_SANITIZE})
 endif()
 

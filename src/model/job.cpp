@@ -39,7 +39,8 @@ public:
         else if (field == "allow_dependency_failures") flag(job_.allow_dependency_failures, value);
         else if (field == "dependency_ids") dependencies(value);
         else if (field == "dependency_id") {
-            if (job_.dependency_ids.empty() && !value.empty()) job_.dependency_ids.emplace_back(value);
+            if (!value.empty() && !is_valid_job_id(value)) refuse("not a job id");
+            else if (job_.dependency_ids.empty() && !value.empty()) job_.dependency_ids.emplace_back(value);
         } else if (field == "success_callback_name") job_.success_callback_name = value;
         else if (field == "failure_callback_name") job_.failure_callback_name = value;
         else if (field == "stopped_callback_name") job_.stopped_callback_name = value;
@@ -101,7 +102,7 @@ private:
         std::vector<std::string> ids;
         if (list && list->kind() == Value::Kind::list) {
             for (const auto& item : list->items()) {
-                if (!item.is_string()) break;
+                if (!item.is_string() || !is_valid_job_id(item.as_text())) break;
                 ids.push_back(item.as_text());
             }
             if (ids.size() == list->items().size()) {

@@ -22,6 +22,33 @@ const std::string& mark() {
 
 bool word_at(std::string_view text, std::size_t at, std::string_view word) { return text.substr(at, word.size()) == word; }
 
+enum class NumberKind { none, integer, real };
+
+/// What a token is by JSON's grammar (RFC 8259, section 6).
+NumberKind number_kind(std::string_view token) {
+    std::size_t at = token.starts_with('-') ? 1 : 0;
+    const auto digits = [&] {
+        const std::size_t begin = at;
+        while (at < token.size() && token[at] >= '0' && token[at] <= '9') ++at;
+        return at - begin;
+    };
+    const bool zero = at < token.size() && token[at] == '0';
+    const std::size_t whole = digits();
+    if (whole == 0 || (zero && whole > 1)) return NumberKind::none;
+    if (at == token.size()) return NumberKind::integer;
+    if (token[at] == '.') {
+        ++at;
+        if (digits() == 0) return NumberKind::none;
+    }
+    if (at < token.size() && (token[at] == 'e' || token[at] == 'E')) {
+        ++at;
+        if (at < token.size() && (token[at] == '+' || token[at] == '-')) ++at;
+        if (digits() == 0) return NumberKind::none;
+    }
+    return at == token.size() ? NumberKind::real : NumberKind::none;
+}
+
+/// Also marks fractions: Boost.JSON 1.81 may read them one unit off in the last place.
 std::string mark_special_tokens(std::string_view text) {
     std::string out;
     out.reserve(text.size() + 16);
@@ -49,11 +76,10 @@ std::string mark_special_tokens(std::string_view text) {
             std::size_t end = i + 1;
             while (end < text.size() && std::string_view("0123456789.eE+-").find(text[end]) != std::string_view::npos) ++end;
             const auto token = text.substr(i, end - i);
-            const bool integer = token.find_first_of(".eE") == std::string_view::npos;
-            // Up to 18 digits fit an int64 for sure; what might not is kept as text.
-            const bool plain = token.find_first_not_of("0123456789", token[0] == '-' ? 1 : 0) == std::string_view::npos &&
-                               token.size() > (token[0] == '-' ? 1u : 0u) && (token[0] != '0' || token.size() == 1);
-            if (integer && plain && token.size() > 18) out += fmt::format("\"{}{}\"", mark(), token);
+            const auto kind = number_kind(token);
+            // Up to 18 digits fit an int64 for sure; what might not, and fractions, are kept as text.
+            if (kind == NumberKind::real || (kind == NumberKind::integer && token.size() > 18))
+                out += fmt::format("\"{}{}\"", mark(), token);
             else out += token;
             i = end;
             continue;
@@ -73,6 +99,7 @@ Value unmark(Value value) {
             if (token == "nan") return std::nan("");
             if (token == "inf") return HUGE_VAL;
             if (token == "-inf") return -HUGE_VAL;
+            if (number_kind(token) == NumberKind::real) return std::strtod(token.c_str(), nullptr);
             errno = 0;
             const long long number = std::strtoll(token.c_str(), nullptr, 10);
             if (errno == 0) return number;

@@ -62,8 +62,11 @@ Parsed<RedisUrl> parse_redis_url(std::string_view text) noexcept {
         if (!url.host().empty())
             result.host = url.host_type() == boost::urls::host_type::ipv6 ? url.host_address() : url.host();
         if (url.has_port() && !url.port().empty()) {
-            if (url.port_number() == 0) return fail(fmt::format("port \"{}\" is not a port", std::string_view(url.port()).substr(0, 20)));
-            result.port = url.port();
+            const std::string_view port = url.port();
+            std::uint16_t number = 0;
+            const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
+            if (error != std::errc{} || number == 0) return fail(fmt::format("\"{}\" is not a port", port.substr(0, 20)));
+            result.port = port;
         }
         std::string path = url.path();
         if (path.size() > 1) {

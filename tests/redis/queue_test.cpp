@@ -1,0 +1,165 @@
+#include <ops/transitions.hpp>
+#include <rqxx/queue.hpp>
+#include <support/redis_fixture.hpp>
+
+using namespace rqxx;
+using namespace rqxx::test;
+
+namespace {
+
+class queue : public RedisTest {};
+class transitions : public RedisTest {};
+
+Call noop() { return {.func_name = "tasks.noop", .instance = {}, .args = Value::tuple({Value(1)}), .kwargs = Value::dict()}; }
+
+ops::Settlement settlement(const ops::Claimed& job, ops::Settlement::Outcome outcome) {
+    ops::Settlement result;
+    result.job_id = job.job_id;
+    result.execution_id = job.execution_id;
+    result.origin = job.origin;
+    result.outcome = outcome;
+    result.started_at = job.started_at;
+    return result;
+}
+
+}  // namespace
+
+TEST_F(queue, refuses_a_second_job_with_the_same_id_when_unique) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        EnqueueOptions options;
+        options.job_id = "once";
+        options.unique = true;
+        EXPECT_FALSE((co_await mail.enqueue(noop(), options)).duplicate);
+        EXPECT_TRUE((co_await mail.enqueue(noop(), options)).duplicate);
+        EXPECT_EQ(co_await mail.size(), 1);
+    });
+}
+
+TEST_F(queue, starts_a_reused_id_without_fields_of_the_old_job) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        EnqueueOptions options;
+        options.job_id = "again";
+        options.retry = Retry{.max = 5, .intervals = {}, .enqueue_at_front = false};
+        co_await mail.enqueue(noop(), options);
+        options.retry.reset();
+        co_await mail.enqueue(noop(), options);
+        EXPECT_TRUE((co_await redis.command("HGET", "rq:job:again", "retries_left")).is_nil());
+    });
+}
+
+TEST_F(queue, takes_many_jobs_in_order) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        std::vector<NewJob> jobs(1234, NewJob{noop(), {}});
+        const auto ids = co_await mail.enqueue_many(std::move(jobs));
+        EXPECT_EQ(ids.size(), 1234u);
+        const Reply list = co_await redis.command("LRANGE", "rq:queue:mail", 0, -1);
+        for (std::size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(list.elements[i].text, ids[i]);
+        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + ids[1000], "status")).text, "queued");
+    });
+}
+
+TEST_F(queue, puts_jobs_in_front_where_asked) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        EnqueueOptions options;
+        options.job_id = "last";
+        co_await mail.enqueue(noop(), options);
+        options.job_id = "first";
+        options.at_front = true;
+        co_await mail.enqueue(noop(), options);
+        EXPECT_EQ((co_await redis.command("LINDEX", "rq:queue:mail", 0)).text, "first");
+    });
+}
+
+TEST_F(transitions, claim_takes_over_queues_in_order_and_no_more_than_asked) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue high(redis, "high"), low(redis, "low");
+        for (int i = 0; i < 3; ++i) co_await low.enqueue(noop());
+        for (int i = 0; i < 3; ++i) co_await high.enqueue(noop());
+        ops::WorkerOps worker(redis, "w", {"high", "low"}, 10s);
+        EXPECT_TRUE((co_await worker.register_birth()).registered);
+        const auto result = co_await worker.claim(4, "");
+        EXPECT_EQ(result.claimed.size(), 4u);
+        EXPECT_EQ(result.claimed[2].origin, "high");
+        EXPECT_EQ(result.claimed[3].origin, "low");
+        EXPECT_EQ((co_await redis.command("ZCARD", "rq:wip:high")).as_integer(), 3);
+        EXPECT_EQ((co_await redis.command("SCARD", "rq:worker:w:executions")).as_integer(), 4);
+    });
+}
+
+TEST_F(transitions, settling_twice_changes_nothing_the_second_time) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        co_await mail.enqueue(noop());
+        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        co_await worker.register_birth();
+        const auto job = (co_await worker.claim(1, "")).claimed.at(0);
+        std::vector<ops::Settlement> batch{settlement(job, ops::Settlement::Outcome::success)};
+        const auto first = co_await worker.settle(batch, "", 500s);
+        EXPECT_EQ(first[0].code, ops::Settled::Code::finished);
+        batch[0].outcome = ops::Settlement::Outcome::failure;
+        const auto second = co_await worker.settle(batch, "", 500s);
+        EXPECT_EQ(second[0].code, ops::Settled::Code::refused);
+        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + job.job_id, "status")).text, "finished");
+        EXPECT_EQ((co_await redis.command("XLEN", "rq:results:" + job.job_id)).as_integer(), 1);
+        EXPECT_TRUE((co_await redis.command("KEYS", "rq:execution*")).elements.empty());
+    });
+}
+
+TEST_F(transitions, a_claim_whose_reply_was_lost_goes_back_to_the_front) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        const auto lost = (co_await mail.enqueue(noop())).job_id;
+        co_await mail.enqueue(noop());
+        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        co_await worker.register_birth();
+        const auto job = (co_await worker.claim(1, "")).claimed.at(0);
+        EXPECT_EQ(job.job_id, lost);
+        // A reply may still be on its way: nothing happens at once.
+        EXPECT_EQ((co_await worker.heartbeat({}, "", Seconds(0))).orphans, 0);
+        co_await redis.command("HSET", "rq:execution:" + lost + ":" + job.execution_id, "created_at", "1000000000.0");
+        EXPECT_EQ((co_await worker.heartbeat({}, "", Seconds(0))).orphans, 1);
+        EXPECT_EQ((co_await redis.command("LINDEX", "rq:queue:mail", 0)).text, lost);
+        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + lost, "status")).text, "queued");
+    });
+}
+
+TEST_F(transitions, a_retired_worker_can_claim_nothing_and_leaves_nothing_started) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        for (int i = 0; i < 3; ++i) co_await mail.enqueue(noop());
+        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        co_await worker.register_birth();
+        co_await worker.claim(2, "");
+        co_await worker.register_death();
+        EXPECT_EQ(co_await mail.size(), 3);
+        EXPECT_EQ((co_await worker.claim(1, "")).state, ops::ClaimResult::State::lease_gone);
+        EXPECT_EQ(co_await mail.size(), 3);
+        EXPECT_EQ((co_await redis.command("ZCARD", "rq:wip:mail")).as_integer(), 0);
+    });
+}
+
+TEST_F(transitions, a_job_that_was_pushed_twice_runs_once) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        const auto id = (co_await mail.enqueue(noop())).job_id;
+        co_await redis.command("RPUSH", "rq:queue:mail", id, id);
+        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        co_await worker.register_birth();
+        const auto result = co_await worker.claim(5, "");
+        EXPECT_EQ(result.claimed.size(), 1u);
+        EXPECT_EQ(result.skipped.size(), 2u);
+    });
+}
+
+TEST_F(transitions, every_script_loads_and_has_the_sha1_it_was_built_with) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        for (const Script* script : lua::all()) {
+            const Reply loaded = co_await redis.command("SCRIPT", "LOAD", script->body);
+            EXPECT_EQ(loaded.text, script->sha1) << script->name;
+        }
+    });
+}
