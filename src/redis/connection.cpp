@@ -36,15 +36,22 @@ asio::awaitable<std::unique_ptr<Connection>> Connection::open(asio::any_io_execu
     using namespace asio::experimental::awaitable_operators;
     auto connection = std::make_unique<Connection>(executor);
     asio::steady_timer deadline(executor, options.connect_timeout);
-    auto establish = [](Connection& self, const RedisOptions& how) -> asio::awaitable<void> {
-        co_await self.connect(how);
-        co_await self.log_in(how);
+    // `||` waits for the first success: a failure has to be a result, or it would wait for the deadline.
+    auto establish = [](Connection& self, const RedisOptions& how) -> asio::awaitable<std::exception_ptr> {
+        try {
+            co_await self.connect(how);
+            co_await self.log_in(how);
+        } catch (...) {
+            co_return std::current_exception();
+        }
+        co_return nullptr;
     };
     const auto outcome = co_await (establish(*connection, options) || deadline.async_wait(asio::use_awaitable));
     if (outcome.index() == 1)
         throw Error(Errc::timeout,
                     fmt::format("no answer from Redis at {} within {} ms", options.url.endpoint(),
                                 options.connect_timeout.count()));
+    if (std::get<0>(outcome)) std::rethrow_exception(std::get<0>(outcome));
     co_return connection;
 }
 
