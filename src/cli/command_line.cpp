@@ -146,6 +146,55 @@ CLI::App* add_enqueue(CLI::App& root, Commands& to) {
     return &app;
 }
 
+/// Every command with its flags, one per line: what the completion scripts offer.
+void list_commands(const CLI::App& app, const std::string& path, std::string& out) {
+    for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; })) {
+        const std::string name = path.empty() ? command->get_name() : path + " " + command->get_name();
+        out += name + ":";
+        for (const auto* option : command->get_options()) {
+            for (const auto& flag : option->get_lnames()) out += " --" + flag;
+        }
+        for (const auto* child : command->get_subcommands([](const CLI::App*) { return true; })) out += " " + child->get_name();
+        out += "\n";
+        list_commands(*command, name, out);
+    }
+}
+
+/// A completion script. Words are matched against the longest command that has been typed.
+void print_completion(const CLI::App& root, const std::string& shell) {
+    std::string table;
+    list_commands(root, "", table);
+    std::string commands;
+    for (const auto* command : root.get_subcommands([](const CLI::App*) { return true; })) commands += command->get_name() + " ";
+    if (shell == "fish") {
+        fmt::print("complete -c rqxx -f\n");
+        fmt::print("complete -c rqxx -n __fish_use_subcommand -a '{}'\n", commands);
+        for (std::size_t at = 0; at < table.size();) {
+            const auto line = table.substr(at, table.find('\n', at) - at);
+            at += line.size() + 1;
+            const auto colon = line.find(':');
+            const std::string name = line.substr(0, colon);
+            fmt::print("complete -c rqxx -n '__fish_seen_subcommand_from {}' -a '{}'\n", name.substr(name.rfind(' ') + 1),
+                       line.substr(colon + 1));
+        }
+        return;
+    }
+    if (shell == "zsh") fmt::print("autoload -U +X bashcompinit && bashcompinit\n");
+    fmt::print(R"(_rqxx() {{
+    local table='{}'
+    local current="${{COMP_WORDS[COMP_CWORD]}}" path="" word words="{}"
+    for word in "${{COMP_WORDS[@]:1:COMP_CWORD-1}}"; do
+        local next="${{path:+$path }}$word"
+        local found
+        found=$(grep "^$next:" <<<"$table") && path="$next" && words="${{found#*:}}"
+    done
+    COMPREPLY=($(compgen -W "$words" -- "$current"))
+}}
+complete -o default -F _rqxx rqxx
+)",
+               table, commands);
+}
+
 /// The words that follow the program, with the sub-command's environment put after its name.
 std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root) {
     std::vector<std::string> words(argv + 1, argv + argc);
@@ -191,6 +240,9 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     add_option(*bench_app, "--concurrency", to.bench.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_flag(*bench_app, "--json", to.bench.json, "as JSON");
     add_option(*bench_app, "--redis-server", to.bench.redis_server, "program of the private Redis used without --redis-url");
+    auto* completion_app = root.add_subcommand("completion", "Print a completion script: source <(rqxx completion bash)");
+    std::string shell = "bash";
+    completion_app->add_option("shell", shell, "bash, zsh or fish")->check(CLI::IsMember({"bash", "zsh", "fish"}));
     for (auto* app : {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, bench_app})
         add_common(*app, to.common);
 
@@ -206,6 +258,10 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     } catch (const CLI::ParseError& error) {
         fmt::print(stderr, "rqxx: {}\n", error.what());
         return usage;
+    }
+    if (*completion_app) {
+        print_completion(root, shell);
+        return success;
     }
     if (*serve_app) return serve(to.common, to.serve, make_application);
     if (*worker_app) return work(to.common, to.worker, make_application);
