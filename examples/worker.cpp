@@ -33,12 +33,13 @@ int main(int argc, char** argv) {
         if (!error) worker.request_stop();
     });
     int code = 0;
-    boost::asio::co_spawn(context, worker.run(), [&](std::exception_ptr error, rqxx::WorkerSummary summary) {
-        code = error ? 1 : 0;
-        std::cout << summary.finished << " jobs finished\n";
-        redis.close();
-        signals.cancel();
-    });
+    boost::asio::co_spawn(context, worker.run(),
+                          [&](std::exception_ptr error, rqxx::WorkerSummary summary) {
+                              code = error ? 1 : 0;
+                              std::cout << summary.finished << " jobs finished\n";
+                              redis.close();
+                              signals.cancel();
+                          });
     context.run();
     return code;
 }

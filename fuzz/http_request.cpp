@@ -1,4 +1,5 @@
-// Any bytes as an HTTP request, through gate and router: an answer with a status, never an exception.
+// Any bytes as an HTTP request, through gate and router: an answer with a status, never an
+// exception.
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/json/object.hpp>
@@ -34,15 +35,17 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     ServerOptions options;
     options.max_body_bytes = 4096;
     options.max_header_bytes = 4096;
-    const ParsedRequest parsed = parse_request(std::string_view(reinterpret_cast<const char*>(data), size), options);
+    const ParsedRequest parsed =
+        parse_request(std::string_view(reinterpret_cast<const char*>(data), size), options);
     if (!parsed.request) return 0;
     (void)Gate(options).check(*parsed.request);
     boost::asio::io_context context(1);
     int status = 0;
-    boost::asio::co_spawn(context, routes().dispatch(*parsed.request), [&](std::exception_ptr error, Response response) {
-        if (error) std::abort();
-        status = response.status;
-    });
+    boost::asio::co_spawn(context, routes().dispatch(*parsed.request),
+                          [&](std::exception_ptr error, Response response) {
+                              if (error) std::abort();
+                              status = response.status;
+                          });
     context.run();
     if (status < 200 || status > 599) std::abort();
     return 0;

@@ -1,4 +1,5 @@
-// Any fields as a job hash and as a result entry: the strict parser, the lenient one, JSON, and back.
+// Any fields as a job hash and as a result entry: the strict parser, the lenient one, JSON, and
+// back.
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 #include <cstdlib>
@@ -14,7 +15,8 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         const auto end = std::min(rest.find('\x1e'), rest.size());
         const auto field = rest.substr(0, end);
         const auto equals = std::min(field.find('\x1f'), field.size());
-        fields.emplace_back(field.substr(0, equals), field.substr(std::min(equals + 1, field.size())));
+        fields.emplace_back(field.substr(0, equals),
+                            field.substr(std::min(equals + 1, field.size())));
         rest.remove_prefix(std::min(end + 1, rest.size()));
     }
     JobInfo info;
@@ -26,14 +28,20 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
     if (strict) {
         // What was read is what is written.
         const FieldList written = to_fields(*strict);
-        const std::vector<std::pair<std::string_view, std::string_view>> views(written.begin(), written.end());
+        const std::vector<std::pair<std::string_view, std::string_view>> views(written.begin(),
+                                                                               written.end());
         const auto again = parse_job("id", views);
         if (!again || to_fields(*again) != written) std::abort();
     }
     if (const auto result = parse_result("1795456544977-0", fields)) {
-        info.executions.push_back({result->execution_id, result->worker_name, result->execution_started_at,
-                                   result->execution_ended_at, std::string(to_string(result->type)), result->return_value,
-                                   result->exc_string, {}});
+        info.executions.push_back({result->execution_id,
+                                   result->worker_name,
+                                   result->execution_started_at,
+                                   result->execution_ended_at,
+                                   std::string(to_string(result->type)),
+                                   result->return_value,
+                                   result->exc_string,
+                                   {}});
     }
     (void)boost::json::serialize(to_json(info));
     return 0;

@@ -20,7 +20,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
         try {
             encoded = encode(*value, serializer);
         } catch (const Error&) {
-            continue;   // Opaque nodes, bytes in JSON and the like.
+            continue;  // Opaque nodes, bytes in JSON and the like.
         }
         const auto again = decode(encoded, {});
         if (!again) std::abort();

@@ -6,7 +6,8 @@ namespace {
 
 std::size_t count(const rqxx::Reply& reply) {
     std::size_t total = 1;
-    for (const auto& element : reply.elements) total += count(element);
+    for (const auto& element : reply.elements)
+        total += count(element);
     return total;
 }
 

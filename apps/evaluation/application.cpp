@@ -20,13 +20,16 @@ class EvaluationApplication final : public rqxx::Application {
 public:
     explicit EvaluationApplication(const rqxx::ApplicationSettings& settings)
         : settings_(settings),
-          packages_(settings.packages_dir.empty() ? settings.data_dir / "mr_packages" : settings.packages_dir),
-          store_((std::filesystem::create_directories(settings.data_dir), settings.data_dir / "evaluation.sqlite3")),
+          packages_(settings.packages_dir.empty() ? settings.data_dir / "mr_packages"
+                                                  : settings.packages_dir),
+          store_((std::filesystem::create_directories(settings.data_dir),
+                  settings.data_dir / "evaluation.sqlite3")),
           evaluator_(store_, packages_, settings.data_dir / "artifacts") {}
 
     void register_handlers(rqxx::HandlerRegistry& handlers) override {
         // Python producers may send the session's number.
-        handlers.add("eval_worker.evaluate", [this](rqxx::JobContext& context, rqxx::Value session_id) {
+        handlers.add("eval_worker.evaluate", [this](rqxx::JobContext& context,
+                                                    rqxx::Value session_id) {
             return evaluator_.evaluate(context, session_id.kind() == rqxx::Value::Kind::integer
                                                     ? std::to_string(session_id.as_integer())
                                                     : rqxx::Convert<std::string>::from(session_id));
@@ -48,7 +51,8 @@ private:
         constexpr std::string_view package_prefix = "package_";
         for (const auto& file : demo_files()) {
             std::string name(file.name.substr(0, file.name.rfind('.')));
-            if (name.starts_with(package_prefix)) packages_.install(name.substr(package_prefix.size()), file.body);
+            if (name.starts_with(package_prefix))
+                packages_.install(name.substr(package_prefix.size()), file.body);
         }
         if (store_.session_count() > 0) return store_.sessions(1).front().id;
         std::string first;
@@ -56,10 +60,12 @@ private:
             if (file.name != "sessions.json") continue;
             const json::value sessions = json::parse(file.body);
             for (const auto& session : sessions.as_array()) {
-                const std::string id = store_.add_session(rqxx::Convert<std::string>::from(rqxx::from_json(session.at("candidate_id"))),
-                                                          rqxx::Convert<std::string>::from(rqxx::from_json(session.at("mr_package"))));
+                const std::string id = store_.add_session(
+                    rqxx::Convert<std::string>::from(rqxx::from_json(session.at("candidate_id"))),
+                    rqxx::Convert<std::string>::from(rqxx::from_json(session.at("mr_package"))));
                 std::vector<Remark> comments;
-                for (const auto& comment : session.at("comments").as_array()) comments.push_back(parse_remark(comment));
+                for (const auto& comment : session.at("comments").as_array())
+                    comments.push_back(parse_remark(comment));
                 store_.add_comments(id, comments);
                 if (first.empty()) first = id;
             }

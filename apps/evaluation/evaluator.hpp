@@ -10,8 +10,8 @@
 
 namespace evaluation {
 
-/// Evaluates a session: compares its comments with the package's golden truth, stores the report and
-/// writes it to `artifacts/SESSION_report.json` and `.txt`.
+/// Evaluates a session: compares its comments with the package's golden truth, stores the report
+/// and writes it to `artifacts/SESSION_report.json` and `.txt`.
 ///
 /// Thread safety: any thread.
 class Evaluator {
@@ -20,7 +20,8 @@ public:
         : store_(store), packages_(packages), artifacts_(std::move(artifacts)) {}
 
     /// {"session_id", "score", "grade", "tp", "fp", "fn"}.
-    /// @throws rqxx::Error for an unknown session, or a package that cannot be read (names the file).
+    /// @throws rqxx::Error for an unknown session, or a package that cannot be read (names the
+    /// file).
     boost::json::value evaluate(rqxx::JobContext& context, const std::string& session_id);
 
 private:

@@ -33,8 +33,10 @@ std::string text_field(const json::object& object, std::string_view name, bool m
     if (value == nullptr) throw Error(Errc::usage, fmt::format("{} is missing", name));
     if (!value->is_string()) throw Error(Errc::usage, fmt::format("{} must be a string", name));
     const std::string text(value->get_string());
-    if (text.empty() && !may_be_empty) throw Error(Errc::usage, fmt::format("{} must not be empty", name));
-    if (text.size() > max_text) throw Error(Errc::usage, fmt::format("{} is longer than {} bytes", name, max_text));
+    if (text.empty() && !may_be_empty)
+        throw Error(Errc::usage, fmt::format("{} must not be empty", name));
+    if (text.size() > max_text)
+        throw Error(Errc::usage, fmt::format("{} is longer than {} bytes", name, max_text));
     return text;
 }
 
@@ -49,8 +51,8 @@ Remark parse_remark(const json::value& value) {
     remark.text = text_field(object, "text", true);
     const auto* range = object.if_contains("line_range");
     if (range == nullptr) throw Error(Errc::usage, "line_range is missing");
-    const bool numbers = range->is_array() && range->get_array().size() == 2 && range->get_array()[0].is_int64() &&
-                         range->get_array()[1].is_int64();
+    const bool numbers = range->is_array() && range->get_array().size() == 2 &&
+                         range->get_array()[0].is_int64() && range->get_array()[1].is_int64();
     if (numbers) {
         remark.from = range->get_array()[0].get_int64();
         remark.to = range->get_array()[1].get_int64();
@@ -61,10 +63,15 @@ Remark parse_remark(const json::value& value) {
 }
 
 json::object to_json(const Remark& remark) {
-    return {{"file", remark.file}, {"line_range", json::array{remark.from, remark.to}}, {"type", remark.type}, {"text", remark.text}};
+    return {{"file", remark.file},
+            {"line_range", json::array{remark.from, remark.to}},
+            {"type", remark.type},
+            {"text", remark.text}};
 }
 
-fs::path Packages::truth_file(std::string_view name) const { return directory_ / name / "golden_truth.json"; }
+fs::path Packages::truth_file(std::string_view name) const {
+    return directory_ / name / "golden_truth.json";
+}
 
 bool Packages::has(std::string_view name) const {
     std::error_code ignored;
@@ -72,26 +79,34 @@ bool Packages::has(std::string_view name) const {
 }
 
 std::vector<Remark> Packages::golden_truth(std::string_view name) const {
-    if (!is_plain_name(name)) throw Error(Errc::io, fmt::format("\"{}\" is not the name of a package", name.substr(0, 80)));
+    if (!is_plain_name(name))
+        throw Error(Errc::io,
+                    fmt::format("\"{}\" is not the name of a package", name.substr(0, 80)));
     const fs::path file = truth_file(name);
     std::error_code error;
     const auto size = fs::file_size(file, error);
     if (error) throw Error(Errc::io, fmt::format("{}: {}", file.native(), error.message()));
-    if (size > max_file_size) throw Error(Errc::decode, fmt::format("{}: larger than {} bytes", file.native(), max_file_size));
+    if (size > max_file_size)
+        throw Error(Errc::decode,
+                    fmt::format("{}: larger than {} bytes", file.native(), max_file_size));
     std::ifstream in(file, std::ios::binary);
     const std::string text{std::istreambuf_iterator<char>(in), {}};
     if (!in && !in.eof()) throw Error(Errc::io, fmt::format("{}: cannot be read", file.native()));
 
     boost::system::error_code bad;
     const json::value list = json::parse(text, bad);
-    if (bad) throw Error(Errc::decode, fmt::format("{}: not valid JSON: {}", file.native(), bad.message()));
-    if (!list.is_array()) throw Error(Errc::decode, fmt::format("{}: must be a list", file.native()));
+    if (bad)
+        throw Error(Errc::decode,
+                    fmt::format("{}: not valid JSON: {}", file.native(), bad.message()));
+    if (!list.is_array())
+        throw Error(Errc::decode, fmt::format("{}: must be a list", file.native()));
     std::vector<Remark> defects;
     for (const auto& entry : list.get_array()) {
         try {
             defects.push_back(parse_remark(entry));
         } catch (const Error& reason) {
-            throw Error(Errc::decode, fmt::format("{}: entry {}: {}", file.native(), defects.size() + 1, reason.message()));
+            throw Error(Errc::decode, fmt::format("{}: entry {}: {}", file.native(),
+                                                  defects.size() + 1, reason.message()));
         }
     }
     return defects;

@@ -22,7 +22,8 @@ public:
 
     /// Whether a package of this name is there. A name that is no plain folder name is not.
     [[nodiscard]] bool has(std::string_view name) const;
-    /// The known defects. @throws rqxx::Error `Errc::io` or `Errc::decode` naming the file and the reason.
+    /// The known defects. @throws rqxx::Error `Errc::io` or `Errc::decode` naming the file and the
+    /// reason.
     [[nodiscard]] std::vector<Remark> golden_truth(std::string_view name) const;
     /// Writes a package that is not there yet.
     void install(std::string_view name, std::string_view golden_truth) const;

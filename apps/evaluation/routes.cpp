@@ -24,10 +24,11 @@ using http::RouteDoc;
 
 constexpr std::size_t max_comments = 1000;
 
-/// Runs `function` on the pool and comes back with its result: SQLite and files must not hold up the
-/// thread that serves everybody.
+/// Runs `function` on the pool and comes back with its result: SQLite and files must not hold up
+/// the thread that serves everybody.
 template <class Function>
-asio::awaitable<std::invoke_result_t<Function>> run_blocking(asio::thread_pool& pool, Function function) {
+asio::awaitable<std::invoke_result_t<Function>> run_blocking(asio::thread_pool& pool,
+                                                             Function function) {
     const auto here = co_await asio::this_coro::executor;
     co_await asio::post(pool, asio::use_awaitable);
     std::optional<std::invoke_result_t<Function>> result;
@@ -64,19 +65,23 @@ json::object to_json(const Session& session) {
                         {"created_at", session.created_at},
                         {"comment_count", session.comment_count},
                         {"last_report", nullptr}};
-    if (session.score) object["last_report"] = json::object{{"score", *session.score}, {"grade", *session.grade}};
+    if (session.score)
+        object["last_report"] = json::object{{"score", *session.score}, {"grade", *session.grade}};
     return object;
 }
 
 std::vector<Remark> parse_comments(const json::value& body) {
     const bool one = body.is_object();
-    if (!one && !body.is_array()) throw HttpError(422, "the body must be a comment or a list of comments");
+    if (!one && !body.is_array())
+        throw HttpError(422, "the body must be a comment or a list of comments");
     std::vector<Remark> comments;
     const auto parse = [&](const json::value& item) {
         try {
             comments.push_back(parse_remark(item));
         } catch (const Error& error) {
-            throw HttpError(422, one ? error.message() : fmt::format("comment {}: {}", comments.size() + 1, error.message()));
+            throw HttpError(
+                422, one ? error.message()
+                         : fmt::format("comment {}: {}", comments.size() + 1, error.message()));
         }
     };
     if (one) {
@@ -85,8 +90,10 @@ std::vector<Remark> parse_comments(const json::value& body) {
     }
     const auto& list = body.get_array();
     if (list.empty()) throw HttpError(422, "the list of comments is empty");
-    if (list.size() > max_comments) throw HttpError(422, fmt::format("more than {} comments in one request", max_comments));
-    for (const auto& item : list) parse(item);
+    if (list.size() > max_comments)
+        throw HttpError(422, fmt::format("more than {} comments in one request", max_comments));
+    for (const auto& item : list)
+        parse(item);
     return comments;
 }
 
@@ -95,27 +102,35 @@ OptimizedOptions parse_options(const Request& request) {
     if (request.body.empty()) return options;
     for (const auto& [key, value] : body_object(request)) {
         if (key == "priority") {
-            const auto priority = value.is_string() ? parse_priority(std::string_view(value.get_string()))
-                                                    : Parsed<Priority>(ParseError("must be one of high, normal, low"));
-            if (!priority) throw HttpError(422, fmt::format("priority: {}", priority.error().message));
+            const auto priority =
+                value.is_string()
+                    ? parse_priority(std::string_view(value.get_string()))
+                    : Parsed<Priority>(ParseError("must be one of high, normal, low"));
+            if (!priority)
+                throw HttpError(422, fmt::format("priority: {}", priority.error().message));
             options.priority = *priority;
         } else if (key == "timeout") {
             if (value.is_int64()) {
                 options.timeout = std::chrono::seconds(value.get_int64());
             } else {
-                const auto duration = value.is_string() ? parse_duration(std::string_view(value.get_string()))
-                                                        : Parsed<std::chrono::seconds>(ParseError("must be a number of seconds"));
-                if (!duration) throw HttpError(422, fmt::format("timeout: {}", duration.error().message));
+                const auto duration =
+                    value.is_string()
+                        ? parse_duration(std::string_view(value.get_string()))
+                        : Parsed<std::chrono::seconds>(ParseError("must be a number of seconds"));
+                if (!duration)
+                    throw HttpError(422, fmt::format("timeout: {}", duration.error().message));
                 options.timeout = *duration;
             }
         } else if (key == "retry") {
             if (!value.is_int64()) throw HttpError(422, "retry must be an integer from 0 to 100");
             options.retry = value.get_int64();
         } else {
-            throw HttpError(422, fmt::format("unknown field \"{}\"; known are priority, timeout, retry", std::string_view(key).substr(0, 40)));
+            throw HttpError(422,
+                            fmt::format("unknown field \"{}\"; known are priority, timeout, retry",
+                                        std::string_view(key).substr(0, 40)));
         }
     }
-    (void)resolve_policy(options);   // Refuses what is out of range, naming it.
+    (void)resolve_policy(options);  // Refuses what is out of range, naming it.
     return options;
 }
 
@@ -131,7 +146,8 @@ RouteDoc describe(std::string summary, int good_status, std::vector<int> problem
 /// The routes' handlers, and what they share.
 class Routes {
 public:
-    Routes(Store& store, const Packages& packages, OptimizedQueue& queue, asio::thread_pool& blocking)
+    Routes(Store& store, const Packages& packages, OptimizedQueue& queue,
+           asio::thread_pool& blocking)
         : store_(store), packages_(packages), queue_(queue), blocking_(blocking) {}
 
     asio::awaitable<Response> create(Request request) {
@@ -139,7 +155,9 @@ public:
         std::string candidate = text_field(body, "candidate_id");
         std::string package = text_field(body, "mr_package");
         const std::string id = co_await run_blocking(blocking_, [&] {
-            if (!packages_.has(package)) throw HttpError(422, fmt::format("mr_package: there is no package \"{}\"", package));
+            if (!packages_.has(package))
+                throw HttpError(422,
+                                fmt::format("mr_package: there is no package \"{}\"", package));
             return store_.add_session(candidate, package);
         });
         Response response = http::json_response(201, json::object{{"session_id", id}});
@@ -149,11 +167,14 @@ public:
 
     asio::awaitable<Response> list(Request request) {
         const auto limit = request.query_integer("limit", 50, 1, 500);
-        const auto sessions = co_await run_blocking(blocking_, [&] { return store_.sessions(limit); });
+        const auto sessions =
+            co_await run_blocking(blocking_, [&] { return store_.sessions(limit); });
         json::array items;
-        for (const auto& session : sessions) items.push_back(to_json(session));
+        for (const auto& session : sessions)
+            items.push_back(to_json(session));
         const std::size_t count = items.size();
-        co_return http::json_response(200, json::object{{"sessions", std::move(items)}, {"count", count}});
+        co_return http::json_response(
+            200, json::object{{"sessions", std::move(items)}, {"count", count}});
     }
 
     asio::awaitable<Response> show(Request request) {
@@ -176,9 +197,11 @@ public:
         const std::string& id = request.path_param("session_id");
         co_await find(id);
         const auto comments = parse_comments(request.json());
-        const auto ids = co_await run_blocking(blocking_, [&] { return store_.add_comments(id, comments); });
+        const auto ids =
+            co_await run_blocking(blocking_, [&] { return store_.add_comments(id, comments); });
         json::array list(ids.begin(), ids.end());
-        co_return http::json_response(201, json::object{{"count", ids.size()}, {"comment_ids", std::move(list)}});
+        co_return http::json_response(
+            201, json::object{{"count", ids.size()}, {"comment_ids", std::move(list)}});
     }
 
     asio::awaitable<Response> report(Request request) {
@@ -209,8 +232,10 @@ public:
             const Enqueued job = co_await queue_.enqueue_evaluation(id, {});
             response = http::json_response(200, json::object{{"job_id", job.job_id}});
         }
-        response.headers = {{"Deprecation", "true"},
-                            {"Link", fmt::format("</api/reviewer/sessions/{}/evaluate>; rel=\"successor-version\"", id)}};
+        response.headers = {
+            {"Deprecation", "true"},
+            {"Link",
+             fmt::format("</api/reviewer/sessions/{}/evaluate>; rel=\"successor-version\"", id)}};
         co_return response;
     }
 
@@ -232,14 +257,17 @@ private:
 void add_routes(http::Router& router, Store& store, const Packages& packages, OptimizedQueue& queue,
                 asio::thread_pool& blocking, bool legacy_evaluate) {
     const auto routes = std::make_shared<Routes>(store, packages, queue, blocking);
-    const auto add = [&](Method method, std::string pattern, RouteDoc doc, asio::awaitable<Response> (Routes::*handler)(Request)) {
-        router.add(method, std::move(pattern), std::move(doc),
-                   [routes, handler](Request request) { return ((*routes).*handler)(std::move(request)); });
+    const auto add = [&](Method method, std::string pattern, RouteDoc doc,
+                         asio::awaitable<Response> (Routes::*handler)(Request)) {
+        router.add(method, std::move(pattern), std::move(doc), [routes, handler](Request request) {
+            return ((*routes).*handler)(std::move(request));
+        });
     };
     RouteDoc create = describe("Begin a review session", 201, {415, 422});
     create.request_schema =
         R"({"type":"object","required":["candidate_id","mr_package"],"properties":{"candidate_id":{"type":"string"},"mr_package":{"type":"string"}}})";
-    create.response_schema = R"({"type":"object","required":["session_id"],"properties":{"session_id":{"type":"string"}}})";
+    create.response_schema =
+        R"({"type":"object","required":["session_id"],"properties":{"session_id":{"type":"string"}}})";
     add(Method::post, "/api/reviewer/sessions", create, &Routes::create);
 
     RouteDoc list = describe("The newest sessions", 200, {422});
@@ -251,19 +279,24 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
     limit.fallback = 50;
     list.params = {limit};
     add(Method::get, "/api/reviewer/sessions", list, &Routes::list);
-    add(Method::get, "/api/sessions/{session_id}", describe("A session and its comments", 200, {404}), &Routes::show);
+    add(Method::get, "/api/sessions/{session_id}",
+        describe("A session and its comments", 200, {404}), &Routes::show);
 
-    RouteDoc comment = describe("Add comments, one or a list; all of a list or none", 201, {404, 415, 422});
+    RouteDoc comment =
+        describe("Add comments, one or a list; all of a list or none", 201, {404, 415, 422});
     constexpr std::string_view remark =
         R"({"type":"object","required":["file","line_range","type","text"],"properties":{"file":{"type":"string"},"line_range":{"type":"array","items":{"type":"integer","minimum":1},"minItems":2,"maxItems":2},"type":{"type":"string"},"text":{"type":"string"}}})";
-    comment.request_schema = fmt::format(R"({{"oneOf":[{0},{{"type":"array","items":{0}}}]}})", remark);
+    comment.request_schema =
+        fmt::format(R"({{"oneOf":[{0},{{"type":"array","items":{0}}}]}})", remark);
     add(Method::post, "/api/sessions/{session_id}/comments", comment, &Routes::comment);
-    add(Method::get, "/api/sessions/{session_id}/report", describe("The last report", 200, {404}), &Routes::report);
+    add(Method::get, "/api/sessions/{session_id}/report", describe("The last report", 200, {404}),
+        &Routes::report);
 
     RouteDoc evaluate = describe("Evaluate a session in the background", 202, {404, 415, 422, 503});
     evaluate.request_schema =
         R"({"type":"object","properties":{"priority":{"enum":["high","normal","low"]},"timeout":{"type":["integer","string"]},"retry":{"type":"integer","minimum":0,"maximum":100}},"additionalProperties":false})";
-    evaluate.response_schema = R"({"type":"object","required":["job_id"],"properties":{"job_id":{"type":"string"}}})";
+    evaluate.response_schema =
+        R"({"type":"object","required":["job_id"],"properties":{"job_id":{"type":"string"}}})";
     add(Method::post, "/api/reviewer/sessions/{session_id}/evaluate", evaluate, &Routes::evaluate);
     if (!legacy_evaluate) return;
     RouteDoc legacy = describe("Evaluate a session in the background (old form)", 200, {404, 503});

@@ -9,16 +9,19 @@
 namespace evaluation {
 namespace {
 
-std::int64_t overlap(const Remark& a, const Remark& b) { return std::min(a.to, b.to) - std::max(a.from, b.from) + 1; }
+std::int64_t overlap(const Remark& a, const Remark& b) {
+    return std::min(a.to, b.to) - std::max(a.from, b.from) + 1;
+}
 
 constexpr std::size_t nobody = static_cast<std::size_t>(-1);
 constexpr std::int64_t unreachable = std::numeric_limits<std::int64_t>::min() / 4;
 
 /// The best matching within one file and type.
 ///
-/// Grows a matching by one pair at a time, each along the path that gains the most overlap. A matching
-/// of k pairs made so has the largest overlap of all with k pairs, and k is largest when no path is left.
-/// Source: Ahuja, Magnanti, Orlin, "Network Flows", 1993, section 9.7 (successive shortest paths).
+/// Grows a matching by one pair at a time, each along the path that gains the most overlap. A
+/// matching of k pairs made so has the largest overlap of all with k pairs, and k is largest when
+/// no path is left. Source: Ahuja, Magnanti, Orlin, "Network Flows", 1993, section 9.7 (successive
+/// shortest paths).
 class Matcher {
 public:
     struct Edge {
@@ -27,7 +30,9 @@ public:
     };
 
     Matcher(std::vector<std::vector<Edge>> edges, std::size_t defects)
-        : edges_(std::move(edges)), defect_of_(edges_.size(), nobody), comment_of_(defects, nobody) {}
+        : edges_(std::move(edges)),
+          defect_of_(edges_.size(), nobody),
+          comment_of_(defects, nobody) {}
 
     void run() {
         while (augment()) {
@@ -37,7 +42,8 @@ public:
 
 private:
     bool augment() {
-        std::vector<std::int64_t> gain(edges_.size(), unreachable);   ///< Best gain of a path that arrives at a comment.
+        std::vector<std::int64_t> gain(
+            edges_.size(), unreachable);  ///< Best gain of a path that arrives at a comment.
         std::vector<std::int64_t> defect_gain(comment_of_.size(), unreachable);
         std::vector<std::size_t> reached_from(comment_of_.size(), nobody);
         std::deque<std::size_t> work;
@@ -88,7 +94,7 @@ private:
         return 0;
     }
 
-    std::vector<std::vector<Edge>> edges_;      ///< Of each comment.
+    std::vector<std::vector<Edge>> edges_;  ///< Of each comment.
     std::vector<std::size_t> defect_of_;
     std::vector<std::size_t> comment_of_;
 };
@@ -110,8 +116,10 @@ Score score(const std::vector<Remark>& comments, const std::vector<Remark>& defe
         std::vector<std::size_t> comments, defects;
     };
     std::map<std::pair<std::string_view, std::string_view>, Group> groups;
-    for (std::size_t i = 0; i < comments.size(); ++i) groups[{comments[i].file, comments[i].type}].comments.push_back(i);
-    for (std::size_t i = 0; i < defects.size(); ++i) groups[{defects[i].file, defects[i].type}].defects.push_back(i);
+    for (std::size_t i = 0; i < comments.size(); ++i)
+        groups[{comments[i].file, comments[i].type}].comments.push_back(i);
+    for (std::size_t i = 0; i < defects.size(); ++i)
+        groups[{defects[i].file, defects[i].type}].defects.push_back(i);
 
     Score result;
     std::vector<bool> found(defects.size());
@@ -133,14 +141,16 @@ Score score(const std::vector<Remark>& comments, const std::vector<Remark>& defe
             }
             const std::size_t defect = group.defects[matcher.defect_of(c)];
             found[defect] = true;
-            result.matches.push_back({comment, defect, overlap(comments[comment], defects[defect])});
+            result.matches.push_back(
+                {comment, defect, overlap(comments[comment], defects[defect])});
         }
     }
     for (std::size_t i = 0; i < defects.size(); ++i) {
         if (!found[i]) result.missed.push_back(i);
     }
     std::sort(result.unmatched.begin(), result.unmatched.end());
-    std::sort(result.matches.begin(), result.matches.end(), [](const Match& a, const Match& b) { return a.comment < b.comment; });
+    std::sort(result.matches.begin(), result.matches.end(),
+              [](const Match& a, const Match& b) { return a.comment < b.comment; });
     return result;
 }
 

@@ -4,9 +4,9 @@
 #include <sqlite3.h>
 
 #include <charconv>
-#include <sql_files.hpp>
 #include <rqxx/error.hpp>
 #include <rqxx/time.hpp>
+#include <sql_files.hpp>
 
 namespace evaluation {
 namespace {
@@ -15,16 +15,20 @@ using rqxx::Errc;
 using rqxx::Error;
 
 [[noreturn]] void failed(sqlite3* database, std::string_view what) {
-    throw Error(Errc::io, fmt::format("{} the database failed: {}", what, sqlite3_errmsg(database)));
+    throw Error(Errc::io,
+                fmt::format("{} the database failed: {}", what, sqlite3_errmsg(database)));
 }
 
-std::string now() { return rqxx::format_utc(rqxx::utc_now()); }
+std::string now() {
+    return rqxx::format_utc(rqxx::utc_now());
+}
 
 /// A row number, or nothing for what cannot be one.
 std::optional<std::int64_t> row_id(const std::string& id) {
     std::int64_t number = 0;
     const auto [end, error] = std::from_chars(id.data(), id.data() + id.size(), number);
-    if (id.empty() || error != std::errc{} || end != id.data() + id.size() || number < 1) return std::nullopt;
+    if (id.empty() || error != std::errc{} || end != id.data() + id.size() || number < 1)
+        return std::nullopt;
     return number;
 }
 
@@ -34,7 +38,8 @@ std::optional<std::int64_t> row_id(const std::string& id) {
 class Store::Statement {
 public:
     Statement(sqlite3* database, std::string_view sql) : database_(database) {
-        if (sqlite3_prepare_v2(database, sql.data(), static_cast<int>(sql.size()), &statement_, nullptr) != SQLITE_OK)
+        if (sqlite3_prepare_v2(database, sql.data(), static_cast<int>(sql.size()), &statement_,
+                               nullptr) != SQLITE_OK)
             failed(database, "Asking");
     }
     ~Statement() { sqlite3_finalize(statement_); }
@@ -50,7 +55,8 @@ public:
         return *this;
     }
     Statement& bind(const std::string& value) {
-        sqlite3_bind_text(statement_, ++bound_, value.data(), static_cast<int>(value.size()), SQLITE_TRANSIENT);
+        sqlite3_bind_text(statement_, ++bound_, value.data(), static_cast<int>(value.size()),
+                          SQLITE_TRANSIENT);
         return *this;
     }
     /// Whether there is a(nother) row.
@@ -59,12 +65,21 @@ public:
         if (code != SQLITE_ROW && code != SQLITE_DONE) failed(database_, "Writing");
         return code == SQLITE_ROW;
     }
-    [[nodiscard]] std::int64_t integer(int column) const { return sqlite3_column_int64(statement_, column); }
-    [[nodiscard]] double real(int column) const { return sqlite3_column_double(statement_, column); }
-    [[nodiscard]] bool is_null(int column) const { return sqlite3_column_type(statement_, column) == SQLITE_NULL; }
+    [[nodiscard]] std::int64_t integer(int column) const {
+        return sqlite3_column_int64(statement_, column);
+    }
+    [[nodiscard]] double real(int column) const {
+        return sqlite3_column_double(statement_, column);
+    }
+    [[nodiscard]] bool is_null(int column) const {
+        return sqlite3_column_type(statement_, column) == SQLITE_NULL;
+    }
     [[nodiscard]] std::string text(int column) const {
         const auto* bytes = reinterpret_cast<const char*>(sqlite3_column_text(statement_, column));
-        return bytes == nullptr ? std::string() : std::string(bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
+        return bytes == nullptr
+                   ? std::string()
+                   : std::string(
+                         bytes, static_cast<std::size_t>(sqlite3_column_bytes(statement_, column)));
     }
 
 private:
@@ -109,10 +124,13 @@ Store::Store(const std::filesystem::path& file) {
     }
 }
 
-Store::~Store() { sqlite3_close(database_); }
+Store::~Store() {
+    sqlite3_close(database_);
+}
 
 void Store::execute(const std::string& sql) {
-    if (sqlite3_exec(database_, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK) failed(database_, "Writing");
+    if (sqlite3_exec(database_, sql.c_str(), nullptr, nullptr, nullptr) != SQLITE_OK)
+        failed(database_, "Writing");
 }
 
 void Store::migrate() {
@@ -122,27 +140,42 @@ void Store::migrate() {
     const auto done = static_cast<std::size_t>(version.integer(0));
     const auto migrations = sql_files();
     if (done > migrations.size())
-        throw Error(Errc::io, fmt::format("the database has schema {}; this version of rqxx knows up to {}", done, migrations.size()));
-    for (std::size_t i = done; i < migrations.size(); ++i) execute(std::string(migrations[i].body));
+        throw Error(Errc::io,
+                    fmt::format("the database has schema {}; this version of rqxx knows up to {}",
+                                done, migrations.size()));
+    for (std::size_t i = done; i < migrations.size(); ++i)
+        execute(std::string(migrations[i].body));
     execute(fmt::format("PRAGMA user_version = {}", migrations.size()));
     transaction.commit();
 }
 
 std::string Store::add_session(const std::string& candidate_id, const std::string& mr_package) {
     const std::scoped_lock lock(mutex_);
-    Statement(database_, "INSERT INTO sessions (candidate_id, mr_package, created_at) VALUES (?, ?, ?)")
-        .bind(candidate_id).bind(mr_package).bind(now()).step();
+    Statement(database_,
+              "INSERT INTO sessions (candidate_id, mr_package, created_at) VALUES (?, ?, ?)")
+        .bind(candidate_id)
+        .bind(mr_package)
+        .bind(now())
+        .step();
     return std::to_string(sqlite3_last_insert_rowid(database_));
 }
 
 namespace {
 constexpr std::string_view session_columns =
-    "SELECT s.id, s.candidate_id, s.mr_package, s.created_at, (SELECT count(*) FROM comments c WHERE c.session_id = s.id), "
-    "r.score, r.grade FROM sessions s LEFT JOIN reports r ON r.id = (SELECT max(id) FROM reports WHERE session_id = s.id) ";
+    "SELECT s.id, s.candidate_id, s.mr_package, s.created_at, (SELECT count(*) FROM comments c "
+    "WHERE c.session_id = s.id), "
+    "r.score, r.grade FROM sessions s LEFT JOIN reports r ON r.id = (SELECT max(id) FROM reports "
+    "WHERE session_id = s.id) ";
 
 template <class Row>
 Session read_session(const Row& row) {
-    Session session{std::to_string(row.integer(0)), row.text(1), row.text(2), row.text(3), row.integer(4), {}, {}};
+    Session session{std::to_string(row.integer(0)),
+                    row.text(1),
+                    row.text(2),
+                    row.text(3),
+                    row.integer(4),
+                    {},
+                    {}};
     if (!row.is_null(5)) {
         session.score = row.real(5);
         session.grade = row.text(6);
@@ -166,7 +199,8 @@ std::vector<Session> Store::sessions(std::int64_t limit) {
     Statement row(database_, fmt::format("{} ORDER BY s.id DESC LIMIT ?", session_columns));
     row.bind(limit);
     std::vector<Session> sessions;
-    while (row.step()) sessions.push_back(read_session(row));
+    while (row.step())
+        sessions.push_back(read_session(row));
     return sessions;
 }
 
@@ -177,15 +211,23 @@ std::int64_t Store::session_count() {
     return row.integer(0);
 }
 
-std::vector<std::int64_t> Store::add_comments(const std::string& session_id, const std::vector<Remark>& comments) {
+std::vector<std::int64_t> Store::add_comments(const std::string& session_id,
+                                              const std::vector<Remark>& comments) {
     const std::scoped_lock lock(mutex_);
     Transaction transaction(*this);
     std::vector<std::int64_t> ids;
     for (const auto& comment : comments) {
         Statement(database_,
-                  "INSERT INTO comments (session_id, file, line_from, line_to, type, text, created_at) VALUES (?, ?, ?, ?, ?, ?, ?)")
-            .bind(row_id(session_id).value_or(0)).bind(comment.file).bind(comment.from).bind(comment.to)
-            .bind(comment.type).bind(comment.text).bind(now()).step();
+                  "INSERT INTO comments (session_id, file, line_from, line_to, type, text, "
+                  "created_at) VALUES (?, ?, ?, ?, ?, ?, ?)")
+            .bind(row_id(session_id).value_or(0))
+            .bind(comment.file)
+            .bind(comment.from)
+            .bind(comment.to)
+            .bind(comment.type)
+            .bind(comment.text)
+            .bind(now())
+            .step();
         ids.push_back(sqlite3_last_insert_rowid(database_));
     }
     transaction.commit();
@@ -194,7 +236,9 @@ std::vector<std::int64_t> Store::add_comments(const std::string& session_id, con
 
 std::vector<StoredComment> Store::comments(const std::string& session_id) {
     const std::scoped_lock lock(mutex_);
-    Statement row(database_, "SELECT id, file, line_from, line_to, type, text, created_at FROM comments WHERE session_id = ? ORDER BY id");
+    Statement row(database_,
+                  "SELECT id, file, line_from, line_to, type, text, created_at FROM comments WHERE "
+                  "session_id = ? ORDER BY id");
     row.bind(row_id(session_id).value_or(0));
     std::vector<StoredComment> comments;
     while (row.step()) {
@@ -211,15 +255,24 @@ std::vector<StoredComment> Store::comments(const std::string& session_id) {
     return comments;
 }
 
-void Store::add_report(const std::string& session_id, double score, const std::string& grade, const std::string& report) {
+void Store::add_report(const std::string& session_id, double score, const std::string& grade,
+                       const std::string& report) {
     const std::scoped_lock lock(mutex_);
-    Statement(database_, "INSERT INTO reports (session_id, score, grade, report, created_at) VALUES (?, ?, ?, ?, ?)")
-        .bind(row_id(session_id).value_or(0)).bind(score).bind(grade).bind(report).bind(now()).step();
+    Statement(
+        database_,
+        "INSERT INTO reports (session_id, score, grade, report, created_at) VALUES (?, ?, ?, ?, ?)")
+        .bind(row_id(session_id).value_or(0))
+        .bind(score)
+        .bind(grade)
+        .bind(report)
+        .bind(now())
+        .step();
 }
 
 std::optional<std::string> Store::report(const std::string& session_id) {
     const std::scoped_lock lock(mutex_);
-    Statement row(database_, "SELECT report FROM reports WHERE session_id = ? ORDER BY id DESC LIMIT 1");
+    Statement row(database_,
+                  "SELECT report FROM reports WHERE session_id = ? ORDER BY id DESC LIMIT 1");
     row.bind(row_id(session_id).value_or(0));
     if (!row.step()) return std::nullopt;
     return row.text(0);

@@ -24,7 +24,7 @@ struct Session {
     std::string mr_package;
     std::string created_at;
     std::int64_t comment_count = 0;
-    std::optional<double> score;      ///< Of the last report.
+    std::optional<double> score;  ///< Of the last report.
     std::optional<std::string> grade;
 };
 
@@ -48,10 +48,12 @@ public:
     [[nodiscard]] std::int64_t session_count();
 
     /// All or none; their ids. The session must exist.
-    std::vector<std::int64_t> add_comments(const std::string& session_id, const std::vector<Remark>& comments);
+    std::vector<std::int64_t> add_comments(const std::string& session_id,
+                                           const std::vector<Remark>& comments);
     [[nodiscard]] std::vector<StoredComment> comments(const std::string& session_id);
 
-    void add_report(const std::string& session_id, double score, const std::string& grade, const std::string& report);
+    void add_report(const std::string& session_id, double score, const std::string& grade,
+                    const std::string& report);
     /// The last one, as JSON text.
     [[nodiscard]] std::optional<std::string> report(const std::string& session_id);
 

@@ -15,7 +15,7 @@ namespace rqxx {
 /// What an application gets from the command line.
 struct ApplicationSettings {
     std::filesystem::path data_dir;
-    std::filesystem::path packages_dir;     ///< Empty: the application's default.
+    std::filesystem::path packages_dir;  ///< Empty: the application's default.
     bool legacy_evaluate = true;
 };
 

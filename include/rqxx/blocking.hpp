@@ -19,7 +19,8 @@ namespace rqxx::blocking {
 class Client {
 public:
     /// @param url  see `RedisUrl`. Connects at once, waiting up to five seconds.
-    /// @throws Error `Errc::usage` for a bad URL, `Errc::connection`, `Errc::timeout`, `Errc::authentication`.
+    /// @throws Error `Errc::usage` for a bad URL, `Errc::connection`, `Errc::timeout`,
+    /// `Errc::authentication`.
     explicit Client(std::string_view url);
     ~Client();
     Client(const Client&) = delete;
@@ -28,9 +29,11 @@ public:
     /// Any command. @throws ServerError for an error reply.
     Reply command(const std::vector<std::string>& arguments);
     /// As `Queue::enqueue`.
-    Enqueued enqueue(std::string queue, Call call, EnqueueOptions options = {}, Serializer serializer = Serializer::pickle);
+    Enqueued enqueue(std::string queue, Call call, EnqueueOptions options = {},
+                     Serializer serializer = Serializer::pickle);
     /// As `Queue::enqueue_many`.
-    std::vector<std::string> enqueue_many(std::string queue, std::vector<NewJob> jobs, Serializer serializer = Serializer::pickle);
+    std::vector<std::string> enqueue_many(std::string queue, std::vector<NewJob> jobs,
+                                          Serializer serializer = Serializer::pickle);
     /// As `Monitor::job_info`.
     std::optional<JobInfo> job(std::string id);
     /// As `Monitor::queue_stats`.

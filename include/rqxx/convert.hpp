@@ -73,7 +73,9 @@ struct Convert<std::optional<T>> {
         if (value.is_none()) return std::nullopt;
         return Convert<T>::from(value);
     }
-    static Value to(const std::optional<T>& value) { return value ? Convert<T>::to(*value) : Value(); }
+    static Value to(const std::optional<T>& value) {
+        return value ? Convert<T>::to(*value) : Value();
+    }
 };
 template <class T>
 struct Convert<std::vector<T>> {
@@ -81,13 +83,15 @@ struct Convert<std::vector<T>> {
         if (!value.is_sequence()) detail::wrong_kind("a sequence", value);
         std::vector<T> result;
         result.reserve(value.items().size());
-        for (const Value& item : value.items()) result.push_back(Convert<T>::from(item));
+        for (const Value& item : value.items())
+            result.push_back(Convert<T>::from(item));
         return result;
     }
     static Value to(const std::vector<T>& values) {
         Value::Items items;
         items.reserve(values.size());
-        for (const T& value : values) items.push_back(Convert<T>::to(value));
+        for (const T& value : values)
+            items.push_back(Convert<T>::to(value));
         return Value::list(std::move(items));
     }
 };
@@ -102,7 +106,8 @@ struct Convert<std::map<std::string, T>> {
     }
     static Value to(const std::map<std::string, T>& values) {
         Value::Pairs pairs;
-        for (const auto& [key, value] : values) pairs.push_back({Value(key), Convert<T>::to(value)});
+        for (const auto& [key, value] : values)
+            pairs.push_back({Value(key), Convert<T>::to(value)});
         return Value::dict(std::move(pairs));
     }
 };

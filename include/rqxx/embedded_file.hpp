@@ -8,7 +8,7 @@ namespace rqxx {
 struct EmbeddedFile {
     std::string_view name;
     std::string_view body;
-    std::string_view etag;   ///< With its quotes.
+    std::string_view etag;  ///< With its quotes.
 };
 
 }  // namespace rqxx

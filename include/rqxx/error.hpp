@@ -11,16 +11,16 @@ namespace rqxx {
 
 /// What went wrong, for programs. Stable: names HTTP problem types, log fields and exit codes.
 enum class Errc {
-    usage,          ///< The caller's argument is wrong; nothing was sent or changed.
-    connection,     ///< Redis could not be reached, or the connection broke.
-    timeout,        ///< No answer within the deadline.
-    server,         ///< Redis answered with an error (see ServerError).
-    authentication, ///< Redis refused the user or the password.
-    protocol,       ///< The peer sent something that is not RESP or not HTTP.
-    decode,         ///< Stored data cannot be read (see DecodeError).
-    not_found,      ///< The named thing does not exist.
-    io,             ///< A file or a process: message says which.
-    internal,       ///< A broken assumption of our own.
+    usage,           ///< The caller's argument is wrong; nothing was sent or changed.
+    connection,      ///< Redis could not be reached, or the connection broke.
+    timeout,         ///< No answer within the deadline.
+    server,          ///< Redis answered with an error (see ServerError).
+    authentication,  ///< Redis refused the user or the password.
+    protocol,        ///< The peer sent something that is not RESP or not HTTP.
+    decode,          ///< Stored data cannot be read (see DecodeError).
+    not_found,       ///< The named thing does not exist.
+    io,              ///< A file or a process: message says which.
+    internal,        ///< A broken assumption of our own.
 };
 
 /// `usage`, `connection`, …: the enumerator as text.

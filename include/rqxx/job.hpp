@@ -36,9 +36,9 @@ inline constexpr std::string_view canceled = "canceled";
 /// Source: rq/job.py Job.to_dict, Job.restore (RQ 2.10).
 struct Job {
     std::string id;
-    std::string data;             ///< As stored: see `decode_call`.
+    std::string data;  ///< As stored: see `decode_call`.
     std::string status = "created";
-    std::string origin;           ///< The queue's name.
+    std::string origin;  ///< The queue's name.
     std::string description;
     std::optional<Timestamp> created_at, enqueued_at, started_at, ended_at, last_heartbeat;
     std::string worker_name;
@@ -51,9 +51,9 @@ struct Job {
     std::optional<std::int64_t> success_callback_timeout, failure_callback_timeout,
         stopped_callback_timeout;
     std::string group_id;
-    std::string meta;             ///< Serializer bytes; empty for none.
-    std::string webhooks;         ///< JSON text; empty for none.
-    FieldList extra;              ///< Fields this version does not know, untouched.
+    std::string meta;      ///< Serializer bytes; empty for none.
+    std::string webhooks;  ///< JSON text; empty for none.
+    FieldList extra;       ///< Fields this version does not know, untouched.
 };
 
 /// `[A-Za-z0-9_-]+`, at most 512 bytes. Source: rq/job.py Job.set_id.
@@ -61,8 +61,9 @@ struct Job {
 
 /// Reads a job hash as HGETALL gives it. A malformed field is an error that names the field.
 /// A hash without `data` is an error with field `data`.
-[[nodiscard]] Parsed<Job> parse_job(std::string_view id,
-                                    std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept;
+[[nodiscard]] Parsed<Job> parse_job(
+    std::string_view id,
+    std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept;
 
 /// Like `parse_job`, but keeps going: a malformed field is left empty and reported in `problems`.
 /// For monitors, which show what can be shown.
@@ -71,7 +72,8 @@ struct LenientJob {
     std::vector<ParseError> problems;
 };
 [[nodiscard]] LenientJob parse_job_leniently(
-    std::string_view id, std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept;
+    std::string_view id,
+    std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept;
 
 /// All fields that RQ's producer would write: those it always writes (maybe empty) and the optional
 /// ones that carry a value, then `extra`.
@@ -79,22 +81,30 @@ struct LenientJob {
 
 /// One entry of the stream `rq:results:<job id>`. Source: rq/results.py (RQ 2.10).
 struct Result {
-    enum class Type { successful = 1, failed = 2, stopped = 3, retried = 4, max_retries_exceeded = 5 };
-    std::string id;                       ///< Stream entry id; its milliseconds are `created_at`.
+    enum class Type {
+        successful = 1,
+        failed = 2,
+        stopped = 3,
+        retried = 4,
+        max_retries_exceeded = 5
+    };
+    std::string id;  ///< Stream entry id; its milliseconds are `created_at`.
     Type type = Type::successful;
     std::string worker_name;
     std::string execution_id;
     std::optional<Timestamp> created_at, execution_started_at, execution_ended_at;
-    std::string return_value;             ///< Serializer bytes (base64 removed); empty for None.
-    std::string exc_string;               ///< Traceback text (base64 and zlib removed).
+    std::string return_value;  ///< Serializer bytes (base64 removed); empty for None.
+    std::string exc_string;    ///< Traceback text (base64 and zlib removed).
 };
 [[nodiscard]] std::string_view to_string(Result::Type type) noexcept;
 
 [[nodiscard]] Parsed<Result> parse_result(
-    std::string_view entry_id, std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept;
+    std::string_view entry_id,
+    std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept;
 
-/// `return_value` as RQ stores it in a result entry: base64 of the serialized value; empty for None.
-/// A value that the serializer cannot carry is stored as RQ does: "Unserializable return value".
+/// `return_value` as RQ stores it in a result entry: base64 of the serialized value; empty for
+/// None. A value that the serializer cannot carry is stored as RQ does: "Unserializable return
+/// value".
 [[nodiscard]] std::string encode_return_value(const Value& value, Serializer serializer);
 /// `exc_string` as RQ stores it: base64 of zlib of the text.
 [[nodiscard]] std::string encode_exc_string(std::string_view traceback);

@@ -83,11 +83,14 @@ private:
     }
     template <class Value>
     static LogField::Data data(const Value& value) {
-        if constexpr (std::is_same_v<Value, bool>) return value;
-        else if constexpr (std::is_integral_v<Value>) return static_cast<std::int64_t>(value);
+        if constexpr (std::is_same_v<Value, bool>)
+            return value;
+        else if constexpr (std::is_integral_v<Value>)
+            return static_cast<std::int64_t>(value);
         else if constexpr (std::is_convertible_v<const Value&, std::string_view>)
             return std::string_view(value);
-        else return Seconds(value);
+        else
+            return Seconds(value);
     }
 
     LogLevel level_;

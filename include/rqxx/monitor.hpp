@@ -17,7 +17,8 @@ namespace rqxx {
 /// How many jobs of a queue are where.
 struct QueueStats {
     std::string queue_name;
-    std::int64_t queued = 0, started = 0, finished = 0, failed = 0, deferred = 0, scheduled = 0, canceled = 0;
+    std::int64_t queued = 0, started = 0, finished = 0, failed = 0, deferred = 0, scheduled = 0,
+                 canceled = 0;
 
     QueueStats& operator+=(const QueueStats& other) noexcept;
 };
@@ -27,18 +28,18 @@ struct ExecutionInfo {
     std::string id;
     std::string worker;
     std::optional<Timestamp> started_at, ended_at;
-    std::string outcome;            ///< started, successful, failed, stopped, retried, …
-    std::string return_value;       ///< Serializer bytes; empty for none.
-    std::string error;              ///< Traceback; empty for none.
-    std::string progress;           ///< JSON text; empty for none.
+    std::string outcome;       ///< started, successful, failed, stopped, retried, …
+    std::string return_value;  ///< Serializer bytes; empty for none.
+    std::string error;         ///< Traceback; empty for none.
+    std::string progress;      ///< JSON text; empty for none.
 };
 
 /// All that is known of one job.
 struct JobInfo {
     Job job;
-    std::vector<ParseError> problems;         ///< Fields that could not be read.
-    std::vector<ExecutionInfo> executions;    ///< Newest first.
-    Timestamp now;                            ///< Redis' clock when it was read.
+    std::vector<ParseError> problems;       ///< Fields that could not be read.
+    std::vector<ExecutionInfo> executions;  ///< Newest first.
+    Timestamp now;                          ///< Redis' clock when it was read.
 };
 
 /// A worker's record, as `rq info` shows it.
@@ -48,7 +49,7 @@ struct WorkerInfo {
     std::vector<std::string> queues;
     std::optional<Timestamp> birth, last_heartbeat;
     double total_working_time = 0;
-    std::vector<std::string> jobs;            ///< Running now.
+    std::vector<std::string> jobs;  ///< Running now.
 };
 
 /// Figures of jobs that ended within a span of time.
@@ -56,19 +57,20 @@ struct Performance {
     std::int64_t successful = 0, failed = 0;
     struct Distribution {
         std::int64_t count = 0;
-        double avg = 0, median = 0, min = 0, max = 0, p95 = 0, p99 = 0;   ///< Seconds.
+        double avg = 0, median = 0, min = 0, max = 0, p95 = 0, p99 = 0;  ///< Seconds.
     };
-    Distribution duration;      ///< Of finished jobs.
-    Distribution queue_time;    ///< Of all that started.
+    Distribution duration;    ///< Of finished jobs.
+    Distribution queue_time;  ///< Of all that started.
     double hours = 0;
-    Timestamp from, to;         ///< [from, to): whole minutes.
+    Timestamp from, to;  ///< [from, to): whole minutes.
 
     [[nodiscard]] std::int64_t total() const noexcept { return successful + failed; }
-    [[nodiscard]] double success_rate() const noexcept;         ///< Percent, two decimals.
+    [[nodiscard]] double success_rate() const noexcept;  ///< Percent, two decimals.
     [[nodiscard]] double throughput_per_hour() const noexcept;
 };
 
-/// Reads; never changes anything in Redis. Each call costs at most three round trips, whatever is stored.
+/// Reads; never changes anything in Redis. Each call costs at most three round trips, whatever is
+/// stored.
 ///
 /// Thread safety and lifetime: as for the client.
 class Monitor {
@@ -81,16 +83,20 @@ public:
     boost::asio::awaitable<QueueStats> queue_stats(std::string queue);
     /// Nothing for an unknown job. Two round trips.
     boost::asio::awaitable<std::optional<JobInfo>> job_info(std::string id);
-    /// The newest jobs by creation, from every queue and status or those given. Looks at the ends of
-    /// lists and registries only; with more than 50 queues at fewer jobs of each. Three round trips.
-    boost::asio::awaitable<std::vector<JobInfo>> recent_jobs(std::size_t limit, std::string queue = {},
+    /// The newest jobs by creation, from every queue and status or those given. Looks at the ends
+    /// of lists and registries only; with more than 50 queues at fewer jobs of each. Three round
+    /// trips.
+    boost::asio::awaitable<std::vector<JobInfo>> recent_jobs(std::size_t limit,
+                                                             std::string queue = {},
                                                              std::string status = {});
     boost::asio::awaitable<std::vector<WorkerInfo>> workers();
     /// The `hours` before now.
     boost::asio::awaitable<Performance> performance(std::int64_t hours);
     /// `count` consecutive spans of `hours`, newest first.
-    boost::asio::awaitable<std::vector<Performance>> performance_periods(std::vector<std::int64_t> hours);
-    /// `finished|queue`, `failed|queue`, `retried|queue`, `recovered|queue`: counted since the beginning.
+    boost::asio::awaitable<std::vector<Performance>> performance_periods(
+        std::vector<std::int64_t> hours);
+    /// `finished|queue`, `failed|queue`, `retried|queue`, `recovered|queue`: counted since the
+    /// beginning.
     boost::asio::awaitable<std::map<std::string, std::int64_t>> totals();
 
 private:
@@ -108,8 +114,8 @@ private:
 /// `trends` of the HTTP API; `periods` newest first.
 [[nodiscard]] boost::json::object trends_json(const std::vector<Performance>& periods);
 /// `comparison` of the HTTP API.
-[[nodiscard]] boost::json::object comparison_json(const Performance& current, const Performance& previous,
-                                                  Timestamp now);
+[[nodiscard]] boost::json::object comparison_json(const Performance& current,
+                                                  const Performance& previous, Timestamp now);
 
 /// Sees what stock RQ workers finish, and adds it to the performance figures.
 ///

@@ -15,23 +15,26 @@ namespace rqxx {
 
 /// Automatic retries of a failing job. Source: rq/job.py Retry.
 struct Retry {
-    std::int64_t max = 0;                             ///< Further executions after the first.
-    std::vector<std::chrono::seconds> intervals;      ///< Waits; the last one repeats. Empty: at once.
+    std::int64_t max = 0;                         ///< Further executions after the first.
+    std::vector<std::chrono::seconds> intervals;  ///< Waits; the last one repeats. Empty: at once.
     bool enqueue_at_front = false;
 };
 
 /// Per-job settings; a member left alone means RQ's default.
 struct EnqueueOptions {
-    std::string job_id;                               ///< Empty: a new UUID.
-    std::optional<std::chrono::seconds> timeout;      ///< Run time limit; -1 s: none. RQ's default is 180 s.
-    std::optional<std::chrono::seconds> result_ttl;   ///< How long the result stays; 0 keeps none, -1 for ever.
-    std::optional<std::chrono::seconds> failure_ttl;  ///< The same for a failed job. RQ's default: a year.
-    std::optional<std::chrono::seconds> ttl;          ///< Lifetime while it waits; > 0.
+    std::string job_id;  ///< Empty: a new UUID.
+    std::optional<std::chrono::seconds>
+        timeout;  ///< Run time limit; -1 s: none. RQ's default is 180 s.
+    std::optional<std::chrono::seconds>
+        result_ttl;  ///< How long the result stays; 0 keeps none, -1 for ever.
+    std::optional<std::chrono::seconds>
+        failure_ttl;                          ///< The same for a failed job. RQ's default: a year.
+    std::optional<std::chrono::seconds> ttl;  ///< Lifetime while it waits; > 0.
     std::optional<Retry> retry;
-    std::optional<std::string> description;           ///< Default: the call as text.
-    Value meta;                                       ///< A dict, or None for no meta.
-    bool at_front = false;                            ///< Next to be taken, instead of last.
-    bool unique = false;                              ///< Refuse the job if one with its id exists.
+    std::optional<std::string> description;  ///< Default: the call as text.
+    Value meta;                              ///< A dict, or None for no meta.
+    bool at_front = false;                   ///< Next to be taken, instead of last.
+    bool unique = false;                     ///< Refuse the job if one with its id exists.
 };
 
 /// One job of `enqueue_many`.
@@ -43,7 +46,8 @@ struct NewJob {
 /// What `Queue::enqueue` did.
 struct Enqueued {
     std::string job_id;
-    bool duplicate = false;       ///< `unique` was asked and a job with this id exists; nothing was written.
+    bool duplicate =
+        false;  ///< `unique` was asked and a job with this id exists; nothing was written.
 };
 
 /// A named list of job ids (`rq:queue:<name>`), shared with Python RQ.
@@ -53,7 +57,8 @@ struct Enqueued {
 /// Lifetime: the client outlives every handle and every call in flight.
 class Queue {
 public:
-    /// @param name  not empty, no comma, no control characters. Nothing is created in Redis until first use.
+    /// @param name  not empty, no comma, no control characters. Nothing is created in Redis until
+    /// first use.
     /// @throws Error  `Errc::usage` if the name is not valid.
     Queue(RedisClient& redis, std::string name, Serializer serializer = Serializer::pickle);
 
@@ -65,8 +70,8 @@ public:
     /// Source: rq/queue.py Queue.enqueue_job, rq/scripts.py UNIQUE_ENQUEUE_SCRIPT (RQ 2.10).
     boost::asio::awaitable<Enqueued> enqueue(Call call, EnqueueOptions options = {});
 
-    /// Many jobs, in transactions of up to 500; each transaction is all or nothing. Ids come back in order.
-    /// Source: rq/queue.py Queue.enqueue_many (RQ 2.10).
+    /// Many jobs, in transactions of up to 500; each transaction is all or nothing. Ids come back
+    /// in order. Source: rq/queue.py Queue.enqueue_many (RQ 2.10).
     boost::asio::awaitable<std::vector<std::string>> enqueue_many(std::vector<NewJob> jobs);
 
     /// Jobs that wait.
@@ -88,10 +93,10 @@ enum class Priority { high, normal, low };
 /// What the caller may say; the policy decides the rest.
 struct OptimizedOptions {
     std::optional<std::chrono::seconds> timeout;
-    std::optional<std::int64_t> retry;       ///< Default 2.
+    std::optional<std::int64_t> retry;  ///< Default 2.
     Priority priority = Priority::normal;
-    std::string job_id;                      ///< Empty: a new UUID.
-    std::string session_id;                  ///< For the log line; empty for none.
+    std::string job_id;      ///< Empty: a new UUID.
+    std::string session_id;  ///< For the log line; empty for none.
 };
 
 /// The policy's decision for one job.
@@ -113,7 +118,8 @@ public:
     /// Any function under the policy.
     boost::asio::awaitable<Enqueued> enqueue(Call call, OptimizedOptions options);
     /// `eval_worker.evaluate(session_id)`.
-    boost::asio::awaitable<Enqueued> enqueue_evaluation(std::string session_id, OptimizedOptions options);
+    boost::asio::awaitable<Enqueued> enqueue_evaluation(std::string session_id,
+                                                        OptimizedOptions options);
 
 private:
     RedisClient* redis_;

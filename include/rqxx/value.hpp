@@ -32,8 +32,27 @@ public:
     using Items = std::vector<Value>;
     using Pairs = std::vector<Pair>;
 
-    enum class Kind { none, boolean, integer, big_integer, real, string, bytes, list, tuple, set,
-                      frozenset, dict, datetime, date, time, timedelta, uuid, decimal, opaque };
+    enum class Kind {
+        none,
+        boolean,
+        integer,
+        big_integer,
+        real,
+        string,
+        bytes,
+        list,
+        tuple,
+        set,
+        frozenset,
+        dict,
+        datetime,
+        date,
+        time,
+        timedelta,
+        uuid,
+        decimal,
+        opaque
+    };
 
     /// `None`.
     Value() noexcept = default;
@@ -57,7 +76,9 @@ public:
     [[nodiscard]] static Value dict(Pairs pairs = {});
     /// Text kinds: `big_integer` (decimal digits), `uuid`, `decimal`, and `datetime`, `date`,
     /// `time`, `timedelta` in ISO 8601 form (a datetime without an offset is naive).
-    [[nodiscard]] static Value text(Kind kind, std::string value) { return {kind, std::move(value)}; }
+    [[nodiscard]] static Value text(Kind kind, std::string value) {
+        return {kind, std::move(value)};
+    }
     /// Something without a counterpart. `label` is `module.name`; `parts` what it was made from.
     [[nodiscard]] static Value opaque(std::string label, Items parts = {});
 
@@ -94,7 +115,8 @@ private:
     Value(Kind kind, Items items) : kind_(kind), data_(std::move(items)) {}
 
     Kind kind_ = Kind::none;
-    std::variant<std::monostate, bool, std::int64_t, double, std::string, Items, Pairs, Opaque> data_;
+    std::variant<std::monostate, bool, std::int64_t, double, std::string, Items, Pairs, Opaque>
+        data_;
 
 public:
     /// What an opaque node was made from.
@@ -102,9 +124,9 @@ public:
 };
 
 /// As JSON for people and scripts. What JSON lacks becomes an object with one `$…` key that names
-/// its kind: `{"$bytes": base64}`, `{"$datetime": iso}`, `{"$opaque": "module.name", "parts": […]}`,
-/// a dict with keys that are no strings `{"$dict": [[key, value]…]}`. Tuples and sets are arrays;
-/// NaN and infinities are `{"$float": "nan"}`. Invalid UTF-8 is replaced by U+FFFD.
+/// its kind: `{"$bytes": base64}`, `{"$datetime": iso}`, `{"$opaque": "module.name", "parts":
+/// […]}`, a dict with keys that are no strings `{"$dict": [[key, value]…]}`. Tuples and sets are
+/// arrays; NaN and infinities are `{"$float": "nan"}`. Invalid UTF-8 is replaced by U+FFFD.
 [[nodiscard]] boost::json::value to_json(const Value& value);
 /// Plain JSON as a value: arrays are lists, objects dicts.
 [[nodiscard]] Value from_json(const boost::json::value& json);

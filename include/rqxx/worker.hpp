@@ -30,7 +30,8 @@ public:
     /// lost. A handler that runs for long looks at it.
     [[nodiscard]] virtual std::stop_token stop_token() const noexcept = 0;
     /// When the time limit ends; nothing for an unlimited job.
-    [[nodiscard]] virtual std::optional<std::chrono::steady_clock::time_point> deadline() const noexcept = 0;
+    [[nodiscard]] virtual std::optional<std::chrono::steady_clock::time_point> deadline()
+        const noexcept = 0;
     /// Shown by monitors while the job runs. `fraction` is 0…1. Cheap: the newest one is sent with
     /// the next heartbeat.
     virtual void progress(double fraction, std::string text) = 0;
@@ -62,26 +63,26 @@ private:
 enum class RecoverPolicy { requeue, fail };
 
 struct WorkerOptions {
-    std::vector<std::string> queues{"high", "default", "low"};   ///< In priority order.
-    std::string name;                                ///< Empty: host, pid and a random part.
-    std::size_t concurrency = 8;                     ///< Jobs at once, 1…1024.
-    bool burst = false;                              ///< End when the queues are empty.
-    std::optional<std::uint64_t> max_jobs;           ///< End after that many.
-    std::chrono::seconds grace{25};                  ///< For running jobs at shutdown.
-    std::chrono::milliseconds heartbeat{3000};       ///< Lease renewal.
-    std::chrono::milliseconds lease{10000};          ///< Without a heartbeat, jobs are recovered.
+    std::vector<std::string> queues{"high", "default", "low"};  ///< In priority order.
+    std::string name;                           ///< Empty: host, pid and a random part.
+    std::size_t concurrency = 8;                ///< Jobs at once, 1…1024.
+    bool burst = false;                         ///< End when the queues are empty.
+    std::optional<std::uint64_t> max_jobs;      ///< End after that many.
+    std::chrono::seconds grace{25};             ///< For running jobs at shutdown.
+    std::chrono::milliseconds heartbeat{3000};  ///< Lease renewal.
+    std::chrono::milliseconds lease{10000};     ///< Without a heartbeat, jobs are recovered.
     RecoverPolicy recover = RecoverPolicy::requeue;
-    std::optional<Serializer> serializer;            ///< Empty: sniff each job.
-    std::chrono::seconds default_result_ttl{500};    ///< For jobs that carry none.
-    std::chrono::seconds kill_after{5};              ///< After the time limit, a handler that ignores
-                                                     ///< its stop token loses its job and thread.
+    std::optional<Serializer> serializer;          ///< Empty: sniff each job.
+    std::chrono::seconds default_result_ttl{500};  ///< For jobs that carry none.
+    std::chrono::seconds kill_after{5};            ///< After the time limit, a handler that ignores
+                                                   ///< its stop token loses its job and thread.
 };
 
 /// What a worker did until it ended.
 struct WorkerSummary {
     std::uint64_t finished = 0, failed = 0, retried = 0;
-    std::uint64_t returned = 0;     ///< Put back at shutdown.
-    std::uint64_t lost = 0;         ///< Results refused because the lease had been lost.
+    std::uint64_t returned = 0;  ///< Put back at shutdown.
+    std::uint64_t lost = 0;      ///< Results refused because the lease had been lost.
 };
 
 /// Takes jobs from queues and runs them in native handlers.
@@ -124,8 +125,10 @@ template <class T>
 T argument(const Call& call, std::size_t index) {
     const auto& items = call.args.items();
     if (index >= items.size()) {
-        if constexpr (is_optional<T>::value) return std::nullopt;
-        else wrong_argument_count(index + 1, items.size());
+        if constexpr (is_optional<T>::value)
+            return std::nullopt;
+        else
+            wrong_argument_count(index + 1, items.size());
     }
     try {
         return Convert<T>::from(items[index]);
@@ -147,8 +150,10 @@ struct TypedHandler {
     Value invoke(JobContext& context, const Call& call, std::index_sequence<I...>) const {
         std::tuple<Args...> args{argument<Args>(call, I)...};
         auto run = [&]() -> Result {
-            if constexpr (WithContext) return function(context, std::move(std::get<I>(args))...);
-            else return function(std::move(std::get<I>(args))...);
+            if constexpr (WithContext)
+                return function(context, std::move(std::get<I>(args))...);
+            else
+                return function(std::move(std::get<I>(args))...);
         };
         if constexpr (std::is_void_v<Result>) {
             run();
@@ -185,8 +190,9 @@ void HandlerRegistry::add(std::string func_name, F function) {
     if constexpr (std::is_pointer_v<F>) {
         add_raw(std::move(func_name), typename detail::HandlerFor<F, F>::type{function});
     } else {
-        add_raw(std::move(func_name),
-                typename detail::HandlerFor<F, decltype(&F::operator())>::type{std::move(function)});
+        add_raw(
+            std::move(func_name),
+            typename detail::HandlerFor<F, decltype(&F::operator())>::type{std::move(function)});
     }
 }
 

@@ -7,24 +7,33 @@ namespace rqxx {
 
 std::string_view to_string(Errc code) noexcept {
     switch (code) {
-        case Errc::usage: return "usage";
-        case Errc::connection: return "connection";
-        case Errc::timeout: return "timeout";
-        case Errc::server: return "server";
-        case Errc::authentication: return "authentication";
-        case Errc::protocol: return "protocol";
-        case Errc::decode: return "decode";
-        case Errc::not_found: return "not_found";
-        case Errc::io: return "io";
-        case Errc::internal: return "internal";
+        case Errc::usage:
+            return "usage";
+        case Errc::connection:
+            return "connection";
+        case Errc::timeout:
+            return "timeout";
+        case Errc::server:
+            return "server";
+        case Errc::authentication:
+            return "authentication";
+        case Errc::protocol:
+            return "protocol";
+        case Errc::decode:
+            return "decode";
+        case Errc::not_found:
+            return "not_found";
+        case Errc::io:
+            return "io";
+        case Errc::internal:
+            return "internal";
     }
     return "internal";
 }
 
 ServerError::ServerError(std::string message)
-    : Error(message.starts_with("WRONGPASS") || message.starts_with("NOAUTH")
-                ? Errc::authentication
-                : Errc::server,
+    : Error(message.starts_with("WRONGPASS") || message.starts_with("NOAUTH") ? Errc::authentication
+                                                                              : Errc::server,
             message),
       prefix_size_(std::min(message.find(' '), message.size())) {}
 
@@ -39,9 +48,8 @@ std::string ParseError::describe() const {
 }
 
 DecodeError::DecodeError(std::string job_id, ParseError reason)
-    : Error(Errc::decode, job_id.empty()
-                              ? reason.describe()
-                              : fmt::format("job {}: {}", job_id, reason.describe())),
+    : Error(Errc::decode, job_id.empty() ? reason.describe()
+                                         : fmt::format("job {}: {}", job_id, reason.describe())),
       job_id_(std::move(job_id)),
       reason_(std::move(reason)) {}
 

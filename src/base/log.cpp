@@ -10,10 +10,14 @@ namespace {
 
 std::string_view name_of(LogLevel level) noexcept {
     switch (level) {
-        case LogLevel::debug: return "DEBUG";
-        case LogLevel::info: return "INFO";
-        case LogLevel::warning: return "WARNING";
-        default: return "ERROR";
+        case LogLevel::debug:
+            return "DEBUG";
+        case LogLevel::info:
+            return "INFO";
+        case LogLevel::warning:
+            return "WARNING";
+        default:
+            return "ERROR";
     }
 }
 
@@ -21,14 +25,19 @@ std::string_view name_of(LogLevel level) noexcept {
 void append_escaped(fmt::memory_buffer& out, std::string_view text, bool quoted) {
     for (char c : text) {
         const auto byte = static_cast<unsigned char>(c);
-        if (c == '\n') out.append(std::string_view("\\n"));
-        else if (c == '\r') out.append(std::string_view("\\r"));
-        else if (c == '\t') out.append(std::string_view("\\t"));
-        else if (byte < 0x20 || byte == 0x7f) fmt::format_to(fmt::appender(out), "\\u{:04x}", byte);
+        if (c == '\n')
+            out.append(std::string_view("\\n"));
+        else if (c == '\r')
+            out.append(std::string_view("\\r"));
+        else if (c == '\t')
+            out.append(std::string_view("\\t"));
+        else if (byte < 0x20 || byte == 0x7f)
+            fmt::format_to(fmt::appender(out), "\\u{:04x}", byte);
         else if (quoted && (c == '"' || c == '\\')) {
             out.push_back('\\');
             out.push_back(c);
-        } else out.push_back(c);
+        } else
+            out.push_back(c);
     }
 }
 
@@ -39,12 +48,14 @@ void append_text(fmt::memory_buffer& out, LogLevel level, std::string_view messa
     for (const auto& [key, value] : fields) {
         fmt::format_to(fmt::appender(out), "{}{}=", separator, key);
         separator = ", ";
-        if (const auto* text = std::get_if<std::string_view>(&value)) append_escaped(out, *text, false);
+        if (const auto* text = std::get_if<std::string_view>(&value))
+            append_escaped(out, *text, false);
         else if (const auto* number = std::get_if<std::int64_t>(&value))
             fmt::format_to(fmt::appender(out), "{}", *number);
         else if (const auto* flag = std::get_if<bool>(&value))
             fmt::format_to(fmt::appender(out), "{}", *flag);
-        else fmt::format_to(fmt::appender(out), "{}s", format_seconds(std::get<Seconds>(value)));
+        else
+            fmt::format_to(fmt::appender(out), "{}s", format_seconds(std::get<Seconds>(value)));
     }
 }
 
@@ -62,7 +73,8 @@ void append_json(fmt::memory_buffer& out, LogLevel level, std::string_view messa
             fmt::format_to(fmt::appender(out), "{}", *number);
         else if (const auto* flag = std::get_if<bool>(&value))
             fmt::format_to(fmt::appender(out), "{}", *flag);
-        else fmt::format_to(fmt::appender(out), "{}", format_seconds(std::get<Seconds>(value)));
+        else
+            fmt::format_to(fmt::appender(out), "{}", format_seconds(std::get<Seconds>(value)));
     }
     out.push_back('}');
 }
@@ -77,8 +89,8 @@ struct Logger::Output {
 
 Logger::Logger(LogLevel level, LogFormat format)
     : level_(level), format_(format), output_(std::make_unique<Output>()) {
-    output_->stderr_logger = std::make_unique<spdlog::logger>(
-        "rqxx", std::make_shared<spdlog::sinks::stderr_sink_mt>());
+    output_->stderr_logger =
+        std::make_unique<spdlog::logger>("rqxx", std::make_shared<spdlog::sinks::stderr_sink_mt>());
     output_->stderr_logger->set_pattern("%v");
 }
 
@@ -92,8 +104,10 @@ Logger::~Logger() = default;
 void Logger::log(LogLevel level, std::string_view message, std::span<const LogField> fields) {
     if (!enabled(level)) return;
     fmt::memory_buffer line;
-    if (format_ == LogFormat::json) append_json(line, level, message, fields);
-    else append_text(line, level, message, fields);
+    if (format_ == LogFormat::json)
+        append_json(line, level, message, fields);
+    else
+        append_text(line, level, message, fields);
     const std::string_view text(line.data(), line.size());
     if (output_->stderr_logger) {
         output_->stderr_logger->log(spdlog::level::info, text);

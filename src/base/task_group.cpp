@@ -14,7 +14,8 @@ namespace rqxx {
 namespace asio = boost::asio;
 
 void Event::notify() {
-    for (auto* timer : waiting_) timer->cancel();
+    for (auto* timer : waiting_)
+        timer->cancel();
 }
 
 asio::awaitable<bool> Event::wait(std::chrono::steady_clock::duration timeout) {
@@ -34,32 +35,36 @@ asio::awaitable<void> Event::wait() {
 
 TaskGroup::TaskGroup(asio::any_io_executor executor) : executor_(executor), ended_(executor) {}
 
-TaskGroup::~TaskGroup() { assert(tasks_.empty() && "join() before the group goes away"); }
+TaskGroup::~TaskGroup() {
+    assert(tasks_.empty() && "join() before the group goes away");
+}
 
 void TaskGroup::spawn(std::string name, asio::awaitable<void> task) {
     const auto it = tasks_.emplace(tasks_.end());
     it->name = std::move(name);
-    asio::co_spawn(executor_, std::move(task),
-                   asio::bind_cancellation_slot(it->stop.slot(), [this, it](std::exception_ptr failure) {
-                       tasks_.erase(it);
-                       if (failure) {
-                           try {
-                               std::rethrow_exception(failure);
-                           } catch (const Cancelled&) {
-                               failure = nullptr;
-                           } catch (...) {
-                           }
-                       }
-                       if (failure && !failure_) {
-                           failure_ = failure;
-                           cancel();
-                       }
-                       ended_.notify();
-                   }));
+    asio::co_spawn(
+        executor_, std::move(task),
+        asio::bind_cancellation_slot(it->stop.slot(), [this, it](std::exception_ptr failure) {
+            tasks_.erase(it);
+            if (failure) {
+                try {
+                    std::rethrow_exception(failure);
+                } catch (const Cancelled&) {
+                    failure = nullptr;
+                } catch (...) {
+                }
+            }
+            if (failure && !failure_) {
+                failure_ = failure;
+                cancel();
+            }
+            ended_.notify();
+        }));
 }
 
 void TaskGroup::cancel() {
-    // A signal runs its handlers at once, and they may end tasks: the list must not change under us.
+    // A signal runs its handlers at once, and they may end tasks: the list must not change under
+    // us.
     for (auto& task : tasks_) {
         asio::post(executor_, [this, id = &task] {
             for (auto& candidate : tasks_) {
@@ -73,13 +78,15 @@ void TaskGroup::cancel() {
 }
 
 asio::awaitable<void> TaskGroup::join() {
-    while (!tasks_.empty()) co_await ended_.wait();
+    while (!tasks_.empty())
+        co_await ended_.wait();
     if (failure_) std::rethrow_exception(std::exchange(failure_, nullptr));
 }
 
 std::string TaskGroup::names() const {
     std::string text;
-    for (const auto& task : tasks_) text += (text.empty() ? "" : ", ") + task.name;
+    for (const auto& task : tasks_)
+        text += (text.empty() ? "" : ", ") + task.name;
     return text;
 }
 

@@ -74,10 +74,12 @@ Parsed<Timestamp> parse_utc(std::string_view text) noexcept {
             ++digits;
         }
         if (digits == 0) return not_a_time(text);
-        for (; digits < 6; ++digits) micros *= 10;
+        for (; digits < 6; ++digits)
+            micros *= 10;
     }
     if (rest != "Z" || *hour > 23 || *minute > 59 || *second > 59) return not_a_time(text);
-    const chrono::year_month_day date{chrono::year{*year}, chrono::month(static_cast<unsigned>(*month)),
+    const chrono::year_month_day date{chrono::year{*year},
+                                      chrono::month(static_cast<unsigned>(*month)),
                                       chrono::day(static_cast<unsigned>(*day))};
     if (!date.ok() || *year < 1) return not_a_time(text);
     return Timestamp{chrono::sys_days{date}} + chrono::hours{*hour} + chrono::minutes{*minute} +
@@ -94,7 +96,8 @@ Parsed<Timestamp> parse_epoch(std::string_view text) noexcept {
     double seconds = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), seconds);
     // Year 9999 and before; also refuses NaN and infinities.
-    if (error != std::errc{} || end != text.data() + text.size() || !(std::abs(seconds) < 253402300800.0))
+    if (error != std::errc{} || end != text.data() + text.size() ||
+        !(std::abs(seconds) < 253402300800.0))
         return ParseError(fmt::format("\"{}\" is not a number of seconds", text.substr(0, 40)));
     return Timestamp{chrono::microseconds{std::llround(seconds * 1e6)}};
 }
@@ -108,26 +111,41 @@ std::string format_seconds(Seconds duration) {
 
 Parsed<chrono::seconds> parse_duration(std::string_view text) noexcept {
     const auto fail = [&] {
-        return ParseError(fmt::format("\"{}\" is not a duration like 90, 90s, 5m, 1h or 2d",
-                                      text.substr(0, 40)));
+        return ParseError(
+            fmt::format("\"{}\" is not a duration like 90, 90s, 5m, 1h or 2d", text.substr(0, 40)));
     };
     std::int64_t factor = 1;
     std::string_view digits = text;
     if (!digits.empty()) {
         switch (digits.back()) {
-            case 'd': case 'D': factor = 86400; break;
-            case 'h': case 'H': factor = 3600; break;
-            case 'm': case 'M': factor = 60; break;
-            case 's': case 'S': factor = 1; break;
-            default: factor = 0;
+            case 'd':
+            case 'D':
+                factor = 86400;
+                break;
+            case 'h':
+            case 'H':
+                factor = 3600;
+                break;
+            case 'm':
+            case 'M':
+                factor = 60;
+                break;
+            case 's':
+            case 'S':
+                factor = 1;
+                break;
+            default:
+                factor = 0;
         }
-        if (factor != 0) digits.remove_suffix(1);
-        else factor = 1;
+        if (factor != 0)
+            digits.remove_suffix(1);
+        else
+            factor = 1;
     }
     std::int64_t value = 0;
     const auto [end, error] = std::from_chars(digits.data(), digits.data() + digits.size(), value);
-    if (digits.empty() || error != std::errc{} || end != digits.data() + digits.size() || value < -1 ||
-        value > std::numeric_limits<std::int32_t>::max())
+    if (digits.empty() || error != std::errc{} || end != digits.data() + digits.size() ||
+        value < -1 || value > std::numeric_limits<std::int32_t>::max())
         return fail();
     return chrono::seconds{value * factor};
 }

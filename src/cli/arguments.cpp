@@ -25,12 +25,14 @@ Value literal(std::size_t index, std::string_view text) {
     if (text == "None") return {};
     if (text == "True") return true;
     if (text == "False") return false;
-    if (text.size() >= 2 && (text.front() == '\'' || text.front() == '"') && text.back() == text.front() &&
-        text.find('\\') == std::string_view::npos && text.find(text.front(), 1) == text.size() - 1)
+    if (text.size() >= 2 && (text.front() == '\'' || text.front() == '"') &&
+        text.back() == text.front() && text.find('\\') == std::string_view::npos &&
+        text.find(text.front(), 1) == text.size() - 1)
         return Value(text.substr(1, text.size() - 2));
     auto value = decode_json(text);
     if (!value)
-        refuse(index, fmt::format("\"{}\" is not a literal that rqxx reads (None, True, False, numbers, strings, lists and "
+        refuse(index, fmt::format("\"{}\" is not a literal that rqxx reads (None, True, False, "
+                                  "numbers, strings, lists and "
                                   "dicts with double quotes); use :JSON",
                                   text.substr(0, 40)));
     return std::move(*value);
@@ -80,7 +82,8 @@ Call parse_call(std::string function, const std::vector<std::string>& arguments,
             key.remove_suffix(1);
         }
         if (key.empty()) refuse(i, "the keyword before = is missing");
-        if (call.kwargs.find(key) != nullptr) refuse(i, fmt::format("keyword {} is given twice", key));
+        if (call.kwargs.find(key) != nullptr)
+            refuse(i, fmt::format("keyword {} is given twice", key));
         kwargs.push_back({Value(key), parse(i, mark, text.substr(equals + 1))});
     }
     return call;

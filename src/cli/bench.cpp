@@ -7,8 +7,8 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/json/object.hpp>
-#include <boost/json/serialize.hpp>
 #include <mutex>
+#include <rqxx/json.hpp>
 #include <rqxx/monitor.hpp>
 #include <rqxx/queue.hpp>
 #include <rqxx/worker.hpp>
@@ -27,11 +27,13 @@ using Clock = std::chrono::steady_clock;
 constexpr std::string_view queue_name = "rqxx-bench";
 
 struct Figures {
-    double enqueue_many = 0, enqueue_one = 0, process = 0;               ///< Jobs per second.
-    double latency_p50 = 0, latency_p95 = 0, latency_p99 = 0;            ///< Milliseconds.
+    double enqueue_many = 0, enqueue_one = 0, process = 0;     ///< Jobs per second.
+    double latency_p50 = 0, latency_p95 = 0, latency_p99 = 0;  ///< Milliseconds.
 };
 
-double per_second(std::size_t jobs, Clock::duration time) { return static_cast<double>(jobs) / Seconds(time).count(); }
+double per_second(std::size_t jobs, Clock::duration time) {
+    return static_cast<double>(jobs) / Seconds(time).count();
+}
 
 double median(std::vector<double> values) {
     std::sort(values.begin(), values.end());
@@ -55,7 +57,8 @@ public:
             figures.process = co_await process(options_.jobs);
             note(fmt::format("run {} of {}: single enqueue", i + 1, options_.repetitions));
             co_await clear();
-            figures.enqueue_one = co_await enqueue_one(std::min<std::size_t>(options_.jobs / 4 + 1, 5000));
+            figures.enqueue_one =
+                co_await enqueue_one(std::min<std::size_t>(options_.jobs / 4 + 1, 5000));
             note(fmt::format("run {} of {}: latency", i + 1, options_.repetitions));
             co_await clear();
             co_await measure_latency(figures);
@@ -64,10 +67,12 @@ public:
         co_await clear();
         note("");
         Figures result;
-        for (const auto member : {&Figures::enqueue_many, &Figures::enqueue_one, &Figures::process, &Figures::latency_p50,
-                                  &Figures::latency_p95, &Figures::latency_p99}) {
+        for (const auto member :
+             {&Figures::enqueue_many, &Figures::enqueue_one, &Figures::process,
+              &Figures::latency_p50, &Figures::latency_p95, &Figures::latency_p99}) {
             std::vector<double> values;
-            for (const auto& figures : runs) values.push_back(figures.*member);
+            for (const auto& figures : runs)
+                values.push_back(figures.*member);
             result.*member = median(values);
         }
         co_return result;
@@ -96,7 +101,8 @@ private:
     asio::awaitable<double> enqueue_many(std::size_t count) {
         std::vector<NewJob> jobs;
         jobs.reserve(count);
-        for (std::size_t i = 0; i < count; ++i) jobs.push_back(noop(static_cast<std::int64_t>(i)));
+        for (std::size_t i = 0; i < count; ++i)
+            jobs.push_back(noop(static_cast<std::int64_t>(i)));
         const auto begin = Clock::now();
         co_await queue_.enqueue_many(std::move(jobs));
         co_return per_second(count, Clock::now() - begin);
@@ -135,7 +141,9 @@ private:
         std::vector<double> waits;
         HandlerRegistry handlers;
         handlers.add("bench.latency", [&](std::int64_t sent_ns) {
-            const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
+            const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                 Clock::now().time_since_epoch())
+                                 .count();
             const std::scoped_lock lock(mutex);
             waits.push_back(static_cast<double>(now - sent_ns) / 1e6);
         });
@@ -152,7 +160,9 @@ private:
         for (int i = 0; i < 300; ++i) {
             NewJob job = noop(0);
             job.call.func_name = "bench.latency";
-            const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(Clock::now().time_since_epoch()).count();
+            const auto now = std::chrono::duration_cast<std::chrono::nanoseconds>(
+                                 Clock::now().time_since_epoch())
+                                 .count();
             job.call.args = Value::tuple({Value(now)});
             co_await queue_.enqueue(std::move(job.call), std::move(job.options));
             co_await pause.wait(20ms);
@@ -162,7 +172,10 @@ private:
         own.close();
         std::sort(waits.begin(), waits.end());
         if (waits.empty()) co_return;
-        const auto quantile = [&](double q) { return waits[std::min(waits.size() - 1, static_cast<std::size_t>(q * static_cast<double>(waits.size())))]; };
+        const auto quantile = [&](double q) {
+            return waits[std::min(waits.size() - 1,
+                                  static_cast<std::size_t>(q * static_cast<double>(waits.size())))];
+        };
         figures.latency_p50 = quantile(0.5);
         figures.latency_p95 = quantile(0.95);
         figures.latency_p99 = quantile(0.99);
@@ -177,22 +190,29 @@ private:
 
 void print(const Figures& figures, const BenchCommandOptions& options) {
     if (options.json) {
-        fmt::print("{}\n", boost::json::serialize(boost::json::object{
-                               {"jobs", options.jobs},
-                               {"concurrency", options.concurrency},
-                               {"enqueue_many_per_second", figures.enqueue_many},
-                               {"enqueue_one_per_second", figures.enqueue_one},
-                               {"process_per_second", figures.process},
-                               {"latency_ms", {{"p50", figures.latency_p50}, {"p95", figures.latency_p95}, {"p99", figures.latency_p99}}}}));
+        fmt::print("{}\n",
+                   to_text(boost::json::object{{"jobs", options.jobs},
+                                               {"concurrency", options.concurrency},
+                                               {"enqueue_many_per_second", figures.enqueue_many},
+                                               {"enqueue_one_per_second", figures.enqueue_one},
+                                               {"process_per_second", figures.process},
+                                               {"latency_ms",
+                                                {{"p50", figures.latency_p50},
+                                                 {"p95", figures.latency_p95},
+                                                 {"p99", figures.latency_p99}}}}));
         return;
     }
     Table table({"MEASUREMENT", "VALUE", "UNIT"});
     table.add({"enqueue, many in one call", fmt::format("{:.0f}", figures.enqueue_many), "jobs/s"});
     table.add({"enqueue, one at a time", fmt::format("{:.0f}", figures.enqueue_one), "jobs/s"});
-    table.add({"run no-op jobs, whole life cycle", fmt::format("{:.0f}", figures.process), "jobs/s"});
-    table.add({"enqueue to start, idle worker, p50", fmt::format("{:.3f}", figures.latency_p50), "ms"});
-    table.add({"enqueue to start, idle worker, p95", fmt::format("{:.3f}", figures.latency_p95), "ms"});
-    table.add({"enqueue to start, idle worker, p99", fmt::format("{:.3f}", figures.latency_p99), "ms"});
+    table.add(
+        {"run no-op jobs, whole life cycle", fmt::format("{:.0f}", figures.process), "jobs/s"});
+    table.add(
+        {"enqueue to start, idle worker, p50", fmt::format("{:.3f}", figures.latency_p50), "ms"});
+    table.add(
+        {"enqueue to start, idle worker, p95", fmt::format("{:.3f}", figures.latency_p95), "ms"});
+    table.add(
+        {"enqueue to start, idle worker, p99", fmt::format("{:.3f}", figures.latency_p99), "ms"});
     table.print(stdout);
 }
 
@@ -207,7 +227,8 @@ int bench(const CommonOptions& common, const BenchCommandOptions& options) {
     if (!common.redis_url.empty()) return with_redis(common, body);
     // A private server, gone afterwards: nobody's data is touched, and nobody disturbs.
     std::string name = (std::filesystem::temp_directory_path() / "rqxx-bench-XXXXXX").native();
-    if (::mkdtemp(name.data()) == nullptr) throw Error(Errc::io, fmt::format("cannot make a directory {}", name));
+    if (::mkdtemp(name.data()) == nullptr)
+        throw Error(Errc::io, fmt::format("cannot make a directory {}", name));
     struct Removal {
         std::string path;
         ~Removal() {

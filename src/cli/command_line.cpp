@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
+#include <fstream>
+#include <map>
+#include <optional>
 #include <rqxx/application.hpp>
 #include <rqxx/error.hpp>
 
@@ -20,55 +23,127 @@ constexpr int success = 0, failed = 1, usage = 2;
 
 std::string environment_name(std::string flag) {
     std::string name = "RQXX_";
-    for (char c : flag.substr(2)) name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+    for (char c : flag.substr(2))
+        name += c == '-' ? '_' : static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
     return name;
 }
 
 /// Every flag has its environment variable, and its default in the help.
 CLI::Option* named(CLI::Option* option) {
-    const std::string name = option->get_lnames().empty() ? "" : "--" + option->get_lnames().front();
+    const std::string name =
+        option->get_lnames().empty() ? "" : "--" + option->get_lnames().front();
     if (!name.empty()) option->envname(environment_name(name));
     return option;
 }
 
 template <class T>
-CLI::Option* add_option(CLI::App& app, const std::string& flag, T& target, const std::string& help) {
+CLI::Option* add_option(CLI::App& app, const std::string& flag, T& target,
+                        const std::string& help) {
     return named(app.add_option(flag, target, help)->capture_default_str());
 }
 
-CLI::Option* add_flag(CLI::App& app, const std::string& flag, bool& target, const std::string& help) {
+CLI::Option* add_flag(CLI::App& app, const std::string& flag, bool& target,
+                      const std::string& help) {
     return named(app.add_flag(flag, target, help));
 }
 
 void add_common(CLI::App& app, CommonOptions& common) {
     app.option_defaults()->group("Common");
     add_option(app, "--redis-url", common.redis_url,
-               "redis://, rediss:// or unix:// URL. Default: the Redis of `rqxx serve` in the data directory, "
+               "redis://, rediss:// or unix:// URL. Default: the Redis of `rqxx serve` in the data "
+               "directory, "
                "else redis://localhost:6379/0");
-    add_option(app, "--redis-ca-file", common.redis_ca_file, "CA certificates for rediss://; default: the system's")
+    add_option(app, "--redis-ca-file", common.redis_ca_file,
+               "CA certificates for rediss://; default: the system's")
         ->check(CLI::ExistingFile);
     add_option(app, "--data-dir", common.data_dir, "where rqxx keeps its files");
     add_option(app, "--log-level", common.log_level, "what is logged to stderr")
         ->check(CLI::IsMember({"debug", "info", "warning", "error"}));
-    add_option(app, "--log-format", common.log_format, "how")->check(CLI::IsMember({"text", "json"}));
+    add_option(app, "--log-format", common.log_format, "how")
+        ->check(CLI::IsMember({"text", "json"}));
     app.option_defaults()->group("Options");
-    app.set_config("--config", "", "TOML file with the same names as the flags")->envname("RQXX_CONFIG");
-    app.allow_config_extras(CLI::config_extras_mode::error);
+    add_option(app, "--config", common.config,
+               "TOML file with the same names as the flags, also in a table [COMMAND]");
 }
 
-/// What is set in the environment, as flags before those of the user: so a flag beats the environment,
-/// and both beat the file (CLI11 by itself lets the file beat the environment).
-std::vector<std::string> with_environment(const CLI::App& command, const std::vector<std::string>& args) {
+std::vector<const CLI::App*> subcommands(const CLI::App& app) {
+    return app.get_subcommands([](const CLI::App*) { return true; });
+}
+
+const CLI::Option* find_flag(const CLI::App& command, const std::string& name) {
+    return command.get_option_no_throw("--" + name);
+}
+
+bool known_anywhere(const CLI::App& app, const std::string& name) {
+    if (find_flag(app, name) != nullptr) return true;
+    const auto children = subcommands(app);
+    return std::any_of(children.begin(), children.end(),
+                       [&](const CLI::App* child) { return known_anywhere(*child, name); });
+}
+
+/// The settings of a configuration file that concern this command. A file may serve several
+/// commands: a key that no command knows is an error, one of another command is passed over.
+std::map<std::string, std::vector<std::string>> read_config(const std::string& file,
+                                                            const CLI::App& root,
+                                                            const CLI::App& command) {
+    std::map<std::string, std::vector<std::string>> settings;
+    if (file.empty()) return settings;
+    std::ifstream in(file);
+    if (!in) throw Error(Errc::usage, fmt::format("--config: cannot read {}", file));
+    std::vector<CLI::ConfigItem> items;
+    try {
+        items = CLI::ConfigTOML().from_config(in);
+    } catch (const std::exception& error) {
+        throw Error(Errc::usage, fmt::format("--config: {}: {}", file, error.what()));
+    }
+    for (const auto& item : items) {
+        if (item.name == "++" || item.name == "--") continue;  // CLI11's marks around a table
+        const std::string table = fmt::format("{}", fmt::join(item.parents, "."));
+        if (!known_anywhere(root, item.name) || item.inputs.empty())
+            throw Error(Errc::usage, fmt::format("--config: {}: unknown key {}{}{}", file, table,
+                                                 table.empty() ? "" : ".", item.name));
+        if ((table.empty() || table == command.get_name()) &&
+            find_flag(command, item.name) != nullptr)
+            settings[item.name] = item.inputs;
+    }
+    return settings;
+}
+
+/// What the environment and the configuration file set, as flags before those of the user: a flag
+/// beats the environment, which beats the file. (CLI11 by itself lets the file beat the
+/// environment.)
+std::vector<std::string> with_settings(const CLI::App& root, const CLI::App& command,
+                                       const std::vector<std::string>& args) {
+    const auto value_on_line = [&](const std::string& flag) -> std::optional<std::string> {
+        for (std::size_t i = 0; i < args.size(); ++i) {
+            if (args[i].starts_with(flag + "=")) return args[i].substr(flag.size() + 1);
+            if (args[i] == flag) return i + 1 < args.size() ? args[i + 1] : std::string();
+        }
+        return std::nullopt;
+    };
+    const auto from_environment = [](const CLI::Option& option) -> const char* {
+        const char* value =
+            option.get_envname().empty() ? nullptr : std::getenv(option.get_envname().c_str());
+        return value != nullptr && *value != '\0' ? value : nullptr;
+    };
+    std::string file;
+    if (const auto* config = find_flag(command, "config")) {
+        const char* environment = from_environment(*config);
+        file = value_on_line("--config").value_or(environment != nullptr ? environment : "");
+    }
+    const auto settings = read_config(file, root, command);
     std::vector<std::string> result;
     for (const CLI::Option* option : command.get_options()) {
-        if (option->get_envname().empty() || option->get_lnames().empty()) continue;
-        const char* value = std::getenv(option->get_envname().c_str());
-        if (value == nullptr || *value == '\0') continue;
-        const std::string flag = "--" + option->get_lnames().front();
-        const bool given = std::any_of(args.begin(), args.end(), [&](const std::string& arg) {
-            return arg == flag || arg.starts_with(flag + "=");
-        });
-        if (!given) result.push_back(flag + "=" + value);
+        if (option->get_lnames().empty()) continue;
+        const std::string& name = option->get_lnames().front();
+        const std::string flag = "--" + name;
+        if (value_on_line(flag)) continue;
+        if (const char* value = from_environment(*option)) {
+            result.push_back(flag + "=" + value);
+        } else if (const auto found = settings.find(name); found != settings.end()) {
+            for (const auto& input : found->second)
+                result.push_back(flag + "=" + input);
+        }
     }
     result.insert(result.end(), args.begin(), args.end());
     return result;
@@ -86,18 +161,23 @@ struct Commands {
 };
 
 CLI::App* add_serve(CLI::App& root, Commands& to) {
-    auto& app = *root.add_subcommand("serve", "Run the server: API, page, worker, and a private Redis unless one is named");
+    auto& app = *root.add_subcommand(
+        "serve", "Run the server: API, page, worker, and a private Redis unless one is named");
     auto& o = to.serve;
     add_option(app, "--host", o.host, "address to listen on; others than loopback need a token");
     add_option(app, "--port", o.port, "port to listen on; 0 picks a free one");
-    add_option(app, "--token", o.token, "bearer token that clients must send (visible in the process list: prefer a file)");
-    add_option(app, "--token-file", o.token_file, "file that holds the token")->check(CLI::ExistingFile);
+    add_option(app, "--token", o.token,
+               "bearer token that clients must send (visible in the process list: prefer a file)");
+    add_option(app, "--token-file", o.token_file, "file that holds the token")
+        ->check(CLI::ExistingFile);
     add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");
     add_flag(app, "--no-sampler", o.no_sampler, "do not count what stock RQ workers end");
     add_flag(app, "--demo", o.demo, "install sample sessions and evaluate one");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
-    add_option(app, "--packages", o.packages, "folder of merge-request packages; default: mr_packages in the data directory");
-    add_flag(app, "--no-legacy-evaluate", o.no_legacy_evaluate, "switch GET /api/sessions/{id}/evaluate off");
+    add_option(app, "--packages", o.packages,
+               "folder of merge-request packages; default: mr_packages in the data directory");
+    add_flag(app, "--no-legacy-evaluate", o.no_legacy_evaluate,
+             "switch GET /api/sessions/{id}/evaluate off");
     add_flag(app, "--no-access-log", o.no_access_log, "do not log requests");
     add_option(app, "--grace", o.grace, "how long running jobs may take to end at shutdown");
     add_option(app, "--redis-server", o.redis_server, "program of the embedded Redis");
@@ -107,27 +187,33 @@ CLI::App* add_serve(CLI::App& root, Commands& to) {
 CLI::App* add_worker(CLI::App& root, Commands& to) {
     auto& app = *root.add_subcommand("worker", "Run jobs");
     auto& o = to.worker;
-    app.add_option("queues", o.queues, "queues, the first has precedence; default: high default low")->type_name("QUEUE");
+    app.add_option("QUEUE", o.queues,
+                   "queues, the first has precedence; default: high default low");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_flag(app, "--burst", o.burst, "end when the queues are empty");
-    add_option(app, "--name", o.name, "name of the worker; default: host, process and a random part");
+    add_option(app, "--name", o.name,
+               "name of the worker; default: host, process and a random part");
     add_option(app, "--max-jobs", o.max_jobs, "end after that many jobs; 0: no limit");
-    add_option(app, "--packages", o.packages, "folder of merge-request packages; default: mr_packages in the data directory");
+    add_option(app, "--packages", o.packages,
+               "folder of merge-request packages; default: mr_packages in the data directory");
     add_option(app, "--grace", o.grace, "how long running jobs may take to end at shutdown");
-    add_option(app, "--recover", o.recover, "a job without retries whose worker died: run it once more, or fail it")
+    add_option(app, "--recover", o.recover,
+               "a job without retries whose worker died: run it once more, or fail it")
         ->check(CLI::IsMember({"requeue", "fail"}));
-    add_option(app, "--serializer", o.serializer, "of results; default: each job's own")->check(CLI::IsMember({"pickle", "json"}));
+    add_option(app, "--serializer", o.serializer, "of results; default: each job's own")
+        ->check(CLI::IsMember({"pickle", "json"}));
     return &app;
 }
 
 CLI::App* add_enqueue(CLI::App& root, Commands& to) {
     auto& app = *root.add_subcommand("enqueue", "Put a job on a queue and print its id");
     auto& o = to.enqueue;
-    app.add_option("function", o.function, "dotted path of the function")->type_name("FUNC")->required();
-    app.add_option("arguments", o.arguments,
-                   "text; `:JSON` or `%PYTHON-LITERAL` for other types; `key=text`, `key:=JSON`, `key%=LITERAL` for keywords; "
+    app.add_option("FUNC", o.function, "dotted path of the function")->required();
+    app.add_option("ARG", o.arguments,
+                   "text; `:JSON` or `%PYTHON-LITERAL` for other types; `key=text`, `key:=JSON`, "
+                   "`key%=LITERAL` for keywords; "
                    "`@FILE` after the mark reads a file")
-        ->type_name("ARG");
+        ->type_name("");
     add_option(app, "--queue", o.queue, "name of the queue");
     add_option(app, "--priority", o.priority, "use the optimized queue's policy instead of --queue")
         ->check(CLI::IsMember({"high", "normal", "low"}));
@@ -138,7 +224,8 @@ CLI::App* add_enqueue(CLI::App& root, Commands& to) {
     named(app.add_option("--retry", o.retry, "how often a failing job is run again"));
     add_option(app, "--job-id", o.job_id, "id of the job; default: a new UUID");
     add_option(app, "--description", o.description, "shown by monitors; default: the call");
-    add_option(app, "--serializer", o.serializer, "how the arguments are stored")->check(CLI::IsMember({"pickle", "json"}));
+    add_option(app, "--serializer", o.serializer, "how the arguments are stored")
+        ->check(CLI::IsMember({"pickle", "json"}));
     add_flag(app, "--json-args", o.json_args, "every argument is JSON");
     add_flag(app, "--at-front", o.at_front, "next to be run, instead of last");
     add_flag(app, "--unique", o.unique, "refuse when a job with this --job-id exists");
@@ -148,13 +235,16 @@ CLI::App* add_enqueue(CLI::App& root, Commands& to) {
 
 /// Every command with its flags, one per line: what the completion scripts offer.
 void list_commands(const CLI::App& app, const std::string& path, std::string& out) {
-    for (const auto* command : app.get_subcommands([](const CLI::App*) { return true; })) {
-        const std::string name = path.empty() ? command->get_name() : path + " " + command->get_name();
+    for (const auto* command : subcommands(app)) {
+        const std::string name =
+            path.empty() ? command->get_name() : path + " " + command->get_name();
         out += name + ":";
         for (const auto* option : command->get_options()) {
-            for (const auto& flag : option->get_lnames()) out += " --" + flag;
+            for (const auto& flag : option->get_lnames())
+                out += " --" + flag;
         }
-        for (const auto* child : command->get_subcommands([](const CLI::App*) { return true; })) out += " " + child->get_name();
+        for (const auto* child : subcommands(*command))
+            out += " " + child->get_name();
         out += "\n";
         list_commands(*command, name, out);
     }
@@ -165,7 +255,8 @@ void print_completion(const CLI::App& root, const std::string& shell) {
     std::string table;
     list_commands(root, "", table);
     std::string commands;
-    for (const auto* command : root.get_subcommands([](const CLI::App*) { return true; })) commands += command->get_name() + " ";
+    for (const auto* command : subcommands(root))
+        commands += command->get_name() + " ";
     if (shell == "fish") {
         fmt::print("complete -c rqxx -f\n");
         fmt::print("complete -c rqxx -n __fish_use_subcommand -a '{}'\n", commands);
@@ -174,8 +265,8 @@ void print_completion(const CLI::App& root, const std::string& shell) {
             at += line.size() + 1;
             const auto colon = line.find(':');
             const std::string name = line.substr(0, colon);
-            fmt::print("complete -c rqxx -n '__fish_seen_subcommand_from {}' -a '{}'\n", name.substr(name.rfind(' ') + 1),
-                       line.substr(colon + 1));
+            fmt::print("complete -c rqxx -n '__fish_seen_subcommand_from {}' -a '{}'\n",
+                       name.substr(name.rfind(' ') + 1), line.substr(colon + 1));
         }
         return;
     }
@@ -202,15 +293,20 @@ std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root) 
     std::vector<std::string> path;
     std::size_t at = 0;
     for (; at < words.size(); ++at) {
-        const auto commands = command->get_subcommands([&](const CLI::App* app) { return app->check_name(words[at]); });
+        const auto commands = command->get_subcommands(
+            [&](const CLI::App* app) { return app->check_name(words[at]); });
         if (commands.empty()) break;
         const CLI::App* next = commands.front();
         command = next;
         path.push_back(words[at]);
     }
-    auto rest = with_environment(*command, {words.begin() + static_cast<std::ptrdiff_t>(at), words.end()});
+    if (command == &root && at < words.size() && !words[at].starts_with('-'))
+        throw Error(Errc::usage,
+                    fmt::format("there is no command \"{}\"; see rqxx --help", words[at]));
+    auto rest = with_settings(root, *command,
+                              {words.begin() + static_cast<std::ptrdiff_t>(at), words.end()});
     path.insert(path.end(), rest.begin(), rest.end());
-    std::reverse(path.begin(), path.end());   // CLI11 takes them last first.
+    std::reverse(path.begin(), path.end());  // CLI11 takes them last first.
     return path;
 }
 
@@ -226,23 +322,32 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     auto* enqueue_app = add_enqueue(root, to);
     auto* info_app = root.add_subcommand("info", "Show queues and workers");
     add_flag(*info_app, "--json", to.info.json, "as JSON");
-    add_option(*info_app, "--interval", to.info.interval, "show again every so many seconds")->check(CLI::NonNegativeNumber);
+    add_option(*info_app, "--interval", to.info.interval, "show again every so many seconds")
+        ->check(CLI::NonNegativeNumber);
     auto* job_app = root.add_subcommand("job", "Look at jobs")->require_subcommand(1);
     auto* show_app = job_app->add_subcommand("show", "Show all that is known of jobs");
-    show_app->add_option("ids", to.job_show.ids, "ids of jobs")->type_name("ID")->required();
+    show_app->add_option("ID", to.job_show.ids, "ids of jobs")->required();
     add_flag(*show_app, "--json", to.job_show.json, "as JSON");
     auto* queue_app = root.add_subcommand("queue", "Look at queues")->require_subcommand(1);
-    auto* list_app = queue_app->add_subcommand("list", "Show the queues and how many jobs are where");
+    auto* list_app =
+        queue_app->add_subcommand("list", "Show the queues and how many jobs are where");
     add_flag(*list_app, "--json", to.queue_list.json, "as JSON");
-    auto* bench_app = root.add_subcommand("bench", "Measure throughput and latency on this machine");
-    add_option(*bench_app, "--jobs", to.bench.jobs, "jobs per measurement")->check(CLI::Range(100, 10'000'000));
-    add_option(*bench_app, "--repetitions", to.bench.repetitions, "of which the median is shown")->check(CLI::Range(1, 100));
-    add_option(*bench_app, "--concurrency", to.bench.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
+    auto* bench_app =
+        root.add_subcommand("bench", "Measure throughput and latency on this machine");
+    add_option(*bench_app, "--jobs", to.bench.jobs, "jobs per measurement")
+        ->check(CLI::Range(100, 10'000'000));
+    add_option(*bench_app, "--repetitions", to.bench.repetitions, "of which the median is shown")
+        ->check(CLI::Range(1, 100));
+    add_option(*bench_app, "--concurrency", to.bench.concurrency, "jobs at once")
+        ->check(CLI::Range(1, 1024));
     add_flag(*bench_app, "--json", to.bench.json, "as JSON");
-    add_option(*bench_app, "--redis-server", to.bench.redis_server, "program of the private Redis used without --redis-url");
-    auto* completion_app = root.add_subcommand("completion", "Print a completion script: source <(rqxx completion bash)");
+    add_option(*bench_app, "--redis-server", to.bench.redis_server,
+               "program of the private Redis used without --redis-url");
+    auto* completion_app = root.add_subcommand(
+        "completion", "Print a completion script: source <(rqxx completion bash)");
     std::string shell = "bash";
-    completion_app->add_option("shell", shell, "bash, zsh or fish")->check(CLI::IsMember({"bash", "zsh", "fish"}));
+    completion_app->add_option("shell", shell, "bash, zsh or fish")
+        ->check(CLI::IsMember({"bash", "zsh", "fish"}));
     for (auto* app : {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, bench_app})
         add_common(*app, to.common);
 

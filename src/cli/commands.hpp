@@ -20,6 +20,7 @@ struct CommonOptions {
     std::string redis_url;
     std::string redis_ca_file;
     std::string data_dir = "rqxx-data";
+    std::string config;
     std::string log_level = "info";
     std::string log_format = "text";
 };
@@ -89,18 +90,21 @@ struct BenchCommandOptions {
     std::string redis_server = "redis-server";
 };
 
-int serve(const CommonOptions& common, const ServeOptions& options, const ApplicationFactory& make_application);
-int work(const CommonOptions& common, const WorkerCommandOptions& options, const ApplicationFactory& make_application);
+int serve(const CommonOptions& common, const ServeOptions& options,
+          const ApplicationFactory& make_application);
+int work(const CommonOptions& common, const WorkerCommandOptions& options,
+         const ApplicationFactory& make_application);
 int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options);
 int info(const CommonOptions& common, const InfoOptions& options);
 int show_jobs(const CommonOptions& common, const JobShowOptions& options);
 int list_queues(const CommonOptions& common, const QueueListOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);
 
-// ---- shared by the commands ----------------------------------------------------------------------
+// ---- shared by the commands
+// ----------------------------------------------------------------------
 
-/// The Redis that the user means: --redis-url, else the one that `serve` runs in the data directory,
-/// else localhost:6379.
+/// The Redis that the user means: --redis-url, else the one that `serve` runs in the data
+/// directory, else localhost:6379.
 [[nodiscard]] RedisOptions redis_options(const CommonOptions& common, std::string client_name);
 [[nodiscard]] std::chrono::seconds duration_option(std::string_view flag, const std::string& text);
 /// Runs one coroutine with a connected client; waits for Redis for five seconds.

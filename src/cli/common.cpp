@@ -34,10 +34,15 @@ std::chrono::seconds duration_option(std::string_view flag, const std::string& t
     return *duration;
 }
 
-LogLevel log_level(const CommonOptions& common) { return parse_log_level(common.log_level).value(); }
-LogFormat log_format(const CommonOptions& common) { return parse_log_format(common.log_format).value(); }
+LogLevel log_level(const CommonOptions& common) {
+    return parse_log_level(common.log_level).value();
+}
+LogFormat log_format(const CommonOptions& common) {
+    return parse_log_format(common.log_format).value();
+}
 
-int with_redis(const CommonOptions& common, const std::function<asio::awaitable<int>(RedisClient&, Logger&)>& body) {
+int with_redis(const CommonOptions& common,
+               const std::function<asio::awaitable<int>(RedisClient&, Logger&)>& body) {
     asio::io_context context(1);
     Logger log(log_level(common), log_format(common));
     // The error, if any, is told once, by the exception.
@@ -45,7 +50,8 @@ int with_redis(const CommonOptions& common, const std::function<asio::awaitable<
     int code = 1;
     std::exception_ptr failure;
     const auto run = [](RedisClient& client, Logger& logger,
-                        const std::function<asio::awaitable<int>(RedisClient&, Logger&)>& what) -> asio::awaitable<int> {
+                        const std::function<asio::awaitable<int>(RedisClient&, Logger&)>& what)
+        -> asio::awaitable<int> {
         co_await client.connect(5s);
         co_return co_await what(client, logger);
     };
@@ -59,8 +65,12 @@ int with_redis(const CommonOptions& common, const std::function<asio::awaitable<
     return code;
 }
 
-Table::Table(std::vector<std::string> headings) { rows_.push_back(std::move(headings)); }
-void Table::add(std::vector<std::string> cells) { rows_.push_back(std::move(cells)); }
+Table::Table(std::vector<std::string> headings) {
+    rows_.push_back(std::move(headings));
+}
+void Table::add(std::vector<std::string> cells) {
+    rows_.push_back(std::move(cells));
+}
 
 void Table::print(std::FILE* out) const {
     std::vector<std::size_t> widths(rows_.front().size());
@@ -69,14 +79,16 @@ void Table::print(std::FILE* out) const {
         for (std::size_t c = 0; c < widths.size(); ++c) {
             const std::string& cell = rows_[r][c];
             widths[c] = std::max(widths[c], cell.size());
-            if (r > 0 && cell.find_first_not_of("0123456789.,%-") != std::string::npos) numeric[c] = false;
+            if (r > 0 && cell.find_first_not_of("0123456789.,%-") != std::string::npos)
+                numeric[c] = false;
         }
     }
     for (std::size_t r = 0; r < rows_.size(); ++r) {
         std::string line;
         for (std::size_t c = 0; c < widths.size(); ++c) {
             if (c > 0) line += "  ";
-            line += numeric[c] ? fmt::format("{:>{}}", rows_[r][c], widths[c]) : fmt::format("{:<{}}", rows_[r][c], widths[c]);
+            line += numeric[c] ? fmt::format("{:>{}}", rows_[r][c], widths[c])
+                               : fmt::format("{:<{}}", rows_[r][c], widths[c]);
         }
         line.erase(line.find_last_not_of(' ') + 1);
         fmt::print(out, "{}\n", r == 0 ? colored(line, 1) : line);
@@ -87,20 +99,29 @@ std::string printable(std::string_view text) {
     std::string result;
     for (std::size_t i = 0; i < text.size();) {
         const auto byte = static_cast<unsigned char>(text[i]);
-        std::size_t length = byte < 0x80 ? 1 : byte >= 0xc2 && byte < 0xe0 ? 2 : byte >= 0xe0 && byte < 0xf0 ? 3
-                             : byte >= 0xf0 && byte < 0xf5                 ? 4
-                                                                           : 0;
+        std::size_t length = byte < 0x80                   ? 1
+                             : byte >= 0xc2 && byte < 0xe0 ? 2
+                             : byte >= 0xe0 && byte < 0xf0 ? 3
+                             : byte >= 0xf0 && byte < 0xf5 ? 4
+                                                           : 0;
         for (std::size_t k = 1; k < length; ++k) {
-            if (i + k >= text.size() || (static_cast<unsigned char>(text[i + k]) & 0xc0) != 0x80) length = 0;
+            if (i + k >= text.size() || (static_cast<unsigned char>(text[i + k]) & 0xc0) != 0x80)
+                length = 0;
         }
-        // U+0080…U+009F are control characters too, and U+202A…U+202E, U+2066…U+2069 turn the line around.
+        // U+0080…U+009F are control characters too, and U+202A…U+202E, U+2066…U+2069 turn the line
+        // around.
         const std::string_view character = text.substr(i, length);
-        const bool control = (length == 1 && (byte < 0x20 || byte == 0x7f)) || (byte == 0xc2 && length == 2 && static_cast<unsigned char>(text[i + 1]) < 0xa0) ||
-                             (character >= "\xe2\x80\xaa" && character <= "\xe2\x80\xae") ||
-                             (character >= "\xe2\x81\xa6" && character <= "\xe2\x81\xa9");
-        if (length == 1 && (byte == '\n' || byte == '\t')) result += text[i];
-        else if (length == 0 || control) result += "\xef\xbf\xbd";
-        else result += character;
+        const bool control =
+            (length == 1 && (byte < 0x20 || byte == 0x7f)) ||
+            (byte == 0xc2 && length == 2 && static_cast<unsigned char>(text[i + 1]) < 0xa0) ||
+            (character >= "\xe2\x80\xaa" && character <= "\xe2\x80\xae") ||
+            (character >= "\xe2\x81\xa6" && character <= "\xe2\x81\xa9");
+        if (length == 1 && (byte == '\n' || byte == '\t'))
+            result += text[i];
+        else if (length == 0 || control)
+            result += "\xef\xbf\xbd";
+        else
+            result += character;
         i += std::max<std::size_t>(length, 1);
     }
     return result;

@@ -26,18 +26,27 @@ std::string read_token(const ServeOptions& options) {
     std::ifstream in(options.token_file);
     std::string token;
     if (!std::getline(in, token) || token.empty())
-        throw Error(Errc::usage, fmt::format("--token-file: {} has no token in its first line", options.token_file));
+        throw Error(Errc::usage, fmt::format("--token-file: {} has no token in its first line",
+                                             options.token_file));
     return token;
 }
 
 /// Everything that `serve` runs, in the order in which it is made; taken down the other way round.
 class ServeCommand {
 public:
-    ServeCommand(const CommonOptions& common, const ServeOptions& options, const ApplicationFactory& make_application)
-        : options_(options), log_(log_level(common), log_format(common)), directory_(common.data_dir),
-          redis_settings_(settings(common)), redis_(context_.get_executor(), redis_settings_, log_), monitor_(redis_),
-          queue_(redis_, log_), application_(make_application(application_settings(common, options, directory_.path()))),
-          metrics_(monitor_, redis_), sampler_(redis_, log_), tasks_(context_.get_executor()),
+    ServeCommand(const CommonOptions& common, const ServeOptions& options,
+                 const ApplicationFactory& make_application)
+        : options_(options),
+          log_(log_level(common), log_format(common)),
+          directory_(common.data_dir),
+          redis_settings_(settings(common)),
+          redis_(context_.get_executor(), redis_settings_, log_),
+          monitor_(redis_),
+          queue_(redis_, log_),
+          application_(make_application(application_settings(common, options, directory_.path()))),
+          metrics_(monitor_, redis_),
+          sampler_(redis_, log_),
+          tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM) {
         make_routes();
         make_server();
@@ -61,14 +70,16 @@ public:
 private:
     RedisOptions settings(const CommonOptions& common) {
         if (!common.redis_url.empty()) return redis_options(common, "rqxx-serve");
-        embedded_ = std::make_unique<runtime::EmbeddedRedis>(directory_, log_, options_.redis_server);
+        embedded_ =
+            std::make_unique<runtime::EmbeddedRedis>(directory_, log_, options_.redis_server);
         RedisOptions options;
         options.client_name = "rqxx-serve";
         options.url = embedded_->url();
         return options;
     }
 
-    static ApplicationSettings application_settings(const CommonOptions&, const ServeOptions& options,
+    static ApplicationSettings application_settings(const CommonOptions&,
+                                                    const ServeOptions& options,
                                                     const std::filesystem::path& data_dir) {
         return {data_dir, options.packages, !options.no_legacy_evaluate};
     }
@@ -91,7 +102,8 @@ private:
         settings.token = read_token(options_);
         settings.access_log = !options_.no_access_log;
         server_ = std::make_unique<http::Server>(context_.get_executor(), router_, settings, log_);
-        server_->on_request([this](const http::RequestRecord& record) { metrics_.observe(record); });
+        server_->on_request(
+            [this](const http::RequestRecord& record) { metrics_.observe(record); });
         server_->listen();
     }
 
@@ -135,7 +147,9 @@ private:
         co_return summary.returned > 0 ? 1 : 0;
     }
 
-    static asio::awaitable<void> run_worker(Worker& worker, WorkerSummary& summary) { summary = co_await worker.run(); }
+    static asio::awaitable<void> run_worker(Worker& worker, WorkerSummary& summary) {
+        summary = co_await worker.run();
+    }
 
     /// Returns on a signal, or when the worker has failed.
     asio::awaitable<void> wait_for_stop(TaskGroup& workers) {
@@ -198,7 +212,8 @@ private:
 
 }  // namespace
 
-int serve(const CommonOptions& common, const ServeOptions& options, const ApplicationFactory& make_application) {
+int serve(const CommonOptions& common, const ServeOptions& options,
+          const ApplicationFactory& make_application) {
     return ServeCommand(common, options, make_application).run();
 }
 

@@ -4,7 +4,7 @@
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
-#include <boost/json/serialize.hpp>
+#include <rqxx/json.hpp>
 #include <rqxx/monitor.hpp>
 
 #include "base/task_group.hpp"
@@ -17,11 +17,12 @@ namespace asio = boost::asio;
 namespace json = boost::json;
 
 void print_queues(const std::vector<QueueStats>& queues) {
-    Table table({"QUEUE", "QUEUED", "STARTED", "FINISHED", "FAILED", "DEFERRED", "SCHEDULED", "CANCELED"});
+    Table table(
+        {"QUEUE", "QUEUED", "STARTED", "FINISHED", "FAILED", "DEFERRED", "SCHEDULED", "CANCELED"});
     const auto row = [&](std::string name, const QueueStats& stats) {
         std::vector<std::string> cells{std::move(name)};
-        for (const auto count : {stats.queued, stats.started, stats.finished, stats.failed, stats.deferred, stats.scheduled,
-                                 stats.canceled})
+        for (const auto count : {stats.queued, stats.started, stats.finished, stats.failed,
+                                 stats.deferred, stats.scheduled, stats.canceled})
             cells.push_back(std::to_string(count));
         table.add(std::move(cells));
     };
@@ -31,8 +32,10 @@ void print_queues(const std::vector<QueueStats>& queues) {
         total += queue;
     }
     if (queues.size() > 1) row("total", total);
-    if (queues.empty()) fmt::print("No queues yet. The first job makes one: rqxx enqueue FUNC [ARG...]\n");
-    else table.print(stdout);
+    if (queues.empty())
+        fmt::print("No queues yet. The first job makes one: rqxx enqueue FUNC [ARG...]\n");
+    else
+        table.print(stdout);
 }
 
 void print_workers(const std::vector<WorkerInfo>& workers) {
@@ -42,25 +45,32 @@ void print_workers(const std::vector<WorkerInfo>& workers) {
     }
     Table table({"WORKER", "STATE", "QUEUES", "RUNNING", "DONE", "FAILED", "HOST", "PID"});
     for (const auto& worker : workers) {
-        table.add({printable(worker.name), printable(worker.state), printable(fmt::format("{}", fmt::join(worker.queues, ","))),
-                   worker.jobs.empty() ? printable(worker.current_job) : std::to_string(worker.jobs.size()),
-                   std::to_string(worker.successful_job_count), std::to_string(worker.failed_job_count),
-                   printable(worker.hostname), std::to_string(worker.pid)});
+        table.add({printable(worker.name), printable(worker.state),
+                   printable(fmt::format("{}", fmt::join(worker.queues, ","))),
+                   worker.jobs.empty() ? printable(worker.current_job)
+                                       : std::to_string(worker.jobs.size()),
+                   std::to_string(worker.successful_job_count),
+                   std::to_string(worker.failed_job_count), printable(worker.hostname),
+                   std::to_string(worker.pid)});
     }
     table.print(stdout);
 }
 
-json::object info_json(const std::vector<QueueStats>& queues, const std::vector<WorkerInfo>& workers) {
+json::object info_json(const std::vector<QueueStats>& queues,
+                       const std::vector<WorkerInfo>& workers) {
     json::array queue_list, worker_list;
     QueueStats total;
     for (const auto& queue : queues) {
         total += queue;
         queue_list.push_back(to_json(queue));
     }
-    for (const auto& worker : workers) worker_list.push_back(to_json(worker));
+    for (const auto& worker : workers)
+        worker_list.push_back(to_json(worker));
     json::object totals = to_json(total);
     totals.erase("queue_name");
-    return {{"queues", std::move(queue_list)}, {"totals", std::move(totals)}, {"workers", std::move(worker_list)}};
+    return {{"queues", std::move(queue_list)},
+            {"totals", std::move(totals)},
+            {"workers", std::move(worker_list)}};
 }
 
 void print_field(std::string_view name, std::string_view value) {
@@ -69,7 +79,7 @@ void print_field(std::string_view name, std::string_view value) {
 
 std::string text_of(const json::value& value) {
     if (value.is_null()) return {};
-    return value.is_string() ? std::string(value.as_string()) : json::serialize(value);
+    return value.is_string() ? std::string(value.as_string()) : to_text(value);
 }
 
 int status_color(std::string_view status) {
@@ -83,17 +93,21 @@ void print_job(const JobInfo& info) {
     const json::object job = to_json(info);
     fmt::print("{}  {}\n", colored(printable(info.job.id), 1),
                colored(printable(info.job.status), status_color(info.job.status)));
-    for (const std::string_view name : {"func_name", "description", "queue", "args", "kwargs", "created_at", "enqueued_at",
-                                        "started_at", "ended_at", "timeout", "retry", "result_ttl", "failure_ttl", "worker_name"})
+    for (const std::string_view name :
+         {"func_name", "description", "queue", "args", "kwargs", "created_at", "enqueued_at",
+          "started_at", "ended_at", "timeout", "retry", "result_ttl", "failure_ttl", "worker_name"})
         print_field(name, text_of(job.at(name)));
     for (const std::string_view name : {"queued_for", "duration"}) {
-        if (!job.at(name).is_null()) print_field(name, format_seconds(Seconds(job.at(name).to_number<double>())) + "s");
+        if (!job.at(name).is_null())
+            print_field(name, format_seconds(Seconds(job.at(name).to_number<double>())) + "s");
     }
-    if (info.job.status == status::finished) print_field("result", json::serialize(job.at("result")));
-    for (const auto& problem : info.problems) print_field("problem", problem.describe());
+    if (info.job.status == status::finished) print_field("result", to_text(job.at("result")));
+    for (const auto& problem : info.problems)
+        print_field("problem", problem.describe());
     for (const auto& execution : info.executions) {
-        fmt::print("  execution  {}  {}  {}  {}\n", printable(execution.id), printable(execution.outcome),
-                   printable(execution.worker), execution.started_at ? format_utc(*execution.started_at) : "");
+        fmt::print("  execution  {}  {}  {}  {}\n", printable(execution.id),
+                   printable(execution.outcome), printable(execution.worker),
+                   execution.started_at ? format_utc(*execution.started_at) : "");
         if (!execution.error.empty()) fmt::print("{}\n", printable(execution.error));
     }
 }
@@ -108,7 +122,7 @@ int info(const CommonOptions& common, const InfoOptions& options) {
             const auto queues = co_await monitor.all_queue_stats();
             const auto workers = co_await monitor.workers();
             if (options.json) {
-                fmt::print("{}\n", json::serialize(info_json(queues, workers)));
+                fmt::print("{}\n", to_text(info_json(queues, workers)));
             } else {
                 if (options.interval > 0 && ::isatty(STDOUT_FILENO)) fmt::print("\x1b[H\x1b[2J");
                 print_queues(queues);
@@ -117,7 +131,8 @@ int info(const CommonOptions& common, const InfoOptions& options) {
             }
             std::fflush(stdout);
             if (options.interval <= 0) co_return 0;
-            co_await pause.wait(std::chrono::duration_cast<std::chrono::milliseconds>(Seconds(options.interval)));
+            co_await pause.wait(
+                std::chrono::duration_cast<std::chrono::milliseconds>(Seconds(options.interval)));
         }
     });
 }
@@ -138,7 +153,7 @@ int show_jobs(const CommonOptions& common, const JobShowOptions& options) {
                 print_job(*job);
             }
         }
-        if (options.json) fmt::print("{}\n", json::serialize(found));
+        if (options.json) fmt::print("{}\n", to_text(found));
         co_return code;
     });
 }
@@ -149,8 +164,9 @@ int list_queues(const CommonOptions& common, const QueueListOptions& options) {
         const auto queues = co_await monitor.all_queue_stats();
         if (options.json) {
             json::array list;
-            for (const auto& queue : queues) list.push_back(to_json(queue));
-            fmt::print("{}\n", json::serialize(list));
+            for (const auto& queue : queues)
+                list.push_back(to_json(queue));
+            fmt::print("{}\n", to_text(list));
         } else {
             print_queues(queues);
         }

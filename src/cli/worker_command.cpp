@@ -30,7 +30,8 @@ asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worke
 
 }  // namespace
 
-int work(const CommonOptions& common, const WorkerCommandOptions& options, const ApplicationFactory& make_application) {
+int work(const CommonOptions& common, const WorkerCommandOptions& options,
+         const ApplicationFactory& make_application) {
     Logger log(log_level(common), log_format(common));
     WorkerOptions settings;
     if (!options.queues.empty()) settings.queues = options.queues;
@@ -44,7 +45,8 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options, const
     if (options.max_jobs > 0) settings.max_jobs = options.max_jobs;
     settings.grace = duration_option("--grace", options.grace);
     settings.recover = options.recover == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
-    if (!options.serializer.empty()) settings.serializer = parse_serializer(options.serializer).value();
+    if (!options.serializer.empty())
+        settings.serializer = parse_serializer(options.serializer).value();
 
     HandlerRegistry handlers;
     const auto application = make_application({common.data_dir, options.packages, true});
@@ -59,12 +61,13 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options, const
     listen(signals, worker);
     WorkerSummary summary;
     std::exception_ptr failure;
-    asio::co_spawn(context, connect_and_run(redis, worker), [&](std::exception_ptr error, WorkerSummary result) {
-        failure = error;
-        summary = result;
-        redis.close();
-        signals.cancel();
-    });
+    asio::co_spawn(context, connect_and_run(redis, worker),
+                   [&](std::exception_ptr error, WorkerSummary result) {
+                       failure = error;
+                       summary = result;
+                       redis.close();
+                       signals.cancel();
+                   });
     context.run();
     if (failure) std::rethrow_exception(failure);
     return summary.returned > 0 ? 1 : 0;

@@ -17,8 +17,9 @@ void add_monitor_routes(Router& router, Monitor& monitor);
 
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.
-void add_health_routes(Router& router, RedisClient& redis,
-                       std::function<std::optional<std::chrono::steady_clock::time_point>()> last_poll);
+void add_health_routes(
+    Router& router, RedisClient& redis,
+    std::function<std::optional<std::chrono::steady_clock::time_point>()> last_poll);
 
 /// `/api/v1/openapi.json`: the document of `router` itself, which outlives its use.
 void add_openapi_route(Router& router);

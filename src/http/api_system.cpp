@@ -3,8 +3,8 @@
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
 
-#include "http/api.hpp"
 #include <web_files.hpp>
+#include "http/api.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -26,8 +26,9 @@ std::string_view content_type(std::string_view name) {
 
 }  // namespace
 
-void add_health_routes(Router& router, RedisClient& redis,
-                       std::function<std::optional<std::chrono::steady_clock::time_point>()> last_poll) {
+void add_health_routes(
+    Router& router, RedisClient& redis,
+    std::function<std::optional<std::chrono::steady_clock::time_point>()> last_poll) {
     RouteDoc live;
     live.summary = "Whether the process answers";
     live.tag = "system";
@@ -58,9 +59,11 @@ void add_health_routes(Router& router, RedisClient& redis,
                        const Seconds age = std::chrono::steady_clock::now() - *poll;
                        answer["last_poll_seconds"] = std::round(age.count() * 1000) / 1000;
                        if (problem.empty() && age > poll_is_recent)
-                           problem = fmt::format("the worker last heard from Redis {} s ago", format_seconds(age));
+                           problem = fmt::format("the worker last heard from Redis {} s ago",
+                                                 format_seconds(age));
                    }
-                   if (!problem.empty()) throw HttpError(503, problem, "not_ready", {{"Retry-After", "1"}});
+                   if (!problem.empty())
+                       throw HttpError(503, problem, "not_ready", {{"Retry-After", "1"}});
                    co_return json_response(200, answer);
                });
 }
@@ -69,22 +72,26 @@ void add_openapi_route(Router& router) {
     RouteDoc doc;
     doc.summary = "This document";
     doc.tag = "system";
-    router.add(Method::get, "/api/v1/openapi.json", doc, [&router](Request) -> asio::awaitable<Response> {
-        co_return json_response(200, router.openapi("rqxx", RQXX_VERSION));
-    });
+    router.add(Method::get, "/api/v1/openapi.json", doc,
+               [&router](Request) -> asio::awaitable<Response> {
+                   co_return json_response(200, router.openapi("rqxx", RQXX_VERSION));
+               });
 }
 
 void add_page_routes(Router& router) {
     RouteDoc hidden;
     hidden.hidden = true;
     for (const auto& file : web_files()) {
-        const std::string path = file.name == "index.html" ? "/" : fmt::format("/assets/{}", file.name);
+        const std::string path =
+            file.name == "index.html" ? "/" : fmt::format("/assets/{}", file.name);
         router.add(Method::get, path, hidden, [file](Request request) -> asio::awaitable<Response> {
             Response response;
             response.content_type = content_type(file.name);
             response.headers = {{"ETag", std::string(file.etag)}, {"Cache-Control", "no-cache"}};
-            if (request.header("If-None-Match") == file.etag) response.status = 304;
-            else response.static_body = file.body;
+            if (request.header("If-None-Match") == file.etag)
+                response.status = 304;
+            else
+                response.static_body = file.body;
             co_return response;
         });
     }

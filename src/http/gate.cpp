@@ -12,7 +12,8 @@ namespace {
 
 /// A Host or Origin authority without its port and brackets.
 std::string_view host_of(std::string_view authority) {
-    if (authority.starts_with('[')) return authority.substr(1, std::min(authority.find(']'), authority.size()) - 1);
+    if (authority.starts_with('['))
+        return authority.substr(1, std::min(authority.find(']'), authority.size()) - 1);
     return authority.substr(0, authority.find(':'));
 }
 
@@ -36,23 +37,33 @@ std::optional<HttpError> Gate::check(const Request& request) const {
     const std::string_view authority = request.header("Host").value_or("");
     const std::string_view host = host_of(authority);
     // A page of another site that points its own name at 127.0.0.1 must not get at us.
-    if (token_.empty() && !host.empty() && host != "localhost" && host != host_ && !is_address(host))
-        return HttpError(421, fmt::format("This server does not answer for the host \"{}\"", host.substr(0, 80)), "wrong_host");
-    if (request.method != Method::get && request.method != Method::head && request.method != Method::options) {
+    if (token_.empty() && !host.empty() && host != "localhost" && host != host_ &&
+        !is_address(host))
+        return HttpError(
+            421, fmt::format("This server does not answer for the host \"{}\"", host.substr(0, 80)),
+            "wrong_host");
+    if (request.method != Method::get && request.method != Method::head &&
+        request.method != Method::options) {
         bool foreign = request.header("Sec-Fetch-Site") == "cross-site";
         if (const auto origin = request.header("Origin"); origin && *origin != "null") {
             const auto url = boost::urls::parse_uri(*origin);
-            foreign = foreign || !url || std::string_view(url->encoded_host_and_port()) != authority;
+            foreign =
+                foreign || !url || std::string_view(url->encoded_host_and_port()) != authority;
         }
-        if (foreign) return HttpError(403, "Changes are accepted from this server's own pages only", "cross_site");
+        if (foreign)
+            return HttpError(403, "Changes are accepted from this server's own pages only",
+                             "cross_site");
     }
-    if (token_.empty() || request.path == "/healthz" || request.path == "/readyz") return std::nullopt;
+    if (token_.empty() || request.path == "/healthz" || request.path == "/readyz")
+        return std::nullopt;
     const std::string_view given = request.header("Authorization").value_or("");
     constexpr std::string_view scheme = "Bearer ";
-    const bool matches = given.starts_with(scheme) && given.size() == scheme.size() + token_.size() &&
-                         CRYPTO_memcmp(given.data() + scheme.size(), token_.data(), token_.size()) == 0;
+    const bool matches =
+        given.starts_with(scheme) && given.size() == scheme.size() + token_.size() &&
+        CRYPTO_memcmp(given.data() + scheme.size(), token_.data(), token_.size()) == 0;
     if (matches) return std::nullopt;
-    return HttpError(401, "A valid bearer token is needed", "unauthorized", {{"WWW-Authenticate", "Bearer"}});
+    return HttpError(401, "A valid bearer token is needed", "unauthorized",
+                     {{"WWW-Authenticate", "Bearer"}});
 }
 
 }  // namespace rqxx::http

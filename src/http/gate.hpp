@@ -6,7 +6,8 @@
 
 namespace rqxx::http {
 
-/// What may and may not enter: token, Host and origin of a request. Pure, so that it is tested alone.
+/// What may and may not enter: token, Host and origin of a request. Pure, so that it is tested
+/// alone.
 class Gate {
 public:
     explicit Gate(const ServerOptions& options);

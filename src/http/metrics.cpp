@@ -13,7 +13,8 @@ namespace {
 
 namespace asio = boost::asio;
 
-constexpr std::size_t max_queues = 1000;   // More would make a scrape expensive for all who store it.
+constexpr std::size_t max_queues =
+    1000;  // More would make a scrape expensive for all who store it.
 
 prometheus::MetricFamily family(std::string name, std::string help, prometheus::MetricType type) {
     prometheus::MetricFamily result;
@@ -23,11 +24,14 @@ prometheus::MetricFamily family(std::string name, std::string help, prometheus::
     return result;
 }
 
-void add(prometheus::MetricFamily& to, std::vector<prometheus::ClientMetric::Label> labels, double value) {
+void add(prometheus::MetricFamily& to, std::vector<prometheus::ClientMetric::Label> labels,
+         double value) {
     prometheus::ClientMetric metric;
     metric.label = std::move(labels);
-    if (to.type == prometheus::MetricType::Counter) metric.counter.value = value;
-    else metric.gauge.value = value;
+    if (to.type == prometheus::MetricType::Counter)
+        metric.counter.value = value;
+    else
+        metric.gauge.value = value;
     to.metric.push_back(std::move(metric));
 }
 
@@ -35,8 +39,12 @@ void add(prometheus::MetricFamily& to, std::vector<prometheus::ClientMetric::Lab
 
 struct Metrics::Impl {
     Impl(Monitor& monitor_, RedisClient& redis_)
-        : monitor(monitor_), redis(redis_),
-          requests(prometheus::BuildCounter().Name("rqxx_http_requests_total").Help("HTTP requests answered").Register(registry)),
+        : monitor(monitor_),
+          redis(redis_),
+          requests(prometheus::BuildCounter()
+                       .Name("rqxx_http_requests_total")
+                       .Help("HTTP requests answered")
+                       .Register(registry)),
           request_seconds(prometheus::BuildHistogram()
                               .Name("rqxx_http_request_seconds")
                               .Help("Time to answer an HTTP request")
@@ -58,7 +66,8 @@ struct Metrics::Impl {
         auto up = family("rqxx_redis_up", "Whether Redis answers", MetricType::Gauge);
         bool answered = true;
         try {
-            for (auto& one : co_await of_redis(self)) families.push_back(std::move(one));
+            for (auto& one : co_await of_redis(self))
+                families.push_back(std::move(one));
         } catch (const Error&) {
             answered = false;
         }
@@ -66,13 +75,16 @@ struct Metrics::Impl {
         families.push_back(std::move(up));
 
         const auto& counters = self.redis.counters();
-        auto reconnects = family("rqxx_redis_reconnects_total", "Connections re-made", MetricType::Counter);
+        auto reconnects =
+            family("rqxx_redis_reconnects_total", "Connections re-made", MetricType::Counter);
         add(reconnects, {}, static_cast<double>(counters.reconnects));
         families.push_back(std::move(reconnects));
-        auto commands = family("rqxx_redis_commands_total", "Commands sent by the server", MetricType::Counter);
+        auto commands =
+            family("rqxx_redis_commands_total", "Commands sent by the server", MetricType::Counter);
         add(commands, {}, static_cast<double>(counters.commands));
         families.push_back(std::move(commands));
-        auto trips = family("rqxx_redis_round_trips_total", "Requests sent; a pipeline or script counts once", MetricType::Counter);
+        auto trips = family("rqxx_redis_round_trips_total",
+                            "Requests sent; a pipeline or script counts once", MetricType::Counter);
         add(trips, {}, static_cast<double>(counters.round_trips));
         families.push_back(std::move(trips));
         co_return prometheus::TextSerializer().Serialize(families);
@@ -85,49 +97,63 @@ struct Metrics::Impl {
         for (const auto& queue : stats) {
             if (jobs.metric.size() >= max_queues * 7) break;
             const std::pair<const char*, std::int64_t> counts[] = {
-                {"queued", queue.queued},     {"started", queue.started},     {"finished", queue.finished},
-                {"failed", queue.failed},     {"deferred", queue.deferred},   {"scheduled", queue.scheduled},
+                {"queued", queue.queued},     {"started", queue.started},
+                {"finished", queue.finished}, {"failed", queue.failed},
+                {"deferred", queue.deferred}, {"scheduled", queue.scheduled},
                 {"canceled", queue.canceled},
             };
             for (const auto& [status, count] : counts)
-                add(jobs, {{"queue", queue.queue_name}, {"status", status}}, static_cast<double>(count));
+                add(jobs, {{"queue", queue.queue_name}, {"status", status}},
+                    static_cast<double>(count));
         }
-        auto finished = family("rqxx_jobs_finished_total", "Jobs ended, by outcome", MetricType::Counter);
-        auto retries = family("rqxx_job_retries_total", "Failed runs that were put back", MetricType::Counter);
-        auto recovered = family("rqxx_jobs_recovered_total", "Jobs taken back from dead workers", MetricType::Counter);
+        auto finished =
+            family("rqxx_jobs_finished_total", "Jobs ended, by outcome", MetricType::Counter);
+        auto retries =
+            family("rqxx_job_retries_total", "Failed runs that were put back", MetricType::Counter);
+        auto recovered = family("rqxx_jobs_recovered_total", "Jobs taken back from dead workers",
+                                MetricType::Counter);
         for (const auto& [name, count] : co_await self.monitor.totals()) {
             const auto bar = name.find('|');
             if (bar == std::string::npos || finished.metric.size() >= max_queues * 2) continue;
             const std::string what = name.substr(0, bar), queue = name.substr(bar + 1);
             const auto value = static_cast<double>(count);
-            if (what == "finished") add(finished, {{"queue", queue}, {"outcome", "success"}}, value);
-            else if (what == "failed") add(finished, {{"queue", queue}, {"outcome", "failed"}}, value);
-            else if (what == "retried") add(retries, {{"queue", queue}}, value);
-            else if (what == "recovered") add(recovered, {{"queue", queue}}, value);
+            if (what == "finished")
+                add(finished, {{"queue", queue}, {"outcome", "success"}}, value);
+            else if (what == "failed")
+                add(finished, {{"queue", queue}, {"outcome", "failed"}}, value);
+            else if (what == "retried")
+                add(retries, {{"queue", queue}}, value);
+            else if (what == "recovered")
+                add(recovered, {{"queue", queue}}, value);
         }
         auto workers = family("rqxx_workers", "Workers registered, by state", MetricType::Gauge);
         std::map<std::string, int> by_state;
-        for (const auto& worker : co_await self.monitor.workers()) ++by_state[worker.state];
-        for (const auto& [state, count] : by_state) add(workers, {{"state", state}}, count);
+        for (const auto& worker : co_await self.monitor.workers())
+            ++by_state[worker.state];
+        for (const auto& [state, count] : by_state)
+            add(workers, {{"state", state}}, count);
         std::vector<prometheus::MetricFamily> families;
-        for (auto* one : {&jobs, &finished, &retries, &recovered, &workers}) families.push_back(std::move(*one));
+        for (auto* one : {&jobs, &finished, &retries, &recovered, &workers})
+            families.push_back(std::move(*one));
         co_return families;
     }
 };
 
-Metrics::Metrics(Monitor& monitor, RedisClient& redis) : impl_(std::make_unique<Impl>(monitor, redis)) {}
+Metrics::Metrics(Monitor& monitor, RedisClient& redis)
+    : impl_(std::make_unique<Impl>(monitor, redis)) {}
 Metrics::~Metrics() = default;
 
 void Metrics::add_route(Router& router) {
     RouteDoc doc;
     doc.summary = "Prometheus metrics, as text";
     doc.tag = "system";
-    router.add(Method::get, "/metrics", doc, [impl = impl_.get()](Request) -> asio::awaitable<Response> {
-        Response response;
-        response.content_type = "text/plain; version=0.0.4; charset=utf-8";
-        response.body = co_await Impl::collect(*impl);
-        co_return response;
-    });
+    router.add(Method::get, "/metrics", doc,
+               [impl = impl_.get()](Request) -> asio::awaitable<Response> {
+                   Response response;
+                   response.content_type = "text/plain; version=0.0.4; charset=utf-8";
+                   response.body = co_await Impl::collect(*impl);
+                   co_return response;
+               });
 }
 
 void Metrics::observe(const RequestRecord& request) {
@@ -135,7 +161,8 @@ void Metrics::observe(const RequestRecord& request) {
     impl_->requests.Add({{"route", route}, {"code", std::to_string(request.status)}}).Increment();
     impl_->request_seconds
         .Add({{"route", route}},
-             prometheus::Histogram::BucketBoundaries{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1, 5})
+             prometheus::Histogram::BucketBoundaries{0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025,
+                                                     0.05, 0.1, 0.25, 1, 5})
         .Observe(request.duration.count());
 }
 

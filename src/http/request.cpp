@@ -1,14 +1,13 @@
 #include <fmt/format.h>
 
 #include <boost/json/parse.hpp>
-#include <boost/json/serialize.hpp>
 #include <boost/json/value.hpp>
 #include <boost/url/parse.hpp>
 #include <boost/url/url_view.hpp>
 #include <charconv>
-#include <cmath>
 #include <rqxx/error.hpp>
 #include <rqxx/http/router.hpp>
+#include <rqxx/json.hpp>
 
 #include "http/reason.hpp"
 
@@ -19,60 +18,80 @@ namespace json = boost::json;
 
 bool equal_ignoring_case(std::string_view a, std::string_view b) {
     const auto lower = [](char c) { return c >= 'A' && c <= 'Z' ? static_cast<char>(c + 32) : c; };
-    return a.size() == b.size() &&
-           std::equal(a.begin(), a.end(), b.begin(), [&](char x, char y) { return lower(x) == lower(y); });
-}
-
-/// JSON has no NaN: a broken figure shows as null instead of breaking the reader.
-void replace_non_finite(json::value& value) {
-    if (value.is_double() && !std::isfinite(value.get_double())) value = nullptr;
-    else if (value.is_array()) {
-        for (auto& item : value.get_array()) replace_non_finite(item);
-    } else if (value.is_object()) {
-        for (auto& [key, item] : value.get_object()) replace_non_finite(item);
-    }
+    return a.size() == b.size() && std::equal(a.begin(), a.end(), b.begin(),
+                                              [&](char x, char y) { return lower(x) == lower(y); });
 }
 
 }  // namespace
 
 std::string_view to_string(Method method) noexcept {
     switch (method) {
-        case Method::get: return "GET";
-        case Method::head: return "HEAD";
-        case Method::post: return "POST";
-        case Method::put: return "PUT";
-        case Method::patch: return "PATCH";
-        case Method::delete_: return "DELETE";
-        case Method::options: return "OPTIONS";
-        case Method::other: break;
+        case Method::get:
+            return "GET";
+        case Method::head:
+            return "HEAD";
+        case Method::post:
+            return "POST";
+        case Method::put:
+            return "PUT";
+        case Method::patch:
+            return "PATCH";
+        case Method::delete_:
+            return "DELETE";
+        case Method::options:
+            return "OPTIONS";
+        case Method::other:
+            break;
     }
     return "OTHER";
 }
 
 std::string_view reason(int status) noexcept {
     switch (status) {
-        case 200: return "OK";
-        case 201: return "Created";
-        case 202: return "Accepted";
-        case 204: return "No Content";
-        case 304: return "Not Modified";
-        case 400: return "Bad Request";
-        case 401: return "Unauthorized";
-        case 403: return "Forbidden";
-        case 404: return "Not Found";
-        case 405: return "Method Not Allowed";
-        case 408: return "Request Timeout";
-        case 409: return "Conflict";
-        case 413: return "Content Too Large";
-        case 415: return "Unsupported Media Type";
-        case 421: return "Misdirected Request";
-        case 422: return "Unprocessable Content";
-        case 431: return "Request Header Fields Too Large";
-        case 500: return "Internal Server Error";
-        case 501: return "Not Implemented";
-        case 503: return "Service Unavailable";
-        case 505: return "HTTP Version Not Supported";
-        default: return "Unknown";
+        case 200:
+            return "OK";
+        case 201:
+            return "Created";
+        case 202:
+            return "Accepted";
+        case 204:
+            return "No Content";
+        case 304:
+            return "Not Modified";
+        case 400:
+            return "Bad Request";
+        case 401:
+            return "Unauthorized";
+        case 403:
+            return "Forbidden";
+        case 404:
+            return "Not Found";
+        case 405:
+            return "Method Not Allowed";
+        case 408:
+            return "Request Timeout";
+        case 409:
+            return "Conflict";
+        case 413:
+            return "Content Too Large";
+        case 415:
+            return "Unsupported Media Type";
+        case 421:
+            return "Misdirected Request";
+        case 422:
+            return "Unprocessable Content";
+        case 431:
+            return "Request Header Fields Too Large";
+        case 500:
+            return "Internal Server Error";
+        case 501:
+            return "Not Implemented";
+        case 503:
+            return "Service Unavailable";
+        case 505:
+            return "HTTP Version Not Supported";
+        default:
+            return "Unknown";
     }
 }
 
@@ -81,7 +100,8 @@ bool parse_target(Request& request) {
     if (!url) return false;
     request.path = url->path();
     request.query.clear();
-    for (const auto& param : url->params()) request.query.emplace_back(param.key, param.value);
+    for (const auto& param : url->params())
+        request.query.emplace_back(param.key, param.value);
     return true;
 }
 
@@ -103,8 +123,10 @@ std::int64_t Request::query_integer(std::string_view name, std::int64_t fallback
     if (!text) return fallback;
     std::int64_t number = 0;
     const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), number);
-    if (text->empty() || error != std::errc{} || end != text->data() + text->size() || number < min || number > max)
-        throw HttpError(422, fmt::format("{} must be an integer from {} to {}, not \"{}\"", name, min, max, text->substr(0, 40)));
+    if (text->empty() || error != std::errc{} || end != text->data() + text->size() ||
+        number < min || number > max)
+        throw HttpError(422, fmt::format("{} must be an integer from {} to {}, not \"{}\"", name,
+                                         min, max, text->substr(0, 40)));
     return number;
 }
 
@@ -125,9 +147,11 @@ std::optional<std::string_view> Request::header(std::string_view name) const noe
 json::value Request::json() const {
     if (const auto type = header("Content-Type")) {
         std::string_view media = type->substr(0, type->find(';'));
-        while (media.ends_with(' ')) media.remove_suffix(1);
+        while (media.ends_with(' '))
+            media.remove_suffix(1);
         if (!equal_ignoring_case(media, "application/json"))
-            throw HttpError(415, fmt::format("the body must be application/json, not \"{}\"", media.substr(0, 60)));
+            throw HttpError(415, fmt::format("the body must be application/json, not \"{}\"",
+                                             media.substr(0, 60)));
     }
     boost::system::error_code error;
     auto value = json::parse(body, error);
@@ -138,20 +162,23 @@ json::value Request::json() const {
 Response json_response(int status, const json::value& body) {
     Response response;
     response.status = status;
-    json::value clean = body;
-    replace_non_finite(clean);
-    response.body = json::serialize(clean);
+    response.body = to_text(body);
     return response;
 }
 
 HttpError::HttpError(int status, std::string detail, std::string code, Headers headers)
-    : status_(status), detail_(std::move(detail)), code_(std::move(code)), headers_(std::move(headers)) {}
+    : status_(status),
+      detail_(std::move(detail)),
+      code_(std::move(code)),
+      headers_(std::move(headers)) {}
 
-Response problem_response(const Request& request, int status, std::string_view detail, std::string_view code) {
-    json::object problem{{"type", code.empty() ? "about:blank" : fmt::format("urn:rqxx:problem:{}", code)},
-                         {"title", reason(status)},
-                         {"status", status},
-                         {"detail", detail}};
+Response problem_response(const Request& request, int status, std::string_view detail,
+                          std::string_view code) {
+    json::object problem{
+        {"type", code.empty() ? "about:blank" : fmt::format("urn:rqxx:problem:{}", code)},
+        {"title", reason(status)},
+        {"status", status},
+        {"detail", detail}};
     if (!request.path.empty()) problem["instance"] = request.path;
     if (!request.request_id.empty()) problem["request_id"] = request.request_id;
     if (!code.empty()) problem["code"] = code;

@@ -22,11 +22,13 @@ namespace json = boost::json;
 struct Route {
     Method method;
     std::string pattern;
-    std::vector<std::string> segments;   ///< `{name}` for a parameter.
+    std::vector<std::string> segments;  ///< `{name}` for a parameter.
     RouteDoc doc;
     Handler handler;
 
-    [[nodiscard]] static bool is_param(std::string_view segment) { return segment.starts_with('{'); }
+    [[nodiscard]] static bool is_param(std::string_view segment) {
+        return segment.starts_with('{');
+    }
 };
 
 std::vector<std::string> split(std::string_view pattern) {
@@ -45,7 +47,8 @@ std::optional<std::vector<std::string>> path_segments(std::string_view target) {
     const auto url = boost::urls::parse_origin_form(target);
     if (!url) return std::nullopt;
     std::vector<std::string> segments;
-    for (const auto& segment : url->segments()) segments.emplace_back(segment);
+    for (const auto& segment : url->segments())
+        segments.emplace_back(segment);
     if (segments.empty()) segments.emplace_back();
     return segments;
 }
@@ -71,7 +74,9 @@ json::object parameter(const RouteDoc::Param& param) {
     if (param.minimum) type["minimum"] = *param.minimum;
     if (param.maximum) type["maximum"] = *param.maximum;
     if (param.fallback) type["default"] = *param.fallback;
-    json::object object{{"name", param.name}, {"in", param.in}, {"required", param.required || param.in == "path"},
+    json::object object{{"name", param.name},
+                        {"in", param.in},
+                        {"required", param.required || param.in == "path"},
                         {"schema", std::move(type)}};
     if (!param.description.empty()) object["description"] = param.description;
     return object;
@@ -110,17 +115,22 @@ struct Router::Impl {
 
     static Response refuse(const Request& request, const HttpError& error) {
         Response response = problem_response(request, error.status(), error.detail(), error.code());
-        for (const auto& header : error.headers()) response.headers.push_back(header);
+        for (const auto& header : error.headers())
+            response.headers.push_back(header);
         return response;
     }
 
     Response failed(const Request& request, const Error& error) const {
-        if (error.code() == Errc::connection || error.code() == Errc::timeout || error.code() == Errc::authentication)
-            return refuse(request, HttpError(503, "Redis is not available", "redis_unavailable", {{"Retry-After", "1"}}));
+        if (error.code() == Errc::connection || error.code() == Errc::timeout ||
+            error.code() == Errc::authentication)
+            return refuse(request, HttpError(503, "Redis is not available", "redis_unavailable",
+                                             {{"Retry-After", "1"}}));
         if (error.code() == Errc::usage) return problem_response(request, 422, error.message());
         if (error.code() == Errc::not_found) return problem_response(request, 404, error.message());
-        log.error("Request failed", "id", request.request_id, "path", request.path, "error", error.message());
-        return problem_response(request, 500, "The server could not do this; its log says why", to_string(error.code()));
+        log.error("Request failed", "id", request.request_id, "path", request.path, "error",
+                  error.message());
+        return problem_response(request, 500, "The server could not do this; its log says why",
+                                to_string(error.code()));
     }
 };
 
@@ -129,16 +139,19 @@ Router::~Router() = default;
 
 void Router::add(Method method, std::string pattern, RouteDoc doc, Handler handler) {
     assert(pattern.starts_with('/'));
-    assert(std::none_of(impl_->routes.begin(), impl_->routes.end(),
-                        [&](const Route& route) { return route.method == method && route.pattern == pattern; }));
+    assert(std::none_of(impl_->routes.begin(), impl_->routes.end(), [&](const Route& route) {
+        return route.method == method && route.pattern == pattern;
+    }));
     auto segments = split(pattern);
-    impl_->routes.push_back({method, std::move(pattern), std::move(segments), std::move(doc), std::move(handler)});
+    impl_->routes.push_back(
+        {method, std::move(pattern), std::move(segments), std::move(doc), std::move(handler)});
 }
 
 asio::awaitable<Response> Router::dispatch(Request request) const {
     if (request.target.empty()) request.target = request.path;
     const auto segments = path_segments(request.target);
-    if (!segments || !parse_target(request)) co_return problem_response(request, 400, "The request target is malformed");
+    if (!segments || !parse_target(request))
+        co_return problem_response(request, 400, "The request target is malformed");
     const auto found = impl_->match(*segments);
     if (found.empty()) co_return problem_response(request, 404, "There is nothing at this path");
 
@@ -155,11 +168,13 @@ asio::awaitable<Response> Router::dispatch(Request request) const {
             response.headers = {{"Allow", allow}};
             co_return response;
         }
-        co_return Impl::refuse(request, HttpError(405, fmt::format("Allowed here: {}", allow), {}, {{"Allow", allow}}));
+        co_return Impl::refuse(request, HttpError(405, fmt::format("Allowed here: {}", allow), {},
+                                                  {{"Allow", allow}}));
     }
     for (std::size_t i = 0; i < segments->size(); ++i) {
         const std::string& name = route->segments[i];
-        if (Route::is_param(name)) request.path_params.emplace_back(name.substr(1, name.size() - 2), (*segments)[i]);
+        if (Route::is_param(name))
+            request.path_params.emplace_back(name.substr(1, name.size() - 2), (*segments)[i]);
     }
     // What an error answer says of the request; the handler gets the rest.
     Request outline;
@@ -188,14 +203,17 @@ std::string_view Router::pattern_of(Method, std::string_view target) const {
 json::object Router::openapi(std::string_view title, std::string_view version) const {
     const auto problem = [](int status) {
         return json::object{{"description", reason(status)},
-                            {"content", {{"application/problem+json", {{"schema", {{"$ref", "#/components/schemas/Problem"}}}}}}}};
+                            {"content",
+                             {{"application/problem+json",
+                               {{"schema", {{"$ref", "#/components/schemas/Problem"}}}}}}}};
     };
     json::object paths;
     std::vector<const Route*> sorted;
     for (const auto& route : impl_->routes) {
         if (!route.doc.hidden) sorted.push_back(&route);
     }
-    std::stable_sort(sorted.begin(), sorted.end(), [](const Route* a, const Route* b) { return a->pattern < b->pattern; });
+    std::stable_sort(sorted.begin(), sorted.end(),
+                     [](const Route* a, const Route* b) { return a->pattern < b->pattern; });
     for (const auto* route : sorted) {
         const RouteDoc& doc = route->doc;
         json::array parameters;
@@ -206,21 +224,26 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
             param.in = "path";
             parameters.push_back(parameter(param));
         }
-        for (const auto& param : doc.params) parameters.push_back(parameter(param));
+        for (const auto& param : doc.params)
+            parameters.push_back(parameter(param));
         json::object responses{
             {std::to_string(doc.good_status),
-             json::object{{"description", reason(doc.good_status)},
-                          {"content", {{"application/json", {{"schema", schema(doc.response_schema)}}}}}}}};
-        for (const int status : doc.problems) responses[std::to_string(status)] = problem(status);
+             json::object{
+                 {"description", reason(doc.good_status)},
+                 {"content", {{"application/json", {{"schema", schema(doc.response_schema)}}}}}}}};
+        for (const int status : doc.problems)
+            responses[std::to_string(status)] = problem(status);
         responses["default"] = problem(500);
         json::object operation{{"summary", doc.summary}, {"responses", std::move(responses)}};
         if (!doc.tag.empty()) operation["tags"] = json::array{doc.tag};
         if (!parameters.empty()) operation["parameters"] = std::move(parameters);
         if (doc.deprecated) operation["deprecated"] = true;
         if (!doc.request_schema.empty())
-            operation["requestBody"] = json::object{{"content", {{"application/json", {{"schema", schema(doc.request_schema)}}}}}};
+            operation["requestBody"] = json::object{
+                {"content", {{"application/json", {{"schema", schema(doc.request_schema)}}}}}};
         std::string method(to_string(route->method));
-        for (char& c : method) c = static_cast<char>(c + 32);
+        for (char& c : method)
+            c = static_cast<char>(c + 32);
         auto& path = paths[route->pattern];
         if (!path.is_object()) path = json::object();
         path.as_object()[method] = std::move(operation);
@@ -234,8 +257,12 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
                  {{"type", "object"},
                   {"required", json::array{"title", "status", "detail"}},
                   {"properties",
-                   {{"type", {{"type", "string"}}}, {"title", {{"type", "string"}}}, {"status", {{"type", "integer"}}},
-                    {"detail", {{"type", "string"}}}, {"instance", {{"type", "string"}}}, {"request_id", {{"type", "string"}}},
+                   {{"type", {{"type", "string"}}},
+                    {"title", {{"type", "string"}}},
+                    {"status", {{"type", "integer"}}},
+                    {"detail", {{"type", "string"}}},
+                    {"instance", {{"type", "string"}}},
+                    {"request_id", {{"type", "string"}}},
                     {"code", {{"type", "string"}}}}}}}}}}}};
 }
 

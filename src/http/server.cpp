@@ -13,8 +13,8 @@
 #include <rqxx/job.hpp>
 
 #include "base/task_group.hpp"
-#include "http/reason.hpp"
 #include "http/gate.hpp"
+#include "http/reason.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -27,19 +27,28 @@ using Parser = wire::request_parser<wire::string_body>;
 constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
 
 constexpr std::string_view page_policy =
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src 'self'; base-uri 'none'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; connect-src "
+    "'self'; base-uri 'none'; "
     "form-action 'self'; frame-ancestors 'none'";
 
 Method method_of(wire::verb verb) {
     switch (verb) {
-        case wire::verb::get: return Method::get;
-        case wire::verb::head: return Method::head;
-        case wire::verb::post: return Method::post;
-        case wire::verb::put: return Method::put;
-        case wire::verb::patch: return Method::patch;
-        case wire::verb::delete_: return Method::delete_;
-        case wire::verb::options: return Method::options;
-        default: return Method::other;
+        case wire::verb::get:
+            return Method::get;
+        case wire::verb::head:
+            return Method::head;
+        case wire::verb::post:
+            return Method::post;
+        case wire::verb::put:
+            return Method::put;
+        case wire::verb::patch:
+            return Method::patch;
+        case wire::verb::delete_:
+            return Method::delete_;
+        case wire::verb::options:
+            return Method::options;
+        default:
+            return Method::other;
     }
 }
 
@@ -60,9 +69,10 @@ int status_for(const boost::system::error_code& error) {
 }
 
 std::string request_id(std::string_view given) {
-    const bool sane = !given.empty() && given.size() <= 64 && std::all_of(given.begin(), given.end(), [](char c) {
-        return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
-    });
+    const bool sane =
+        !given.empty() && given.size() <= 64 && std::all_of(given.begin(), given.end(), [](char c) {
+            return std::isalnum(static_cast<unsigned char>(c)) || c == '.' || c == '_' || c == '-';
+        });
     return sane ? std::string(given) : new_execution_id();
 }
 
@@ -70,7 +80,8 @@ Request to_request(wire::request<wire::string_body>&& message) {
     Request request;
     request.method = method_of(message.method());
     request.target = message.target();
-    for (const auto& field : message) request.headers.emplace_back(field.name_string(), field.value());
+    for (const auto& field : message)
+        request.headers.emplace_back(field.name_string(), field.value());
     request.body = std::move(message.body());
     request.request_id = request_id(request.header("X-Request-Id").value_or(""));
     return request;
@@ -86,12 +97,13 @@ std::string http_date() {
 }
 
 bool has_header(const Response& response, std::string_view name) {
-    return std::any_of(response.headers.begin(), response.headers.end(), [&](const auto& header) { return header.first == name; });
+    return std::any_of(response.headers.begin(), response.headers.end(),
+                       [&](const auto& header) { return header.first == name; });
 }
 
 template <class Body>
-void fill_header(wire::response<Body>& message, const Response& response, const std::string& id, bool keep_alive,
-                 std::size_t size) {
+void fill_header(wire::response<Body>& message, const Response& response, const std::string& id,
+                 bool keep_alive, std::size_t size) {
     message.result(static_cast<unsigned>(response.status));
     message.reason(std::string(reason(response.status)));
     message.set(wire::field::server, "rqxx");
@@ -105,9 +117,11 @@ void fill_header(wire::response<Body>& message, const Response& response, const 
         message.set(wire::field::content_type, response.content_type);
         message.content_length(size);
     }
-    if (response.content_type.starts_with("text/html") && !has_header(response, "Content-Security-Policy"))
+    if (response.content_type.starts_with("text/html") &&
+        !has_header(response, "Content-Security-Policy"))
         message.set("Content-Security-Policy", std::string(page_policy));
-    for (const auto& [name, value] : response.headers) message.set(name, value);
+    for (const auto& [name, value] : response.headers)
+        message.set(name, value);
     message.keep_alive(keep_alive);
 }
 
@@ -120,7 +134,8 @@ ParsedRequest parse_request(std::string_view bytes, const ServerOptions& options
     boost::system::error_code error;
     std::size_t at = 0;
     while (at < bytes.size() && !parser.is_done()) {
-        const std::size_t used = parser.put(asio::buffer(bytes.data() + at, bytes.size() - at), error);
+        const std::size_t used =
+            parser.put(asio::buffer(bytes.data() + at, bytes.size() - at), error);
         at += used;
         if (error == wire::error::need_more) return {};
         if (error) return {std::nullopt, std::max(status_for(error), 400)};
@@ -133,14 +148,22 @@ ParsedRequest parse_request(std::string_view bytes, const ServerOptions& options
 }
 
 struct Server::Impl {
-    Impl(asio::any_io_executor executor_, const Router& router_, ServerOptions options_, Logger& log_)
-        : executor(executor_), router(router_), options(std::move(options_)), log(log_), gate(options), acceptor(executor_),
-          changed(executor_), grace_timer(executor_), sessions(executor_) {}
+    Impl(asio::any_io_executor executor_, const Router& router_, ServerOptions options_,
+         Logger& log_)
+        : executor(executor_),
+          router(router_),
+          options(std::move(options_)),
+          log(log_),
+          gate(options),
+          acceptor(executor_),
+          changed(executor_),
+          grace_timer(executor_),
+          sessions(executor_) {}
 
     struct Connection {
         explicit Connection(tcp::socket socket) : stream(std::move(socket)) {}
         beast::tcp_stream stream;
-        bool idle = true;       ///< Between requests: may be closed at any time.
+        bool idle = true;  ///< Between requests: may be closed at any time.
     };
 
     asio::any_io_executor executor;
@@ -161,16 +184,25 @@ struct Server::Impl {
         const std::string where = fmt::format("{}:{}", options.host, options.port);
         boost::system::error_code error;
         asio::ip::address address;
-        if (options.host == "localhost") address = asio::ip::address_v4::loopback();
-        else address = asio::ip::make_address(options.host, error);
-        if (error) throw Error(Errc::usage, fmt::format("--host: \"{}\" is not an IP address or localhost", options.host));
-        if (!address.is_loopback() && options.token.empty())
-            throw Error(Errc::usage, fmt::format("--host: {} can be reached from other machines; that needs --token-file "
-                                                 "(or --token)",
+        if (options.host == "localhost")
+            address = asio::ip::address_v4::loopback();
+        else
+            address = asio::ip::make_address(options.host, error);
+        if (error)
+            throw Error(Errc::usage, fmt::format("--host: \"{}\" is not an IP address or localhost",
                                                  options.host));
+        if (!address.is_loopback() && options.token.empty())
+            throw Error(
+                Errc::usage,
+                fmt::format(
+                    "--host: {} can be reached from other machines; that needs --token-file "
+                    "(or --token)",
+                    options.host));
         const tcp::endpoint endpoint(address, options.port);
         const auto check = [&] {
-            if (error) throw Error(Errc::io, fmt::format("cannot listen on {}: {}", where, error.message()));
+            if (error)
+                throw Error(Errc::io,
+                            fmt::format("cannot listen on {}: {}", where, error.message()));
         };
         acceptor.open(endpoint.protocol(), error);
         check();
@@ -197,7 +229,8 @@ struct Server::Impl {
             const auto connection = std::prev(connections.end());
             sessions.spawn("connection", converse(*this, connection));
         }
-        while (!connections.empty()) co_await changed.wait();
+        while (!connections.empty())
+            co_await changed.wait();
         grace_timer.cancel();
         co_await sessions.join();
     }
@@ -212,7 +245,8 @@ struct Server::Impl {
         grace_timer.expires_after(grace);
         grace_timer.async_wait([this](boost::system::error_code error) {
             if (error) return;
-            for (auto& connection : connections) connection.stream.close();
+            for (auto& connection : connections)
+                connection.stream.close();
         });
         changed.notify();
     }
@@ -245,7 +279,8 @@ struct Server::Impl {
             connection.idle = true;
             if (buffer.size() == 0) {
                 stream.expires_after(options.idle_timeout);
-                const auto [error, size] = co_await stream.async_read_some(buffer.prepare(4096), as_result);
+                const auto [error, size] =
+                    co_await stream.async_read_some(buffer.prepare(4096), as_result);
                 if (error) co_return;
                 buffer.commit(size);
             }
@@ -253,16 +288,19 @@ struct Server::Impl {
             Parser parser;
             set_limits(parser, options);
             stream.expires_after(options.header_timeout);
-            auto [error, size] = co_await wire::async_read_header(stream, buffer, parser, as_result);
+            auto [error, size] =
+                co_await wire::async_read_header(stream, buffer, parser, as_result);
             const auto begun = std::chrono::steady_clock::now();
             if (!error && !parser.is_done()) {
                 stream.expires_after(options.body_timeout);
                 const auto& head = parser.get();
-                if (beast::iequals(head[wire::field::expect], "100-continue") && head.version() >= 11) {
+                if (beast::iequals(head[wire::field::expect], "100-continue") &&
+                    head.version() >= 11) {
                     wire::response<wire::empty_body> go_on(wire::status::continue_, head.version());
                     co_await wire::async_write(stream, go_on, asio::use_awaitable);
                 }
-                std::tie(error, size) = co_await wire::async_read(stream, buffer, parser, as_result);
+                std::tie(error, size) =
+                    co_await wire::async_read(stream, buffer, parser, as_result);
             }
             if (error) {
                 const int status = status_for(error);
@@ -280,25 +318,30 @@ struct Server::Impl {
             Response response = co_await self.answer(std::move(request));
             stream.expires_after(options.write_timeout);
             co_await send(stream, response, id, version, head, keep_alive && !self.stopping);
-            self.finished(method, target, id, response.status, std::chrono::steady_clock::now() - begun);
+            self.finished(method, target, id, response.status,
+                          std::chrono::steady_clock::now() - begun);
             if (!keep_alive || self.stopping) break;
         }
         stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
     }
 
     asio::awaitable<Response> answer(Request request) {
-        if (!parse_target(request)) co_return problem_response(request, 400, "The request target is malformed");
+        if (!parse_target(request))
+            co_return problem_response(request, 400, "The request target is malformed");
         if (const auto refusal = gate.check(request)) {
-            Response response = problem_response(request, refusal->status(), refusal->detail(), refusal->code());
+            Response response =
+                problem_response(request, refusal->status(), refusal->detail(), refusal->code());
             response.headers = refusal->headers();
             co_return response;
         }
         co_return co_await router.dispatch(std::move(request));
     }
 
-    static asio::awaitable<void> send(beast::tcp_stream& stream, const Response& response, const std::string& id,
-                                      unsigned version, bool head, bool keep_alive) {
-        const std::string_view body = response.static_body.empty() ? std::string_view(response.body) : response.static_body;
+    static asio::awaitable<void> send(beast::tcp_stream& stream, const Response& response,
+                                      const std::string& id, unsigned version, bool head,
+                                      bool keep_alive) {
+        const std::string_view body =
+            response.static_body.empty() ? std::string_view(response.body) : response.static_body;
         if (head || response.status == 204 || response.status == 304) {
             wire::response<wire::empty_body> message(wire::status::ok, version);
             fill_header(message, response, id, keep_alive, body.size());
@@ -314,16 +357,23 @@ struct Server::Impl {
 
     static std::string explain(int status, const ServerOptions& options) {
         switch (status) {
-            case 431: return fmt::format("The header is larger than {} bytes", options.max_header_bytes);
-            case 413: return fmt::format("The body is larger than {} bytes", options.max_body_bytes);
-            case 408: return "The request did not arrive in time";
-            case 505: return "HTTP/1.0 and HTTP/1.1 are supported";
-            default: return "The request is not valid HTTP";
+            case 431:
+                return fmt::format("The header is larger than {} bytes", options.max_header_bytes);
+            case 413:
+                return fmt::format("The body is larger than {} bytes", options.max_body_bytes);
+            case 408:
+                return "The request did not arrive in time";
+            case 505:
+                return "HTTP/1.0 and HTTP/1.1 are supported";
+            default:
+                return "The request is not valid HTTP";
         }
     }
 
-    /// Answers bytes that did not become a request, and closes without losing the answer to a reset.
-    static asio::awaitable<void> refuse(Impl& self, beast::tcp_stream& stream, int status, std::string detail) {
+    /// Answers bytes that did not become a request, and closes without losing the answer to a
+    /// reset.
+    static asio::awaitable<void> refuse(Impl& self, beast::tcp_stream& stream, int status,
+                                        std::string detail) {
         Request nothing;
         nothing.request_id = new_execution_id();
         const Response response = problem_response(nothing, status, detail);
@@ -335,7 +385,8 @@ struct Server::Impl {
         std::array<char, 4096> rest;
         stream.expires_after(std::chrono::seconds(1));
         for (std::size_t total = 0; total < (8u << 20);) {
-            const auto [error, size] = co_await stream.async_read_some(asio::buffer(rest), as_result);
+            const auto [error, size] =
+                co_await stream.async_read_some(asio::buffer(rest), as_result);
             if (error) break;
             total += size;
         }
@@ -344,25 +395,40 @@ struct Server::Impl {
     void finished(Method method, std::string_view target, std::string_view id, int status,
                   std::chrono::steady_clock::duration duration) {
         if (options.access_log)
-            log.info("HTTP request", "method", to_string(method), "path", target.substr(0, target.find('?')), "status", status,
-                     "duration", Seconds(duration), "request_id", id);
+            log.info("HTTP request", "method", to_string(method), "path",
+                     target.substr(0, target.find('?')), "status", status, "duration",
+                     Seconds(duration), "request_id", id);
         if (observer) observer({router.pattern_of(method, target), status, duration});
     }
 };
 
-Server::Server(asio::any_io_executor executor, const Router& router, ServerOptions options, Logger& log)
+Server::Server(asio::any_io_executor executor, const Router& router, ServerOptions options,
+               Logger& log)
     : impl_(std::make_unique<Impl>(std::move(executor), router, std::move(options), log)) {}
 Server::~Server() = default;
 
-void Server::listen() { impl_->listen(); }
-unsigned short Server::port() const noexcept { return impl_->port; }
+void Server::listen() {
+    impl_->listen();
+}
+unsigned short Server::port() const noexcept {
+    return impl_->port;
+}
 std::string Server::url() const {
     const bool v6 = impl_->options.host.find(':') != std::string::npos;
-    return fmt::format("http://{}{}{}:{}/", v6 ? "[" : "", impl_->options.host, v6 ? "]" : "", impl_->port);
+    return fmt::format("http://{}{}{}:{}/", v6 ? "[" : "", impl_->options.host, v6 ? "]" : "",
+                       impl_->port);
 }
-void Server::on_request(std::function<void(const RequestRecord&)> observer) { impl_->observer = std::move(observer); }
-asio::awaitable<void> Server::run() { return impl_->run(); }
-void Server::stop(std::chrono::milliseconds grace) { impl_->stop(grace); }
-std::size_t Server::connections() const noexcept { return impl_->connections.size(); }
+void Server::on_request(std::function<void(const RequestRecord&)> observer) {
+    impl_->observer = std::move(observer);
+}
+asio::awaitable<void> Server::run() {
+    return impl_->run();
+}
+void Server::stop(std::chrono::milliseconds grace) {
+    impl_->stop(grace);
+}
+std::size_t Server::connections() const noexcept {
+    return impl_->connections.size();
+}
 
 }  // namespace rqxx::http

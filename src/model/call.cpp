@@ -8,26 +8,34 @@ namespace rqxx {
 Parsed<Serializer> parse_serializer(std::string_view name) noexcept {
     if (name == "pickle" || name == "default") return Serializer::pickle;
     if (name == "json") return Serializer::json;
-    return ParseError(fmt::format("\"{}\" is not one of pickle, json", name.substr(0, 40)), "serializer");
+    return ParseError(fmt::format("\"{}\" is not one of pickle, json", name.substr(0, 40)),
+                      "serializer");
 }
 
-std::string_view to_string(Serializer serializer) noexcept { return serializer == Serializer::json ? "json" : "pickle"; }
+std::string_view to_string(Serializer serializer) noexcept {
+    return serializer == Serializer::json ? "json" : "pickle";
+}
 
 std::string encode(const Value& value, Serializer serializer) {
     return serializer == Serializer::json ? encode_json(value) : encode_pickle(value);
 }
 
-Serializer sniff(std::string_view bytes) noexcept { return bytes.starts_with('\x80') ? Serializer::pickle : Serializer::json; }
+Serializer sniff(std::string_view bytes) noexcept {
+    return bytes.starts_with('\x80') ? Serializer::pickle : Serializer::json;
+}
 
 Parsed<Value> decode(std::string_view bytes, const DecodeLimits& limits) noexcept {
-    return sniff(bytes) == Serializer::pickle ? decode_pickle(bytes, limits) : decode_json(bytes, limits);
+    return sniff(bytes) == Serializer::pickle ? decode_pickle(bytes, limits)
+                                              : decode_json(bytes, limits);
 }
 
 std::string encode_call(const Call& call, Serializer serializer) {
-    return zlib_compress(encode(Value::tuple({Value(call.func_name), call.instance, call.args, call.kwargs}), serializer));
+    return zlib_compress(encode(
+        Value::tuple({Value(call.func_name), call.instance, call.args, call.kwargs}), serializer));
 }
 
-Parsed<Call> decode_call(std::string_view data, const DecodeLimits& limits, Serializer* used) noexcept {
+Parsed<Call> decode_call(std::string_view data, const DecodeLimits& limits,
+                         Serializer* used) noexcept {
     try {
         // As RQ: what is not zlib is taken as it is.
         const auto unpacked = zlib_decompress(data, limits.max_bytes);
@@ -43,7 +51,8 @@ Parsed<Call> decode_call(std::string_view data, const DecodeLimits& limits, Seri
         if (!items[0].is_string()) return ParseError("the function's name is not a string", "data");
         if (!items[2].is_sequence()) return ParseError("args is not a sequence", "data");
         if (!items[3].is_dict()) return ParseError("kwargs is not a mapping", "data");
-        return Call{items[0].as_text(), std::move(items[1]), std::move(items[2]), std::move(items[3])};
+        return Call{items[0].as_text(), std::move(items[1]), std::move(items[2]),
+                    std::move(items[3])};
     } catch (const std::exception& error) {
         return ParseError(error.what(), "data");
     }

@@ -15,42 +15,77 @@ public:
 
     void read(std::string_view field, std::string_view value) {
         field_ = field;
-        if (field == "data") job_.data = value;
-        else if (field == "status") job_.status = value.empty() ? "created" : std::string(value);
-        else if (field == "origin") job_.origin = value;
-        else if (field == "description") job_.description = value;
-        else if (field == "created_at") time(job_.created_at, value);
-        else if (field == "enqueued_at") time(job_.enqueued_at, value);
-        else if (field == "started_at") time(job_.started_at, value);
-        else if (field == "ended_at") time(job_.ended_at, value);
-        else if (field == "last_heartbeat") time(job_.last_heartbeat, value);
-        else if (field == "worker_name") job_.worker_name = value;
-        else if (field == "timeout") number(job_.timeout, value);
-        else if (field == "result_ttl") number(job_.result_ttl, value);
-        else if (field == "failure_ttl") number(job_.failure_ttl, value);
-        else if (field == "ttl") number(job_.ttl, value);
-        else if (field == "retries_left") number(job_.retries_left, value);
-        else if (field == "number_of_retries") number(job_.number_of_retries, value);
-        else if (field == "repeats_left") number(job_.repeats_left, value);
-        else if (field == "retry_intervals") numbers(job_.retry_intervals, value);
-        else if (field == "repeat_intervals") numbers(job_.repeat_intervals, value);
-        else if (field == "enqueue_at_front") flag(job_.enqueue_at_front, value);
-        else if (field == "enqueue_at_front_on_retry") flag(job_.enqueue_at_front_on_retry, value);
-        else if (field == "allow_dependency_failures") flag(job_.allow_dependency_failures, value);
-        else if (field == "dependency_ids") dependencies(value);
+        if (field == "data")
+            job_.data = value;
+        else if (field == "status")
+            job_.status = value.empty() ? "created" : std::string(value);
+        else if (field == "origin")
+            job_.origin = value;
+        else if (field == "description")
+            job_.description = value;
+        else if (field == "created_at")
+            time(job_.created_at, value);
+        else if (field == "enqueued_at")
+            time(job_.enqueued_at, value);
+        else if (field == "started_at")
+            time(job_.started_at, value);
+        else if (field == "ended_at")
+            time(job_.ended_at, value);
+        else if (field == "last_heartbeat")
+            time(job_.last_heartbeat, value);
+        else if (field == "worker_name")
+            job_.worker_name = value;
+        else if (field == "timeout")
+            number(job_.timeout, value);
+        else if (field == "result_ttl")
+            number(job_.result_ttl, value);
+        else if (field == "failure_ttl")
+            number(job_.failure_ttl, value);
+        else if (field == "ttl")
+            number(job_.ttl, value);
+        else if (field == "retries_left")
+            number(job_.retries_left, value);
+        else if (field == "number_of_retries")
+            number(job_.number_of_retries, value);
+        else if (field == "repeats_left")
+            number(job_.repeats_left, value);
+        else if (field == "retry_intervals")
+            numbers(job_.retry_intervals, value);
+        else if (field == "repeat_intervals")
+            numbers(job_.repeat_intervals, value);
+        else if (field == "enqueue_at_front")
+            flag(job_.enqueue_at_front, value);
+        else if (field == "enqueue_at_front_on_retry")
+            flag(job_.enqueue_at_front_on_retry, value);
+        else if (field == "allow_dependency_failures")
+            flag(job_.allow_dependency_failures, value);
+        else if (field == "dependency_ids")
+            dependencies(value);
         else if (field == "dependency_id") {
-            if (!value.empty() && !is_valid_job_id(value)) refuse("not a job id");
-            else if (job_.dependency_ids.empty() && !value.empty()) job_.dependency_ids.emplace_back(value);
-        } else if (field == "success_callback_name") job_.success_callback_name = value;
-        else if (field == "failure_callback_name") job_.failure_callback_name = value;
-        else if (field == "stopped_callback_name") job_.stopped_callback_name = value;
-        else if (field == "success_callback_timeout") number(job_.success_callback_timeout, value);
-        else if (field == "failure_callback_timeout") number(job_.failure_callback_timeout, value);
-        else if (field == "stopped_callback_timeout") number(job_.stopped_callback_timeout, value);
-        else if (field == "group_id") job_.group_id = value;
-        else if (field == "meta") job_.meta = value;
-        else if (field == "webhooks") job_.webhooks = value;
-        else job_.extra.emplace_back(field, value);
+            if (!value.empty() && !is_valid_job_id(value))
+                refuse("not a job id");
+            else if (job_.dependency_ids.empty() && !value.empty())
+                job_.dependency_ids.emplace_back(value);
+        } else if (field == "success_callback_name")
+            job_.success_callback_name = value;
+        else if (field == "failure_callback_name")
+            job_.failure_callback_name = value;
+        else if (field == "stopped_callback_name")
+            job_.stopped_callback_name = value;
+        else if (field == "success_callback_timeout")
+            number(job_.success_callback_timeout, value);
+        else if (field == "failure_callback_timeout")
+            number(job_.failure_callback_timeout, value);
+        else if (field == "stopped_callback_timeout")
+            number(job_.stopped_callback_timeout, value);
+        else if (field == "group_id")
+            job_.group_id = value;
+        else if (field == "meta")
+            job_.meta = value;
+        else if (field == "webhooks")
+            job_.webhooks = value;
+        else
+            job_.extra.emplace_back(field, value);
     }
 
     std::vector<ParseError> problems;
@@ -61,12 +96,15 @@ private:
     void time(std::optional<Timestamp>& to, std::string_view value) {
         if (value.empty()) return;
         const auto parsed = parse_utc(value);
-        if (parsed) to = *parsed;
-        else refuse(parsed.error().message);
+        if (parsed)
+            to = *parsed;
+        else
+            refuse(parsed.error().message);
     }
     static std::optional<std::int64_t> integer(std::string_view value) {
         std::int64_t result = 0;
-        const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), result);
+        const auto [end, error] =
+            std::from_chars(value.data(), value.data() + value.size(), result);
         if (error != std::errc{} || end != value.data() + value.size()) return std::nullopt;
         return result;
     }
@@ -78,10 +116,14 @@ private:
     void flag(std::optional<bool>& to, std::string_view value) {
         if (value.empty()) return;
         const auto parsed = integer(value);
-        if (parsed) to = *parsed != 0;
-        else if (value == "True" || value == "true") to = true;
-        else if (value == "False" || value == "false") to = false;
-        else refuse(fmt::format("\"{}\" is not 0 or 1", value.substr(0, 40)));
+        if (parsed)
+            to = *parsed != 0;
+        else if (value == "True" || value == "true")
+            to = true;
+        else if (value == "False" || value == "false")
+            to = false;
+        else
+            refuse(fmt::format("\"{}\" is not 0 or 1", value.substr(0, 40)));
     }
     void numbers(std::vector<std::int64_t>& to, std::string_view value) {
         if (value.empty()) return;
@@ -117,14 +159,17 @@ private:
     std::string_view field_;
 };
 
-std::string json_list(const std::vector<std::int64_t>& numbers) { return fmt::format("[{}]", fmt::join(numbers, ", ")); }
+std::string json_list(const std::vector<std::int64_t>& numbers) {
+    return fmt::format("[{}]", fmt::join(numbers, ", "));
+}
 
 }  // namespace
 
 bool is_valid_job_id(std::string_view id) noexcept {
     if (id.empty() || id.size() > 512) return false;
     return std::all_of(id.begin(), id.end(), [](char c) {
-        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') || c == '_' || c == '-';
+        return (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') || (c >= '0' && c <= '9') ||
+               c == '_' || c == '-';
     });
 }
 
@@ -151,7 +196,9 @@ Parsed<Job> parse_job(std::string_view id, Fields fields) noexcept {
 FieldList to_fields(const Job& job) {
     FieldList fields;
     fields.reserve(24);
-    const auto add = [&](std::string_view name, std::string value) { fields.emplace_back(name, std::move(value)); };
+    const auto add = [&](std::string_view name, std::string value) {
+        fields.emplace_back(name, std::move(value));
+    };
     const auto add_time = [&](std::string_view name, const std::optional<Timestamp>& time) {
         add(name, time ? format_utc(*time) : std::string());
     };
@@ -161,8 +208,8 @@ FieldList to_fields(const Job& job) {
     const auto add_flag = [&](std::string_view name, const std::optional<bool>& flag) {
         if (flag) add(name, *flag ? "1" : "0");
     };
-    // Those that RQ always writes, maybe empty. `last_heartbeat` must exist: RQ's parent process deletes a
-    // job whose heartbeat creates the field.
+    // Those that RQ always writes, maybe empty. `last_heartbeat` must exist: RQ's parent process
+    // deletes a job whose heartbeat creates the field.
     add_time("created_at", job.created_at);
     add("data", job.data);
     add("success_callback_name", job.success_callback_name);
@@ -192,7 +239,8 @@ FieldList to_fields(const Job& job) {
     add_flag("allow_dependency_failures", job.allow_dependency_failures);
     if (!job.dependency_ids.empty()) {
         Value::Items ids;
-        for (const auto& id : job.dependency_ids) ids.emplace_back(id);
+        for (const auto& id : job.dependency_ids)
+            ids.emplace_back(id);
         add("dependency_ids", encode_json(Value::list(std::move(ids))));
         add("dependency_id", job.dependency_ids.front());
     }
@@ -201,7 +249,8 @@ FieldList to_fields(const Job& job) {
     add_number("stopped_callback_timeout", job.stopped_callback_timeout);
     if (!job.meta.empty()) add("meta", job.meta);
     if (!job.webhooks.empty()) add("webhooks", job.webhooks);
-    for (const auto& [name, value] : job.extra) add(name, value);
+    for (const auto& [name, value] : job.extra)
+        add(name, value);
     return fields;
 }
 

@@ -13,14 +13,16 @@ namespace {
 
 using Kind = Value::Kind;
 
-/// Python's json reads NaN and Infinity, and integers of any size; Boost.JSON does not. Each such token
-/// outside of strings is replaced by a string with a mark that nobody can know beforehand.
+/// Python's json reads NaN and Infinity, and integers of any size; Boost.JSON does not. Each such
+/// token outside of strings is replaced by a string with a mark that nobody can know beforehand.
 const std::string& mark() {
     static const std::string text = "rqxx:" + new_execution_id() + ":";
     return text;
 }
 
-bool word_at(std::string_view text, std::size_t at, std::string_view word) { return text.substr(at, word.size()) == word; }
+bool word_at(std::string_view text, std::size_t at, std::string_view word) {
+    return text.substr(at, word.size()) == word;
+}
 
 enum class NumberKind { none, integer, real };
 
@@ -29,7 +31,8 @@ NumberKind number_kind(std::string_view token) {
     std::size_t at = token.starts_with('-') ? 1 : 0;
     const auto digits = [&] {
         const std::size_t begin = at;
-        while (at < token.size() && token[at] >= '0' && token[at] <= '9') ++at;
+        while (at < token.size() && token[at] >= '0' && token[at] <= '9')
+            ++at;
         return at - begin;
     };
     const bool zero = at < token.size() && token[at] == '0';
@@ -56,7 +59,8 @@ std::string mark_special_tokens(std::string_view text) {
         const char c = text[i];
         if (c == '"') {
             std::size_t end = i + 1;
-            while (end < text.size() && text[end] != '"') end += text[end] == '\\' ? 2 : 1;
+            while (end < text.size() && text[end] != '"')
+                end += text[end] == '\\' ? 2 : 1;
             end = std::min(end + 1, text.size());
             out += text.substr(i, end - i);
             i = end;
@@ -74,13 +78,17 @@ std::string mark_special_tokens(std::string_view text) {
         }
         if (c == '-' || (c >= '0' && c <= '9')) {
             std::size_t end = i + 1;
-            while (end < text.size() && std::string_view("0123456789.eE+-").find(text[end]) != std::string_view::npos) ++end;
+            while (end < text.size() &&
+                   std::string_view("0123456789.eE+-").find(text[end]) != std::string_view::npos)
+                ++end;
             const auto token = text.substr(i, end - i);
             const auto kind = number_kind(token);
-            // Up to 18 digits fit an int64 for sure; what might not, and fractions, are kept as text.
+            // Up to 18 digits fit an int64 for sure; what might not, and fractions, are kept as
+            // text.
             if (kind == NumberKind::real || (kind == NumberKind::integer && token.size() > 18))
                 out += fmt::format("\"{}{}\"", mark(), token);
-            else out += token;
+            else
+                out += token;
             i = end;
             continue;
         }
@@ -106,12 +114,15 @@ Value unmark(Value value) {
             return Value::text(Kind::big_integer, token);
         }
         case Kind::list:
-            for (auto& item : value.items()) item = unmark(std::move(item));
+            for (auto& item : value.items())
+                item = unmark(std::move(item));
             return value;
         case Kind::dict:
-            for (auto& pair : value.pairs()) pair.value = unmark(std::move(pair.value));
+            for (auto& pair : value.pairs())
+                pair.value = unmark(std::move(pair.value));
             return value;
-        default: return value;
+        default:
+            return value;
     }
 }
 
@@ -120,19 +131,37 @@ void append_json_string(std::string& out, std::string_view text) {
     for (std::size_t i = 0; i < text.size();) {
         const auto [code, length] = next_utf8(text, i);
         switch (code) {
-            case '"': out += "\\\""; break;
-            case '\\': out += "\\\\"; break;
-            case '\n': out += "\\n"; break;
-            case '\r': out += "\\r"; break;
-            case '\t': out += "\\t"; break;
-            case '\b': out += "\\b"; break;
-            case '\f': out += "\\f"; break;
-            case Utf8::invalid: throw Error(Errc::usage, "a string is not UTF-8");
+            case '"':
+                out += "\\\"";
+                break;
+            case '\\':
+                out += "\\\\";
+                break;
+            case '\n':
+                out += "\\n";
+                break;
+            case '\r':
+                out += "\\r";
+                break;
+            case '\t':
+                out += "\\t";
+                break;
+            case '\b':
+                out += "\\b";
+                break;
+            case '\f':
+                out += "\\f";
+                break;
+            case Utf8::invalid:
+                throw Error(Errc::usage, "a string is not UTF-8");
             default:
-                if (code >= 0x20 && code < 0x7f) out += static_cast<char>(code);
-                else if (code < 0x10000) out += fmt::format("\\u{:04x}", code);
+                if (code >= 0x20 && code < 0x7f)
+                    out += static_cast<char>(code);
+                else if (code < 0x10000)
+                    out += fmt::format("\\u{:04x}", code);
                 else
-                    out += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + ((code - 0x10000) >> 10), 0xdc00 + ((code - 0x10000) & 0x3ff));
+                    out += fmt::format("\\u{:04x}\\u{:04x}", 0xd800 + ((code - 0x10000) >> 10),
+                                       0xdc00 + ((code - 0x10000) & 0x3ff));
         }
         i += length;
     }
@@ -142,12 +171,24 @@ void append_json_string(std::string& out, std::string_view text) {
 void append_json(std::string& out, const Value& value, int depth) {
     if (depth > 250) throw Error(Errc::usage, "the value is nested too deeply");
     switch (value.kind()) {
-        case Kind::none: out += "null"; break;
-        case Kind::boolean: out += value.as_bool() ? "true" : "false"; break;
-        case Kind::integer: out += std::to_string(value.as_integer()); break;
-        case Kind::big_integer: out += value.as_text(); break;
-        case Kind::real: out += python_float(value.as_real(), "NaN", "Infinity"); break;
-        case Kind::string: append_json_string(out, value.as_text()); break;
+        case Kind::none:
+            out += "null";
+            break;
+        case Kind::boolean:
+            out += value.as_bool() ? "true" : "false";
+            break;
+        case Kind::integer:
+            out += std::to_string(value.as_integer());
+            break;
+        case Kind::big_integer:
+            out += value.as_text();
+            break;
+        case Kind::real:
+            out += python_float(value.as_real(), "NaN", "Infinity");
+            break;
+        case Kind::string:
+            append_json_string(out, value.as_text());
+            break;
         case Kind::list:
         case Kind::tuple: {
             out += '[';
@@ -166,12 +207,16 @@ void append_json(std::string& out, const Value& value, int depth) {
             for (const auto& [key, item] : value.pairs()) {
                 out += separator;
                 // As json.dumps: numbers, bools and None become their text.
-                if (key.is_string()) append_json_string(out, key.as_text());
-                else if (key.is_none() || key.kind() == Kind::boolean || key.kind() == Kind::integer || key.kind() == Kind::real) {
+                if (key.is_string())
+                    append_json_string(out, key.as_text());
+                else if (key.is_none() || key.kind() == Kind::boolean ||
+                         key.kind() == Kind::integer || key.kind() == Kind::real) {
                     out += '"';
                     append_json(out, key, depth + 1);
                     out += '"';
-                } else throw Error(Errc::usage, fmt::format("{} cannot be a key in JSON", repr(key, 40)));
+                } else
+                    throw Error(Errc::usage,
+                                fmt::format("{} cannot be a key in JSON", repr(key, 40)));
                 out += ": ";
                 append_json(out, item, depth + 1);
                 separator = ", ";
@@ -179,7 +224,8 @@ void append_json(std::string& out, const Value& value, int depth) {
             out += '}';
             break;
         }
-        default: throw Error(Errc::usage, fmt::format("{} cannot be stored as JSON", repr(value, 60)));
+        default:
+            throw Error(Errc::usage, fmt::format("{} cannot be stored as JSON", repr(value, 60)));
     }
 }
 
@@ -188,12 +234,13 @@ void append_json(std::string& out, const Value& value, int depth) {
 Parsed<Value> decode_json(std::string_view bytes, const DecodeLimits& limits) noexcept {
     try {
         if (bytes.size() > limits.max_bytes) return ParseError("the JSON text is too large");
-        const bool special = bytes.find("NaN") != std::string_view::npos || bytes.find("Infinity") != std::string_view::npos ||
+        const bool special = bytes.find("NaN") != std::string_view::npos ||
+                             bytes.find("Infinity") != std::string_view::npos ||
                              bytes.find_first_of("0123456789") != std::string_view::npos;
         const std::string marked = special ? mark_special_tokens(bytes) : std::string(bytes);
         boost::json::parse_options options;
         options.max_depth = limits.max_depth;
-        options.allow_invalid_utf8 = true;   // Python may have written lone surrogates.
+        options.allow_invalid_utf8 = true;  // Python may have written lone surrogates.
         boost::json::stream_parser parser({}, options);
         boost::system::error_code error;
         const std::size_t used = parser.write_some(marked, error);
@@ -201,7 +248,8 @@ Parsed<Value> decode_json(std::string_view bytes, const DecodeLimits& limits) no
             return ParseError("something follows the JSON value", {}, used);
         if (error) return ParseError(error.message(), {}, used);
         parser.finish(error);
-        if (error || !parser.done()) return ParseError("the JSON text is incomplete", {}, marked.size());
+        if (error || !parser.done())
+            return ParseError("the JSON text is incomplete", {}, marked.size());
         const auto json = parser.release();
         return unmark(from_json(json));
     } catch (const std::exception& error) {

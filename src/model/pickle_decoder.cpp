@@ -23,13 +23,16 @@ struct Node {
 /// A decoded two's complement little-endian number.
 cpp_int big_number(std::string_view bytes) {
     cpp_int number = 0;
-    for (std::size_t i = bytes.size(); i-- > 0;) number = (number << 8) | static_cast<unsigned char>(bytes[i]);
+    for (std::size_t i = bytes.size(); i-- > 0;)
+        number = (number << 8) | static_cast<unsigned char>(bytes[i]);
     if (!bytes.empty() && (static_cast<unsigned char>(bytes.back()) & 0x80) != 0)
         number -= cpp_int(1) << static_cast<unsigned>(8 * bytes.size());
     return number;
 }
 
-std::string fraction(std::uint32_t micros) { return micros == 0 ? std::string() : fmt::format(".{:06}", micros); }
+std::string fraction(std::uint32_t micros) {
+    return micros == 0 ? std::string() : fmt::format(".{:06}", micros);
+}
 
 std::string clock_text(std::string_view bytes) {
     const auto at = [&](std::size_t i) { return static_cast<unsigned char>(bytes[i]); };
@@ -54,7 +57,8 @@ public:
             if (opcode == '.') break;
             step(opcode);
         }
-        if (stack_.size() != 1 || !marks_.empty()) fail("the stack does not hold one value at the end");
+        if (stack_.size() != 1 || !marks_.empty())
+            fail("the stack does not hold one value at the end");
         return convert(stack_.back(), 0);
     }
 
@@ -64,7 +68,9 @@ private:
     };
     friend Parsed<Value> rqxx::decode_pickle(std::string_view, const DecodeLimits&) noexcept;
 
-    [[noreturn]] void fail(std::string message) const { throw Failure{ParseError(std::move(message), {}, opcode_at_)}; }
+    [[noreturn]] void fail(std::string message) const {
+        throw Failure{ParseError(std::move(message), {}, opcode_at_)};
+    }
 
     // ---- input ----------------------------------------------------------------------------------
 
@@ -77,7 +83,8 @@ private:
     std::uint64_t number(std::size_t width) {
         const auto piece = take(width);
         std::uint64_t value = 0;
-        for (std::size_t i = width; i-- > 0;) value = value << 8 | static_cast<unsigned char>(piece[i]);
+        for (std::size_t i = width; i-- > 0;)
+            value = value << 8 | static_cast<unsigned char>(piece[i]);
         return value;
     }
     std::string_view line() {
@@ -134,7 +141,8 @@ private:
     /// Adds to the container on top of the stack. An opaque one collects whatever it is given.
     void extend(std::span<const std::uint32_t> items, std::initializer_list<Kind> kinds) {
         Node& container = nodes_[top()];
-        if (container.kind != Kind::opaque && std::find(kinds.begin(), kinds.end(), container.kind) == kinds.end())
+        if (container.kind != Kind::opaque &&
+            std::find(kinds.begin(), kinds.end(), container.kind) == kinds.end())
             fail("an item is added to something that is no container");
         edges_ += items.size();
         if (edges_ > limits_.max_nodes) fail("the pickle has too many values");
@@ -147,11 +155,13 @@ private:
         next_memo_ = std::max(next_memo_, static_cast<std::size_t>(index) + 1);
     }
     void recall(std::uint64_t index) {
-        if (index >= memo_.size() || memo_[static_cast<std::size_t>(index)] == no_node) fail("the memo has no such entry");
+        if (index >= memo_.size() || memo_[static_cast<std::size_t>(index)] == no_node)
+            fail("the memo has no such entry");
         push(memo_[static_cast<std::size_t>(index)]);
     }
 
-    // ---- globals, calls --------------------------------------------------------------------------
+    // ---- globals, calls
+    // --------------------------------------------------------------------------
 
     void push_global(std::string_view module, std::string_view name) {
         Node node;
@@ -173,7 +183,8 @@ private:
     }
 
     /// What `callable(*args)` makes, for callables that are known to be plain data.
-    std::optional<Node> known_call(const std::string& callable, const std::vector<std::uint32_t>& args) {
+    std::optional<Node> known_call(const std::string& callable,
+                                   const std::vector<std::uint32_t>& args) {
         const auto scalar = [](Kind kind, std::string text) {
             Node node;
             node.kind = kind;
@@ -193,18 +204,23 @@ private:
             if (args.size() == 1 && (arg(0).kind == Kind::list || arg(0).kind == Kind::tuple))
                 return container(kind, arg(0).children);
         }
-        if ((callable == "builtins.bytes" || callable == "builtins.bytearray") && args.empty()) return scalar(Kind::bytes, "");
-        if (callable == "builtins.bytearray" && arg(0).kind == Kind::bytes) return scalar(Kind::bytes, arg(0).scalar.as_text());
+        if ((callable == "builtins.bytes" || callable == "builtins.bytearray") && args.empty())
+            return scalar(Kind::bytes, "");
+        if (callable == "builtins.bytearray" && arg(0).kind == Kind::bytes)
+            return scalar(Kind::bytes, arg(0).scalar.as_text());
         if (callable == "_codecs.encode" && args.size() == 2 && arg(0).kind == Kind::string) {
             // Protocol 2 has no bytes: each code point below 256 is one.
             const std::string& text = arg(0).scalar.as_text();
             std::string raw;
             for (std::size_t i = 0; i < text.size(); ++i) {
                 const auto lead = static_cast<unsigned char>(text[i]);
-                if (lead < 0x80) raw += text[i];
+                if (lead < 0x80)
+                    raw += text[i];
                 else if ((lead == 0xc2 || lead == 0xc3) && i + 1 < text.size())
-                    raw += static_cast<char>((lead & 0x03) << 6 | (static_cast<unsigned char>(text[++i]) & 0x3f));
-                else return std::nullopt;
+                    raw += static_cast<char>((lead & 0x03) << 6 |
+                                             (static_cast<unsigned char>(text[++i]) & 0x3f));
+                else
+                    return std::nullopt;
             }
             return scalar(Kind::bytes, std::move(raw));
         }
@@ -215,10 +231,13 @@ private:
             return scalar(Kind::uuid, arg(0).scalar.as_text());
         if (callable == "datetime.timedelta" && args.size() == 3 && arg(0).kind == Kind::integer &&
             arg(1).kind == Kind::integer && arg(2).kind == Kind::integer)
-            return scalar(Kind::timedelta, fmt::format("P{}DT{}{}S", arg(0).scalar.as_integer(), arg(1).scalar.as_integer(),
-                                                       fraction(static_cast<std::uint32_t>(
-                                                           std::clamp<std::int64_t>(arg(2).scalar.as_integer(), 0, 999999)))));
-        if (callable == "datetime.timezone" && (args.size() == 1 || args.size() == 2) && arg(0).kind == Kind::timedelta)
+            return scalar(
+                Kind::timedelta,
+                fmt::format("P{}DT{}{}S", arg(0).scalar.as_integer(), arg(1).scalar.as_integer(),
+                            fraction(static_cast<std::uint32_t>(
+                                std::clamp<std::int64_t>(arg(2).scalar.as_integer(), 0, 999999)))));
+        if (callable == "datetime.timezone" && (args.size() == 1 || args.size() == 2) &&
+            arg(0).kind == Kind::timedelta)
             return zone(arg(0).scalar.as_text());
         if (callable.starts_with("datetime.") && (args.size() == 1 || args.size() == 2)) {
             const auto raw = argument_bytes(arg(0));
@@ -230,30 +249,35 @@ private:
             if (raw && callable == "datetime.date" && raw->size() == 4 && args.size() == 1)
                 return scalar(Kind::date, date_text(*raw));
             if (raw && callable == "datetime.datetime" && raw->size() == 10)
-                return scalar(Kind::datetime, date_text(*raw) + "T" + clock_text(std::string_view(*raw).substr(4)) + offset);
+                return scalar(
+                    Kind::datetime,
+                    date_text(*raw) + "T" + clock_text(std::string_view(*raw).substr(4)) + offset);
             if (raw && callable == "datetime.time" && raw->size() == 6)
                 return scalar(Kind::time, clock_text(*raw) + offset);
         }
         return std::nullopt;
     }
 
-    /// An offset from UTC, kept in the label of an opaque node: no Python value of its own in a payload.
+    /// An offset from UTC, kept in the label of an opaque node: no Python value of its own in a
+    /// payload.
     static std::optional<Node> zone(const std::string& timedelta) {
         long days = 0, seconds = 0;
-        if (std::sscanf(timedelta.c_str(), "P%ldDT%ld", &days, &seconds) != 2 || days < -1 || days > 1 || seconds < 0 ||
-            seconds > 86400)
+        if (std::sscanf(timedelta.c_str(), "P%ldDT%ld", &days, &seconds) != 2 || days < -1 ||
+            days > 1 || seconds < 0 || seconds > 86400)
             return std::nullopt;
         const long total = days * 86400 + seconds;
         const long size = std::abs(total);
         Node node;
         node.kind = Kind::opaque;
-        node.label = fmt::format("datetime.timezone {}{:02}:{:02}", total < 0 ? '-' : '+', size / 3600, size / 60 % 60);
+        node.label = fmt::format("datetime.timezone {}{:02}:{:02}", total < 0 ? '-' : '+',
+                                 size / 3600, size / 60 % 60);
         if (size % 60 != 0) node.label += fmt::format(":{:02}", size % 60);
         return node;
     }
 
     void call(std::uint32_t callable_index, std::vector<std::uint32_t> args) {
-        const std::string label = nodes_[callable_index].is_global ? nodes_[callable_index].label : std::string();
+        const std::string label =
+            nodes_[callable_index].is_global ? nodes_[callable_index].label : std::string();
         if (!label.empty()) {
             if (auto known = known_call(label, args)) return push(make(std::move(*known)));
         }
@@ -281,14 +305,18 @@ private:
                 const Node& value = nodes_[fields[i + 1]];
                 if (key.kind != Kind::string || key.scalar.as_text() != "int") continue;
                 cpp_int number;
-                if (value.kind == Kind::integer && value.scalar.as_integer() >= 0) number = value.scalar.as_integer();
-                else if (value.kind == Kind::big_integer && !value.scalar.as_text().starts_with('-'))
+                if (value.kind == Kind::integer && value.scalar.as_integer() >= 0)
+                    number = value.scalar.as_integer();
+                else if (value.kind == Kind::big_integer &&
+                         !value.scalar.as_text().starts_with('-'))
                     number = cpp_int(value.scalar.as_text());
-                else break;
+                else
+                    break;
                 if (number >= cpp_int(1) << 128) break;
                 std::string hex = number.str(0, std::ios_base::hex);
                 hex.insert(0, 32 - hex.size(), '0');
-                for (const std::size_t dash : {20, 16, 12, 8}) hex.insert(dash, 1, '-');
+                for (const std::size_t dash : {20, 16, 12, 8})
+                    hex.insert(dash, 1, '-');
                 object.kind = Kind::uuid;
                 object.scalar = Value::text(Kind::uuid, hex);
                 object.label.clear();
@@ -313,48 +341,92 @@ private:
             return push(make(std::move(node)));
         }
         const cpp_int number = big_number(raw);
-        if (number >= std::numeric_limits<std::int64_t>::min() && number <= std::numeric_limits<std::int64_t>::max())
+        if (number >= std::numeric_limits<std::int64_t>::min() &&
+            number <= std::numeric_limits<std::int64_t>::max())
             push_scalar(static_cast<std::int64_t>(number));
-        else push_scalar(Value::text(Kind::big_integer, number.str()));
+        else
+            push_scalar(Value::text(Kind::big_integer, number.str()));
     }
 
     void step(unsigned char opcode) {
         switch (opcode) {
             case 0x80: {
                 const auto protocol = number(1);
-                if (protocol < 2 || protocol > 5) fail(fmt::format("pickle protocol {} is not supported", protocol));
+                if (protocol < 2 || protocol > 5)
+                    fail(fmt::format("pickle protocol {} is not supported", protocol));
                 break;
             }
-            case 0x95: number(8); break;
-            case 'N': push_scalar({}); break;
-            case 0x88: push_scalar(true); break;
-            case 0x89: push_scalar(false); break;
-            case 'K': push_scalar(number(1)); break;
-            case 'M': push_scalar(number(2)); break;
-            case 'J': push_scalar(static_cast<std::int32_t>(static_cast<std::uint32_t>(number(4)))); break;
-            case 0x8a: push_long(take(number(1))); break;
-            case 0x8b: push_long(take(number(4))); break;
+            case 0x95:
+                number(8);
+                break;
+            case 'N':
+                push_scalar({});
+                break;
+            case 0x88:
+                push_scalar(true);
+                break;
+            case 0x89:
+                push_scalar(false);
+                break;
+            case 'K':
+                push_scalar(number(1));
+                break;
+            case 'M':
+                push_scalar(number(2));
+                break;
+            case 'J':
+                push_scalar(static_cast<std::int32_t>(static_cast<std::uint32_t>(number(4))));
+                break;
+            case 0x8a:
+                push_long(take(number(1)));
+                break;
+            case 0x8b:
+                push_long(take(number(4)));
+                break;
             case 'G': {
                 const auto raw = take(8);
                 std::uint64_t bits = 0;
-                for (char c : raw) bits = bits << 8 | static_cast<unsigned char>(c);
+                for (char c : raw)
+                    bits = bits << 8 | static_cast<unsigned char>(c);
                 double value = 0;
                 std::memcpy(&value, &bits, sizeof value);
                 push_scalar(value);
                 break;
             }
-            case 0x8c: push_scalar(Value(take(number(1)))); break;
-            case 'X': push_scalar(Value(take(number(4)))); break;
-            case 0x8d: push_scalar(Value(take(number(8)))); break;
-            case 'C': push_scalar(Value::bytes(std::string(take(number(1))))); break;
-            case 'B': push_scalar(Value::bytes(std::string(take(number(4))))); break;
+            case 0x8c:
+                push_scalar(Value(take(number(1))));
+                break;
+            case 'X':
+                push_scalar(Value(take(number(4))));
+                break;
+            case 0x8d:
+                push_scalar(Value(take(number(8))));
+                break;
+            case 'C':
+                push_scalar(Value::bytes(std::string(take(number(1)))));
+                break;
+            case 'B':
+                push_scalar(Value::bytes(std::string(take(number(4)))));
+                break;
             case 0x8e:
-            case 0x96: push_scalar(Value::bytes(std::string(take(number(8))))); break;
-            case ')': push_container(Kind::tuple); break;
-            case ']': push_container(Kind::list); break;
-            case '}': push_container(Kind::dict); break;
-            case 0x8f: push_container(Kind::set); break;
-            case '(': marks_.push_back(stack_.size()); break;
+            case 0x96:
+                push_scalar(Value::bytes(std::string(take(number(8)))));
+                break;
+            case ')':
+                push_container(Kind::tuple);
+                break;
+            case ']':
+                push_container(Kind::list);
+                break;
+            case '}':
+                push_container(Kind::dict);
+                break;
+            case 0x8f:
+                push_container(Kind::set);
+                break;
+            case '(':
+                marks_.push_back(stack_.size());
+                break;
             case 't': {
                 auto items = pop_marked();
                 push_container(Kind::tuple, std::move(items));
@@ -364,7 +436,8 @@ private:
             case 0x86:
             case 0x87: {
                 std::vector<std::uint32_t> items(opcode - 0x84u);
-                for (std::size_t i = items.size(); i-- > 0;) items[i] = pop();
+                for (std::size_t i = items.size(); i-- > 0;)
+                    items[i] = pop();
                 push_container(Kind::tuple, std::move(items));
                 break;
             }
@@ -401,11 +474,21 @@ private:
                 push_container(Kind::frozenset, std::move(items));
                 break;
             }
-            case 0x94: remember(next_memo_); break;
-            case 'q': remember(number(1)); break;
-            case 'r': remember(number(4)); break;
-            case 'h': recall(number(1)); break;
-            case 'j': recall(number(4)); break;
+            case 0x94:
+                remember(next_memo_);
+                break;
+            case 'q':
+                remember(number(1));
+                break;
+            case 'r':
+                remember(number(4));
+                break;
+            case 'h':
+                recall(number(1));
+                break;
+            case 'j':
+                recall(number(4));
+                break;
             case 'c': {
                 const auto module = line();
                 const auto name = line();
@@ -444,10 +527,17 @@ private:
                 build(state);
                 break;
             }
-            case '0': pop(); break;
-            case '1': pop_marked(); break;
-            case '2': push(top()); break;
-            default: fail(fmt::format("opcode 0x{:02x} is not supported", opcode));
+            case '0':
+                pop();
+                break;
+            case '1':
+                pop_marked();
+                break;
+            case '2':
+                push(top());
+                break;
+            default:
+                fail(fmt::format("opcode 0x{:02x} is not supported", opcode));
         }
     }
 
@@ -460,19 +550,26 @@ private:
         const auto items = [&] {
             Value::Items result;
             result.reserve(node.children.size());
-            for (const auto child : node.children) result.push_back(convert(child, depth + 1));
+            for (const auto child : node.children)
+                result.push_back(convert(child, depth + 1));
             return result;
         };
         switch (node.kind) {
-            case Kind::list: return Value::list(items());
-            case Kind::tuple: return Value::tuple(items());
-            case Kind::set: return Value::set(items());
-            case Kind::frozenset: return Value::frozenset(items());
-            case Kind::opaque: return Value::opaque(node.label, items());
+            case Kind::list:
+                return Value::list(items());
+            case Kind::tuple:
+                return Value::tuple(items());
+            case Kind::set:
+                return Value::set(items());
+            case Kind::frozenset:
+                return Value::frozenset(items());
+            case Kind::opaque:
+                return Value::opaque(node.label, items());
             case Kind::dict: {
                 Value::Pairs pairs;
                 for (std::size_t i = 0; i + 1 < node.children.size(); i += 2)
-                    pairs.push_back({convert(node.children[i], depth + 1), convert(node.children[i + 1], depth + 1)});
+                    pairs.push_back({convert(node.children[i], depth + 1),
+                                     convert(node.children[i + 1], depth + 1)});
                 return Value::dict(std::move(pairs));
             }
             default:

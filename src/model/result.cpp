@@ -7,38 +7,51 @@ namespace rqxx {
 
 std::string_view to_string(Result::Type type) noexcept {
     switch (type) {
-        case Result::Type::successful: return "successful";
-        case Result::Type::failed: return "failed";
-        case Result::Type::stopped: return "stopped";
-        case Result::Type::retried: return "retried";
-        case Result::Type::max_retries_exceeded: return "max_retries_exceeded";
+        case Result::Type::successful:
+            return "successful";
+        case Result::Type::failed:
+            return "failed";
+        case Result::Type::stopped:
+            return "stopped";
+        case Result::Type::retried:
+            return "retried";
+        case Result::Type::max_retries_exceeded:
+            return "max_retries_exceeded";
     }
     return "unknown";
 }
 
-Parsed<Result> parse_result(std::string_view entry_id,
-                            std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept {
+Parsed<Result> parse_result(
+    std::string_view entry_id,
+    std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept {
     constexpr std::size_t max_bytes = 64u << 20;
     Result result;
     result.id = entry_id;
     std::int64_t millis = 0;
-    if (std::from_chars(entry_id.data(), entry_id.data() + entry_id.size(), millis).ec == std::errc{} &&
+    if (std::from_chars(entry_id.data(), entry_id.data() + entry_id.size(), millis).ec ==
+            std::errc{} &&
         millis < 253402300800000)
         result.created_at = Timestamp{std::chrono::milliseconds(millis)};
     bool has_type = false;
     for (const auto& [field, value] : fields) {
         if (field == "type") {
             int type = 0;
-            const auto [end, error] = std::from_chars(value.data(), value.data() + value.size(), type);
+            const auto [end, error] =
+                std::from_chars(value.data(), value.data() + value.size(), type);
             if (error != std::errc{} || end != value.data() + value.size() || type < 1 || type > 5)
-                return ParseError(fmt::format("\"{}\" is no type from 1 to 5", value.substr(0, 20)), "type");
+                return ParseError(fmt::format("\"{}\" is no type from 1 to 5", value.substr(0, 20)),
+                                  "type");
             result.type = static_cast<Result::Type>(type);
             has_type = true;
-        } else if (field == "worker_name") result.worker_name = value;
-        else if (field == "execution_id") result.execution_id = value;
+        } else if (field == "worker_name")
+            result.worker_name = value;
+        else if (field == "execution_id")
+            result.execution_id = value;
         else if (field == "execution_started_at" || field == "execution_ended_at") {
             const auto time = parse_epoch(value);
-            if (time) (field == "execution_started_at" ? result.execution_started_at : result.execution_ended_at) = *time;
+            if (time)
+                (field == "execution_started_at" ? result.execution_started_at
+                                                 : result.execution_ended_at) = *time;
         } else if (field == "return_value") {
             auto bytes = base64_decode(value);
             if (!bytes) return ParseError(bytes.error().message, "return_value");
@@ -64,6 +77,8 @@ std::string encode_return_value(const Value& value, Serializer serializer) {
     }
 }
 
-std::string encode_exc_string(std::string_view traceback) { return base64_encode(zlib_compress(traceback)); }
+std::string encode_exc_string(std::string_view traceback) {
+    return base64_encode(zlib_compress(traceback));
+}
 
 }  // namespace rqxx

@@ -10,13 +10,14 @@ namespace rqxx {
 struct Utf8 {
     static constexpr std::uint32_t invalid = 0xffffffff;
     std::uint32_t code;
-    std::size_t length;   ///< Bytes used; 1 for an invalid one.
+    std::size_t length;  ///< Bytes used; 1 for an invalid one.
 };
 
 [[nodiscard]] Utf8 next_utf8(std::string_view text, std::size_t at) noexcept;
 /// With U+FFFD for what is not UTF-8, and for lone surrogates.
 [[nodiscard]] std::string to_valid_utf8(std::string_view text);
 /// Python's repr() of a float; `nan` and `infinity` as the caller's format spells them.
-[[nodiscard]] std::string python_float(double value, std::string_view nan, std::string_view infinity);
+[[nodiscard]] std::string python_float(double value, std::string_view nan,
+                                       std::string_view infinity);
 
 }  // namespace rqxx

@@ -20,12 +20,18 @@ void append_quoted(std::string& out, std::string_view text, bool bytes) {
         if (text[i] == quote || text[i] == '\\') {
             out += '\\';
             out += text[i];
-        } else if (byte == '\n') out += "\\n";
-        else if (byte == '\r') out += "\\r";
-        else if (byte == '\t') out += "\\t";
-        else if (byte < 0x20 || byte == 0x7f || (bytes && byte >= 0x80)) out += fmt::format("\\x{:02x}", byte);
-        else if (code >= 0xd800 && code < 0xe000) out += fmt::format("\\u{:04x}", code);
-        else out += text.substr(i, length);
+        } else if (byte == '\n')
+            out += "\\n";
+        else if (byte == '\r')
+            out += "\\r";
+        else if (byte == '\t')
+            out += "\\t";
+        else if (byte < 0x20 || byte == 0x7f || (bytes && byte >= 0x80))
+            out += fmt::format("\\x{:02x}", byte);
+        else if (code >= 0xd800 && code < 0xe000)
+            out += fmt::format("\\u{:04x}", code);
+        else
+            out += text.substr(i, length);
         i += length;
     }
     out += quote;
@@ -44,25 +50,47 @@ public:
         }
         using Kind = Value::Kind;
         switch (value.kind()) {
-            case Kind::none: out_ += "None"; break;
-            case Kind::boolean: out_ += value.as_bool() ? "True" : "False"; break;
-            case Kind::integer: out_ += std::to_string(value.as_integer()); break;
-            case Kind::big_integer: out_ += value.as_text(); break;
-            case Kind::real: out_ += format_real(value.as_real()); break;
-            case Kind::string: append_quoted(out_, std::string_view(value.as_text()).substr(0, max_size_ + 8), false); break;
+            case Kind::none:
+                out_ += "None";
+                break;
+            case Kind::boolean:
+                out_ += value.as_bool() ? "True" : "False";
+                break;
+            case Kind::integer:
+                out_ += std::to_string(value.as_integer());
+                break;
+            case Kind::big_integer:
+                out_ += value.as_text();
+                break;
+            case Kind::real:
+                out_ += format_real(value.as_real());
+                break;
+            case Kind::string:
+                append_quoted(out_, std::string_view(value.as_text()).substr(0, max_size_ + 8),
+                              false);
+                break;
             case Kind::bytes:
                 out_ += 'b';
-                append_quoted(out_, std::string_view(value.as_text()).substr(0, max_size_ + 8), true);
+                append_quoted(out_, std::string_view(value.as_text()).substr(0, max_size_ + 8),
+                              true);
                 break;
-            case Kind::list: sequence("[", value.items(), "]", depth); break;
-            case Kind::tuple: sequence("(", value.items(), value.items().size() == 1 ? ",)" : ")", depth); break;
+            case Kind::list:
+                sequence("[", value.items(), "]", depth);
+                break;
+            case Kind::tuple:
+                sequence("(", value.items(), value.items().size() == 1 ? ",)" : ")", depth);
+                break;
             case Kind::set:
-                if (value.items().empty()) out_ += "set()";
-                else sequence("{", value.items(), "}", depth);
+                if (value.items().empty())
+                    out_ += "set()";
+                else
+                    sequence("{", value.items(), "}", depth);
                 break;
             case Kind::frozenset:
-                if (value.items().empty()) out_ += "frozenset()";
-                else sequence("frozenset({", value.items(), "})", depth);
+                if (value.items().empty())
+                    out_ += "frozenset()";
+                else
+                    sequence("frozenset({", value.items(), "})", depth);
                 break;
             case Kind::dict: {
                 out_ += '{';
@@ -77,12 +105,24 @@ public:
                 out_ += '}';
                 break;
             }
-            case Kind::uuid: out_ += fmt::format("UUID('{}')", value.as_text()); break;
-            case Kind::decimal: out_ += fmt::format("Decimal('{}')", value.as_text()); break;
-            case Kind::datetime: out_ += fmt::format("datetime.datetime({})", value.as_text()); break;
-            case Kind::date: out_ += fmt::format("datetime.date({})", value.as_text()); break;
-            case Kind::time: out_ += fmt::format("datetime.time({})", value.as_text()); break;
-            case Kind::timedelta: out_ += fmt::format("datetime.timedelta({})", value.as_text()); break;
+            case Kind::uuid:
+                out_ += fmt::format("UUID('{}')", value.as_text());
+                break;
+            case Kind::decimal:
+                out_ += fmt::format("Decimal('{}')", value.as_text());
+                break;
+            case Kind::datetime:
+                out_ += fmt::format("datetime.datetime({})", value.as_text());
+                break;
+            case Kind::date:
+                out_ += fmt::format("datetime.date({})", value.as_text());
+                break;
+            case Kind::time:
+                out_ += fmt::format("datetime.time({})", value.as_text());
+                break;
+            case Kind::timedelta:
+                out_ += fmt::format("datetime.timedelta({})", value.as_text());
+                break;
             case Kind::opaque:
                 out_ += fmt::format("<{}>", value.as_text());
                 break;
@@ -92,14 +132,16 @@ public:
     std::string finish() {
         if (out_.size() <= max_size_) return std::move(out_);
         std::size_t end = max_size_;
-        while (end > 0 && (static_cast<unsigned char>(out_[end]) & 0xc0) == 0x80) --end;
+        while (end > 0 && (static_cast<unsigned char>(out_[end]) & 0xc0) == 0x80)
+            --end;
         return out_.substr(0, end) + "...";
     }
 
     static std::string format_real(double value) { return python_float(value, "nan", "inf"); }
 
 private:
-    void sequence(std::string_view open, const Value::Items& items, std::string_view close, int depth) {
+    void sequence(std::string_view open, const Value::Items& items, std::string_view close,
+                  int depth) {
         out_ += open;
         std::string_view separator;
         for (const auto& item : items) {
@@ -137,8 +179,10 @@ std::string python_float(double value, std::string_view nan, std::string_view in
         // The exponent of the rounded-to-shortest value.
         int exponent = 0;
         const auto e = shortest.find('e');
-        if (e != std::string::npos) exponent = std::atoi(shortest.c_str() + e + 1);
-        else exponent = static_cast<int>(std::floor(std::log10(size)));
+        if (e != std::string::npos)
+            exponent = std::atoi(shortest.c_str() + e + 1);
+        else
+            exponent = static_cast<int>(std::floor(std::log10(size)));
         text = value < 0 ? "-" : "";
         text += digits.substr(0, 1);
         if (digits.size() > 1) text += "." + digits.substr(1);
@@ -153,17 +197,20 @@ std::string python_float(double value, std::string_view nan, std::string_view in
 
 Utf8 next_utf8(std::string_view text, std::size_t at) noexcept {
     const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[at + i]); };
-    const auto continues = [&](std::size_t i) { return at + i < text.size() && (byte(i) & 0xc0) == 0x80; };
+    const auto continues = [&](std::size_t i) {
+        return at + i < text.size() && (byte(i) & 0xc0) == 0x80;
+    };
     const unsigned lead = byte(0);
     if (lead < 0x80) return {lead, 1};
-    if (lead >= 0xc2 && lead < 0xe0 && continues(1)) return {(lead & 0x1f) << 6 | (byte(1) & 0x3f), 2};
+    if (lead >= 0xc2 && lead < 0xe0 && continues(1))
+        return {(lead & 0x1f) << 6 | (byte(1) & 0x3f), 2};
     if (lead >= 0xe0 && lead < 0xf0 && continues(1) && continues(2)) {
         const std::uint32_t code = (lead & 0x0f) << 12 | (byte(1) & 0x3fu) << 6 | (byte(2) & 0x3fu);
         if (code >= 0x800) return {code, 3};
     }
     if (lead >= 0xf0 && lead < 0xf5 && continues(1) && continues(2) && continues(3)) {
-        const std::uint32_t code =
-            (lead & 0x07) << 18 | (byte(1) & 0x3fu) << 12 | (byte(2) & 0x3fu) << 6 | (byte(3) & 0x3fu);
+        const std::uint32_t code = (lead & 0x07) << 18 | (byte(1) & 0x3fu) << 12 |
+                                   (byte(2) & 0x3fu) << 6 | (byte(3) & 0x3fu);
         if (code >= 0x10000 && code <= 0x10ffff) return {code, 4};
     }
     return {Utf8::invalid, 1};
@@ -174,8 +221,10 @@ std::string to_valid_utf8(std::string_view text) {
     out.reserve(text.size());
     for (std::size_t i = 0; i < text.size();) {
         const auto [code, length] = next_utf8(text, i);
-        if (code == Utf8::invalid || (code >= 0xd800 && code < 0xe000)) out += "\xef\xbf\xbd";
-        else out += text.substr(i, length);
+        if (code == Utf8::invalid || (code >= 0xd800 && code < 0xe000))
+            out += "\xef\xbf\xbd";
+        else
+            out += text.substr(i, length);
         i += length;
     }
     return out;
@@ -196,7 +245,8 @@ Value Value::opaque(std::string label, Items parts) {
 }
 
 bool Value::is_sequence() const noexcept {
-    return kind_ == Kind::list || kind_ == Kind::tuple || kind_ == Kind::set || kind_ == Kind::frozenset;
+    return kind_ == Kind::list || kind_ == Kind::tuple || kind_ == Kind::set ||
+           kind_ == Kind::frozenset;
 }
 
 const std::string& Value::as_text() const {
@@ -212,7 +262,9 @@ const Value* Value::find(std::string_view key) const noexcept {
     return nullptr;
 }
 
-bool operator==(const Value& a, const Value& b) { return a.kind_ == b.kind_ && a.data_ == b.data_; }
+bool operator==(const Value& a, const Value& b) {
+    return a.kind_ == b.kind_ && a.data_ == b.data_;
+}
 
 std::string repr(const Value& value, std::size_t max_size) {
     Repr out(max_size);

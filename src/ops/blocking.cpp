@@ -16,7 +16,9 @@ using namespace std::chrono_literals;
 
 struct Client::Impl {
     explicit Impl(RedisOptions options)
-        : redis(context.get_executor(), std::move(options)), monitor(redis), thread([this] { context.run(); }) {}
+        : redis(context.get_executor(), std::move(options)),
+          monitor(redis),
+          thread([this] { context.run(); }) {}
     ~Impl() {
         asio::post(context, [this] { redis.close(); });
         guard.reset();
@@ -67,20 +69,29 @@ Client::~Client() = default;
 Reply Client::command(const std::vector<std::string>& arguments) {
     Pipeline one;
     one.begin(arguments.size());
-    for (const auto& argument : arguments) one.argument(std::string_view(argument));
+    for (const auto& argument : arguments)
+        one.argument(std::string_view(argument));
     return impl_->wait(impl_->redis.run_one(std::move(one), {}));
 }
 
-Enqueued Client::enqueue(std::string queue, Call call, EnqueueOptions options, Serializer serializer) {
-    return impl_->wait(enqueue_on(Queue(impl_->redis, std::move(queue), serializer), std::move(call), std::move(options)));
+Enqueued Client::enqueue(std::string queue, Call call, EnqueueOptions options,
+                         Serializer serializer) {
+    return impl_->wait(enqueue_on(Queue(impl_->redis, std::move(queue), serializer),
+                                  std::move(call), std::move(options)));
 }
 
-std::vector<std::string> Client::enqueue_many(std::string queue, std::vector<NewJob> jobs, Serializer serializer) {
-    return impl_->wait(enqueue_many_on(Queue(impl_->redis, std::move(queue), serializer), std::move(jobs)));
+std::vector<std::string> Client::enqueue_many(std::string queue, std::vector<NewJob> jobs,
+                                              Serializer serializer) {
+    return impl_->wait(
+        enqueue_many_on(Queue(impl_->redis, std::move(queue), serializer), std::move(jobs)));
 }
 
-std::optional<JobInfo> Client::job(std::string id) { return impl_->wait(impl_->monitor.job_info(std::move(id))); }
+std::optional<JobInfo> Client::job(std::string id) {
+    return impl_->wait(impl_->monitor.job_info(std::move(id)));
+}
 
-QueueStats Client::queue_stats(std::string queue) { return impl_->wait(impl_->monitor.queue_stats(std::move(queue))); }
+QueueStats Client::queue_stats(std::string queue) {
+    return impl_->wait(impl_->monitor.queue_stats(std::move(queue)));
+}
 
 }  // namespace rqxx::blocking

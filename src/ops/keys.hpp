@@ -24,22 +24,50 @@ inline std::string join(std::string_view prefix, std::string_view name) {
     return key;
 }
 
-inline std::string queue(std::string_view name) { return join(queue_prefix, name); }
-inline std::string job(std::string_view id) { return join("rq:job:", id); }
-inline std::string results(std::string_view id) { return join("rq:results:", id); }
-inline std::string executions(std::string_view id) { return join("rq:executions:", id); }
+inline std::string queue(std::string_view name) {
+    return join(queue_prefix, name);
+}
+inline std::string job(std::string_view id) {
+    return join("rq:job:", id);
+}
+inline std::string results(std::string_view id) {
+    return join("rq:results:", id);
+}
+inline std::string executions(std::string_view id) {
+    return join("rq:executions:", id);
+}
 inline std::string execution(std::string_view id, std::string_view execution_id) {
     return join(join(join("rq:execution:", id), ":"), execution_id);
 }
-inline std::string worker(std::string_view name) { return join(worker_prefix, name); }
-inline std::string worker_executions(std::string_view name) { return join(worker(name), ":executions"); }
-inline std::string queue_workers(std::string_view name) { return join("rq:workers:", name); }
-inline std::string command_channel(std::string_view worker_name) { return join("rq:pubsub:", worker_name); }
-inline std::string started(std::string_view name) { return join("rq:wip:", name); }
-inline std::string finished(std::string_view name) { return join("rq:finished:", name); }
-inline std::string failed(std::string_view name) { return join("rq:failed:", name); }
-inline std::string deferred(std::string_view name) { return join("rq:deferred:", name); }
-inline std::string scheduled(std::string_view name) { return join("rq:scheduled:", name); }
-inline std::string canceled(std::string_view name) { return join("rq:canceled:", name); }
+inline std::string worker(std::string_view name) {
+    return join(worker_prefix, name);
+}
+inline std::string worker_executions(std::string_view name) {
+    return join(worker(name), ":executions");
+}
+inline std::string queue_workers(std::string_view name) {
+    return join("rq:workers:", name);
+}
+inline std::string command_channel(std::string_view worker_name) {
+    return join("rq:pubsub:", worker_name);
+}
+inline std::string started(std::string_view name) {
+    return join("rq:wip:", name);
+}
+inline std::string finished(std::string_view name) {
+    return join("rq:finished:", name);
+}
+inline std::string failed(std::string_view name) {
+    return join("rq:failed:", name);
+}
+inline std::string deferred(std::string_view name) {
+    return join("rq:deferred:", name);
+}
+inline std::string scheduled(std::string_view name) {
+    return join("rq:scheduled:", name);
+}
+inline std::string canceled(std::string_view name) {
+    return join("rq:canceled:", name);
+}
 
 }  // namespace rqxx::keys

@@ -18,7 +18,8 @@ constexpr std::size_t max_candidates = 3000;
 std::vector<std::string> queue_names(const Reply& members) {
     std::vector<std::string> names;
     for (const auto& member : members.as_array()) {
-        if (member.text.starts_with(keys::queue_prefix)) names.push_back(member.text.substr(keys::queue_prefix.size()));
+        if (member.text.starts_with(keys::queue_prefix))
+            names.push_back(member.text.substr(keys::queue_prefix.size()));
     }
     std::sort(names.begin(), names.end());
     return names;
@@ -26,21 +27,25 @@ std::vector<std::string> queue_names(const Reply& members) {
 
 void add_counts(Pipeline& pipeline, const std::string& queue) {
     pipeline.add("LLEN", keys::queue(queue));
-    for (const auto& key : {keys::started(queue), keys::finished(queue), keys::failed(queue), keys::deferred(queue),
-                            keys::scheduled(queue), keys::canceled(queue)})
+    for (const auto& key : {keys::started(queue), keys::finished(queue), keys::failed(queue),
+                            keys::deferred(queue), keys::scheduled(queue), keys::canceled(queue)})
         pipeline.add("ZCARD", key);
 }
 constexpr std::size_t counts_per_queue = 7;
 
 QueueStats counts(std::string queue, const Reply* replies) {
-    // A key of the wrong type counts as empty: somebody else's damage must not hide the other queues.
-    const auto at = [&](std::size_t i) { return replies[i].type == Reply::Type::integer ? replies[i].integer : 0; };
+    // A key of the wrong type counts as empty: somebody else's damage must not hide the other
+    // queues.
+    const auto at = [&](std::size_t i) {
+        return replies[i].type == Reply::Type::integer ? replies[i].integer : 0;
+    };
     return {std::move(queue), at(0), at(1), at(2), at(3), at(4), at(5), at(6)};
 }
 
 Timestamp redis_time(const Reply& reply) {
     const auto& parts = reply.as_array();
-    return Timestamp{std::chrono::seconds(parts.at(0).as_integer()) + std::chrono::microseconds(parts.at(1).as_integer())};
+    return Timestamp{std::chrono::seconds(parts.at(0).as_integer()) +
+                     std::chrono::microseconds(parts.at(1).as_integer())};
 }
 
 std::optional<Timestamp> epoch(std::string_view text) {
@@ -54,10 +59,14 @@ void add_running(JobInfo& info, const Reply& hash) {
     ExecutionInfo execution;
     execution.outcome = "started";
     for (const auto& [field, value] : hash.as_pairs()) {
-        if (field == "id") execution.id = value;
-        else if (field == "worker_name") execution.worker = value;
-        else if (field == "created_at") execution.started_at = epoch(value);
-        else if (field == "progress") execution.progress = value;
+        if (field == "id")
+            execution.id = value;
+        else if (field == "worker_name")
+            execution.worker = value;
+        else if (field == "created_at")
+            execution.started_at = epoch(value);
+        else if (field == "progress")
+            execution.progress = value;
     }
     if (execution.worker.empty()) execution.worker = info.job.worker_name;
     info.executions.insert(info.executions.begin(), std::move(execution));
@@ -72,9 +81,15 @@ void add_past(JobInfo& info, const Reply& stream) {
             info.problems.push_back(result.error());
             continue;
         }
-        info.executions.push_back({result->execution_id, result->worker_name,
-                                   result->execution_started_at, result->execution_ended_at ? result->execution_ended_at : result->created_at,
-                                   std::string(to_string(result->type)), result->return_value, result->exc_string, {}});
+        info.executions.push_back(
+            {result->execution_id,
+             result->worker_name,
+             result->execution_started_at,
+             result->execution_ended_at ? result->execution_ended_at : result->created_at,
+             std::string(to_string(result->type)),
+             result->return_value,
+             result->exc_string,
+             {}});
     }
 }
 
@@ -114,10 +129,12 @@ asio::awaitable<std::vector<QueueStats>> Monitor::all_queue_stats() {
     const Reply members = co_await redis_->command("SMEMBERS", keys::queues);
     const auto names = queue_names(members);
     Pipeline pipeline;
-    for (const auto& name : names) add_counts(pipeline, name);
+    for (const auto& name : names)
+        add_counts(pipeline, name);
     const auto replies = co_await redis_->run(std::move(pipeline));
     std::vector<QueueStats> stats;
-    for (std::size_t i = 0; i < names.size(); ++i) stats.push_back(counts(names[i], &replies[i * counts_per_queue]));
+    for (std::size_t i = 0; i < names.size(); ++i)
+        stats.push_back(counts(names[i], &replies[i * counts_per_queue]));
     co_return stats;
 }
 
@@ -140,13 +157,16 @@ asio::awaitable<std::optional<JobInfo>> Monitor::job_info(std::string id) {
     add_past(*info, replies[2]);
     Pipeline second;
     if (replies[3].is_array()) {
-        for (const auto& execution : replies[3].elements) second.add("HGETALL", keys::execution(id, execution.text));
+        for (const auto& execution : replies[3].elements)
+            second.add("HGETALL", keys::execution(id, execution.text));
     }
-    for (const auto& hash : co_await redis_->run(std::move(second))) add_running(*info, hash);
+    for (const auto& hash : co_await redis_->run(std::move(second)))
+        add_running(*info, hash);
     co_return info;
 }
 
-asio::awaitable<std::vector<JobInfo>> Monitor::recent_jobs(std::size_t limit, std::string queue, std::string status) {
+asio::awaitable<std::vector<JobInfo>> Monitor::recent_jobs(std::size_t limit, std::string queue,
+                                                           std::string status) {
     std::vector<std::string> queues{queue};
     if (queue.empty()) {
         const Reply members = co_await redis_->command("SMEMBERS", keys::queues);
@@ -156,7 +176,8 @@ asio::awaitable<std::vector<JobInfo>> Monitor::recent_jobs(std::size_t limit, st
     const std::size_t places = queues.size() * (status.empty() ? counts_per_queue : 1);
     const std::size_t depth = std::clamp<std::size_t>(max_candidates / places, 1, limit);
     std::vector<std::string> args{std::to_string(limit), std::to_string(depth), std::move(status)};
-    for (std::size_t i = 0; i < std::min(queues.size(), max_candidates); ++i) args.push_back(queues[i]);
+    for (std::size_t i = 0; i < std::min(queues.size(), max_candidates); ++i)
+        args.push_back(queues[i]);
     const Reply rows = co_await redis_->eval(lua::recent_jobs, {}, std::move(args));
 
     Pipeline details;
@@ -184,7 +205,8 @@ asio::awaitable<std::vector<WorkerInfo>> Monitor::workers() {
     const Reply members = co_await redis_->command("SMEMBERS", keys::workers);
     std::vector<std::string> names;
     for (const auto& member : members.as_array()) {
-        if (member.text.starts_with(keys::worker_prefix)) names.push_back(member.text.substr(keys::worker_prefix.size()));
+        if (member.text.starts_with(keys::worker_prefix))
+            names.push_back(member.text.substr(keys::worker_prefix.size()));
         if (names.size() == 1000) break;
     }
     std::sort(names.begin(), names.end());
@@ -200,21 +222,32 @@ asio::awaitable<std::vector<WorkerInfo>> Monitor::workers() {
         if (!hash.is_array() || hash.elements.empty()) continue;
         WorkerInfo worker;
         worker.name = names[i];
-        const auto number = [](std::string_view text) { return std::strtoll(std::string(text).c_str(), nullptr, 10); };
+        const auto number = [](std::string_view text) {
+            return std::strtoll(std::string(text).c_str(), nullptr, 10);
+        };
         const auto time = [](std::string_view text) {
             const auto parsed = parse_utc(text);
             return parsed ? std::optional(*parsed) : std::nullopt;
         };
         for (const auto& [field, value] : hash.as_pairs()) {
-            if (field == "state") worker.state = value;
-            else if (field == "hostname") worker.hostname = value;
-            else if (field == "version") worker.version = value;
-            else if (field == "current_job") worker.current_job = value;
-            else if (field == "pid") worker.pid = number(value);
-            else if (field == "successful_job_count") worker.successful_job_count = number(value);
-            else if (field == "failed_job_count") worker.failed_job_count = number(value);
-            else if (field == "birth") worker.birth = time(value);
-            else if (field == "last_heartbeat") worker.last_heartbeat = time(value);
+            if (field == "state")
+                worker.state = value;
+            else if (field == "hostname")
+                worker.hostname = value;
+            else if (field == "version")
+                worker.version = value;
+            else if (field == "current_job")
+                worker.current_job = value;
+            else if (field == "pid")
+                worker.pid = number(value);
+            else if (field == "successful_job_count")
+                worker.successful_job_count = number(value);
+            else if (field == "failed_job_count")
+                worker.failed_job_count = number(value);
+            else if (field == "birth")
+                worker.birth = time(value);
+            else if (field == "last_heartbeat")
+                worker.last_heartbeat = time(value);
             else if (field == "total_working_time") {
                 worker.total_working_time = std::strtod(std::string(value).c_str(), nullptr);
                 if (!std::isfinite(worker.total_working_time)) worker.total_working_time = 0;
@@ -241,10 +274,12 @@ asio::awaitable<Performance> Monitor::performance(std::int64_t hours) {
     co_return periods.front();
 }
 
-asio::awaitable<std::vector<Performance>> Monitor::performance_periods(std::vector<std::int64_t> hours) {
+asio::awaitable<std::vector<Performance>> Monitor::performance_periods(
+    std::vector<std::int64_t> hours) {
     const Timestamp now = redis_time(co_await redis_->command("TIME"));
     std::vector<ops::Span> spans;
-    // The current minute belongs to the newest period; each period begins where the one before it ends.
+    // The current minute belongs to the newest period; each period begins where the one before it
+    // ends.
     auto end = std::chrono::ceil<std::chrono::minutes>(now + std::chrono::microseconds(1));
     for (const auto length : hours) {
         spans.push_back({end - std::chrono::hours(length), end});
@@ -255,7 +290,8 @@ asio::awaitable<std::vector<Performance>> Monitor::performance_periods(std::vect
     for (const auto& span : spans) {
         const auto bucket_keys = ops::buckets(span, now);
         counts_of_span.push_back(bucket_keys.size());
-        for (const auto& key : bucket_keys) pipeline.add("HGETALL", key);
+        for (const auto& key : bucket_keys)
+            pipeline.add("HGETALL", key);
     }
     const auto replies = co_await redis_->run(std::move(pipeline));
     std::vector<Performance> result;

@@ -17,10 +17,14 @@ json::value number_json(const std::optional<std::int64_t>& number) {
     return number ? json::value(*number) : json::value(nullptr);
 }
 
-json::value text_json(const std::string& text) { return text.empty() ? json::value(nullptr) : to_json(Value(text)); }
+json::value text_json(const std::string& text) {
+    return text.empty() ? json::value(nullptr) : to_json(Value(text));
+}
 
 /// A payload that cannot be shown, labelled with the reason.
-json::value undecodable(const ParseError& error) { return json::object{{"$undecodable", error.describe()}}; }
+json::value undecodable(const ParseError& error) {
+    return json::object{{"$undecodable", error.describe()}};
+}
 
 json::value payload_json(std::string_view bytes) {
     if (bytes.empty()) return nullptr;
@@ -36,13 +40,17 @@ double rounded(double value, double factor) {
     return std::isfinite(value) ? std::round(value * factor) / factor : 0.0;
 }
 
-double percent_change(double now, double before) { return before == 0 ? 0 : rounded(100 * (now - before) / before, 100); }
+double percent_change(double now, double before) {
+    return before == 0 ? 0 : rounded(100 * (now - before) / before, 100);
+}
 
 json::object changes_json(const Performance& now, const Performance& before) {
     return {{"duration_change_percent", percent_change(now.duration.avg, before.duration.avg)},
-            {"throughput_change_percent", percent_change(now.throughput_per_hour(), before.throughput_per_hour())},
+            {"throughput_change_percent",
+             percent_change(now.throughput_per_hour(), before.throughput_per_hour())},
             {"success_rate_change", rounded(now.success_rate() - before.success_rate(), 100)},
-            {"is_improving", now.duration.avg < before.duration.avg && now.success_rate() >= before.success_rate()}};
+            {"is_improving", now.duration.avg < before.duration.avg &&
+                                 now.success_rate() >= before.success_rate()}};
 }
 
 /// RQ before 1.14 and on old Redis kept these in the hash.
@@ -72,7 +80,10 @@ json::value exc_info_json(const JobInfo& info) {
 }  // namespace
 
 double Performance::success_rate() const noexcept {
-    return total() == 0 ? 0 : rounded(100.0 * static_cast<double>(successful) / static_cast<double>(total()), 100);
+    return total() == 0
+               ? 0
+               : rounded(100.0 * static_cast<double>(successful) / static_cast<double>(total()),
+                         100);
 }
 
 double Performance::throughput_per_hour() const noexcept {
@@ -92,8 +103,10 @@ json::object to_json(const QueueStats& stats) {
 
 json::object to_json(const WorkerInfo& worker) {
     json::array queues, jobs;
-    for (const auto& queue : worker.queues) queues.push_back(to_json(Value(queue)));
-    for (const auto& job : worker.jobs) jobs.push_back(to_json(Value(job)));
+    for (const auto& queue : worker.queues)
+        queues.push_back(to_json(Value(queue)));
+    for (const auto& job : worker.jobs)
+        jobs.push_back(to_json(Value(job)));
     return {{"name", to_json(Value(worker.name))},
             {"state", worker.state.empty() ? "?" : worker.state},
             {"hostname", text_json(worker.hostname)},
@@ -111,7 +124,8 @@ json::object to_json(const WorkerInfo& worker) {
 
 json::value result_json(const JobInfo& info) {
     const auto* latest = latest_ended(info);
-    if (latest != nullptr) return latest->outcome == "successful" ? payload_json(latest->return_value) : nullptr;
+    if (latest != nullptr)
+        return latest->outcome == "successful" ? payload_json(latest->return_value) : nullptr;
     const auto* legacy = legacy_field(info.job, "result");
     return legacy != nullptr ? payload_json(*legacy) : nullptr;
 }
@@ -128,15 +142,18 @@ json::object to_json(const JobInfo& info) {
     }
     const bool running = job.status == status::started;
     json::value duration = nullptr, queued_for = nullptr;
-    if (job.started_at && !running && job.ended_at) duration = seconds_between(*job.started_at, *job.ended_at);
-    else if (job.started_at && running) duration = seconds_between(*job.started_at, info.now);
+    if (job.started_at && !running && job.ended_at)
+        duration = seconds_between(*job.started_at, *job.ended_at);
+    else if (job.started_at && running)
+        duration = seconds_between(*job.started_at, info.now);
     if (job.enqueued_at && job.started_at && *job.started_at >= *job.enqueued_at)
         queued_for = seconds_between(*job.enqueued_at, *job.started_at);
     else if (job.enqueued_at && job.status == status::queued)
         queued_for = seconds_between(*job.enqueued_at, info.now);
 
     json::array depends_on, executions, problems;
-    for (const auto& id : job.dependency_ids) depends_on.push_back(to_json(Value(id)));
+    for (const auto& id : job.dependency_ids)
+        depends_on.push_back(to_json(Value(id)));
     for (const auto& execution : info.executions) {
         json::value progress = nullptr;
         if (!execution.progress.empty()) {
@@ -153,7 +170,8 @@ json::object to_json(const JobInfo& info) {
                                           {"error", text_json(execution.error)},
                                           {"progress", std::move(progress)}});
     }
-    for (const auto& problem : info.problems) problems.push_back(to_json(Value(problem.describe())));
+    for (const auto& problem : info.problems)
+        problems.push_back(to_json(Value(problem.describe())));
     return {{"id", to_json(Value(job.id))},
             {"status", to_json(Value(job.status))},
             {"queue", to_json(Value(job.origin))},
@@ -189,15 +207,17 @@ json::object to_json(const Performance& performance, Timestamp now) {
             {"failed_jobs", performance.failed},
             {"success_rate", performance.success_rate()},
             {"throughput_per_hour", performance.throughput_per_hour()},
-            {"duration_metrics", {{"avg_seconds", rounded(run.avg, 1e6)},
-                                  {"median_seconds", rounded(run.median, 1e6)},
-                                  {"min_seconds", rounded(run.min, 1e6)},
-                                  {"max_seconds", rounded(run.max, 1e6)},
-                                  {"p95_seconds", rounded(run.p95, 1e6)},
-                                  {"p99_seconds", rounded(run.p99, 1e6)}}},
-            {"queue_time_metrics", {{"avg_seconds", rounded(wait.avg, 1e6)},
-                                    {"p95_seconds", rounded(wait.p95, 1e6)},
-                                    {"max_seconds", rounded(wait.max, 1e6)}}},
+            {"duration_metrics",
+             {{"avg_seconds", rounded(run.avg, 1e6)},
+              {"median_seconds", rounded(run.median, 1e6)},
+              {"min_seconds", rounded(run.min, 1e6)},
+              {"max_seconds", rounded(run.max, 1e6)},
+              {"p95_seconds", rounded(run.p95, 1e6)},
+              {"p99_seconds", rounded(run.p99, 1e6)}}},
+            {"queue_time_metrics",
+             {{"avg_seconds", rounded(wait.avg, 1e6)},
+              {"p95_seconds", rounded(wait.p95, 1e6)},
+              {"max_seconds", rounded(wait.max, 1e6)}}},
             {"from", format_utc(performance.from)},
             {"to", format_utc(performance.to)},
             {"timestamp", format_utc(now)}};
@@ -212,25 +232,31 @@ json::object trends_json(const std::vector<Performance>& periods) {
         sum.successful += period.successful;
         sum.failed += period.failed;
         sum.hours += period.hours;
-        best = list.size() == 1 ? period.throughput_per_hour() : std::max(best, period.throughput_per_hour());
-        worst = list.size() == 1 ? period.throughput_per_hour() : std::min(worst, period.throughput_per_hour());
+        best = list.size() == 1 ? period.throughput_per_hour()
+                                : std::max(best, period.throughput_per_hour());
+        worst = list.size() == 1 ? period.throughput_per_hour()
+                                 : std::min(worst, period.throughput_per_hour());
     }
     // Newest against oldest: the direction of the whole row.
     const Performance none;
     return {{"periods", std::move(list)},
-            {"trends", periods.empty() ? changes_json(none, none) : changes_json(periods.front(), periods.back())},
-            {"summary", {{"total_periods", periods.size()},
-                         {"hours_per_period", periods.empty() ? 0 : static_cast<std::int64_t>(periods.front().hours)},
-                         {"total_jobs", sum.total()},
-                         {"successful_jobs", sum.successful},
-                         {"failed_jobs", sum.failed},
-                         {"success_rate", sum.success_rate()},
-                         {"throughput_per_hour", sum.throughput_per_hour()},
-                         {"best_throughput_per_hour", best},
-                         {"worst_throughput_per_hour", worst}}}};
+            {"trends", periods.empty() ? changes_json(none, none)
+                                       : changes_json(periods.front(), periods.back())},
+            {"summary",
+             {{"total_periods", periods.size()},
+              {"hours_per_period",
+               periods.empty() ? 0 : static_cast<std::int64_t>(periods.front().hours)},
+              {"total_jobs", sum.total()},
+              {"successful_jobs", sum.successful},
+              {"failed_jobs", sum.failed},
+              {"success_rate", sum.success_rate()},
+              {"throughput_per_hour", sum.throughput_per_hour()},
+              {"best_throughput_per_hour", best},
+              {"worst_throughput_per_hour", worst}}}};
 }
 
-json::object comparison_json(const Performance& current, const Performance& previous, Timestamp now) {
+json::object comparison_json(const Performance& current, const Performance& previous,
+                             Timestamp now) {
     return {{"current_period", to_json(current, now)},
             {"previous_period", to_json(previous, now)},
             {"changes", changes_json(current, previous)},

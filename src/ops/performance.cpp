@@ -11,9 +11,13 @@ namespace {
 using namespace std::chrono_literals;
 
 /// As in metrics.lua: bucket i begins at 100 us * 1.05^i.
-double lower_edge_us(int bucket) { return 100.0 * std::pow(1.05, bucket); }
+double lower_edge_us(int bucket) {
+    return 100.0 * std::pow(1.05, bucket);
+}
 
-double to_seconds(double us) { return us / 1e6; }
+double to_seconds(double us) {
+    return us / 1e6;
+}
 
 /// How long the small buckets live, less some margin. See metrics.lua.
 constexpr auto minutes_live = 47h;
@@ -29,13 +33,18 @@ std::vector<std::string> buckets(const Span& span, Timestamp now) {
         const auto day = std::chrono::floor<std::chrono::days>(at);
         const auto age = now - at;
         const auto add = [&](char name, auto start, std::chrono::minutes width) {
-            keys.push_back(fmt::format("rqxx:metrics:{}:{}", name,
-                                       std::chrono::duration_cast<std::chrono::seconds>(start.time_since_epoch()).count()));
+            keys.push_back(fmt::format(
+                "rqxx:metrics:{}:{}", name,
+                std::chrono::duration_cast<std::chrono::seconds>(start.time_since_epoch())
+                    .count()));
             at = std::chrono::time_point_cast<std::chrono::minutes>(start) + width;
         };
-        if ((at == day && day + std::chrono::days(1) <= span.to) || age > hours_live) add('d', day, 24h);
-        else if ((at == hour && hour + 1h <= span.to) || age > minutes_live) add('h', hour, 1h);
-        else add('m', at, 1min);
+        if ((at == day && day + std::chrono::days(1) <= span.to) || age > hours_live)
+            add('d', day, 24h);
+        else if ((at == hour && hour + 1h <= span.to) || age > minutes_live)
+            add('h', hour, 1h);
+        else
+            add('m', at, 1min);
     }
     return keys;
 }
@@ -43,34 +52,45 @@ std::vector<std::string> buckets(const Span& span, Timestamp now) {
 void Figures::add(std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept {
     for (const auto& [field, text] : fields) {
         double value = 0;
-        if (std::from_chars(text.data(), text.data() + text.size(), value).ec != std::errc{} || !std::isfinite(value) ||
-            value < 0)
+        if (std::from_chars(text.data(), text.data() + text.size(), value).ec != std::errc{} ||
+            !std::isfinite(value) || value < 0)
             continue;
         const auto count = static_cast<std::int64_t>(std::min(value, 9e15));
-        if (field == "finished") finished_ += count;
-        else if (field == "failed") failed_ += count;
-        else if (field == "waits") waits_ += count;
-        else if (field == "run_sum") run_sum_ += value;
-        else if (field == "wait_sum") wait_sum_ += value;
-        else if (field == "run_min") run_min_ = run_min_ < 0 ? value : std::min(run_min_, value);
-        else if (field == "run_max") run_max_ = std::max(run_max_, value);
-        else if (field == "wait_max") wait_max_ = std::max(wait_max_, value);
+        if (field == "finished")
+            finished_ += count;
+        else if (field == "failed")
+            failed_ += count;
+        else if (field == "waits")
+            waits_ += count;
+        else if (field == "run_sum")
+            run_sum_ += value;
+        else if (field == "wait_sum")
+            wait_sum_ += value;
+        else if (field == "run_min")
+            run_min_ = run_min_ < 0 ? value : std::min(run_min_, value);
+        else if (field == "run_max")
+            run_max_ = std::max(run_max_, value);
+        else if (field == "wait_max")
+            wait_max_ = std::max(wait_max_, value);
         else if (field.size() > 1 && (field[0] == 'r' || field[0] == 'w')) {
             int bucket = 0;
             const auto digits = field.substr(1);
-            if (std::from_chars(digits.data(), digits.data() + digits.size(), bucket).ec == std::errc{} && bucket < 10000)
+            if (std::from_chars(digits.data(), digits.data() + digits.size(), bucket).ec ==
+                    std::errc{} &&
+                bucket < 10000)
                 (field[0] == 'r' ? run_ : wait_)[bucket] += count;
         }
     }
 }
 
-Performance::Distribution Figures::describe(const Histogram& histogram, std::int64_t count, double sum_us,
-                                            double min_us, double max_us) {
+Performance::Distribution Figures::describe(const Histogram& histogram, std::int64_t count,
+                                            double sum_us, double min_us, double max_us) {
     Performance::Distribution result;
     result.count = count;
     if (count == 0) return result;
     std::int64_t total = 0;
-    for (const auto& [bucket, n] : histogram) total += n;
+    for (const auto& [bucket, n] : histogram)
+        total += n;
     const auto quantile = [&](double q) {
         // The value of rank ceil(q * n), placed evenly within its bucket.
         const double rank = std::max(1.0, std::ceil(q * static_cast<double>(total)));
@@ -80,7 +100,8 @@ Performance::Distribution Figures::describe(const Histogram& histogram, std::int
             if (before + here >= rank) {
                 const double low = bucket == 0 ? 0 : lower_edge_us(bucket);
                 const double high = lower_edge_us(bucket + 1);
-                return to_seconds(std::clamp(low + (high - low) * (rank - before - 0.5) / here, min_us, max_us));
+                return to_seconds(
+                    std::clamp(low + (high - low) * (rank - before - 0.5) / here, min_us, max_us));
             }
             before += here;
         }

@@ -27,12 +27,15 @@ void check(const EnqueueOptions& options) {
     if (options.timeout && options.timeout->count() != -1 && options.timeout->count() < 1)
         refuse("timeout", "must be at least 1 s, or -1 for none");
     if (options.ttl && options.ttl->count() < 1) refuse("ttl", "must be at least 1 s");
-    if (options.result_ttl && options.result_ttl->count() < -1) refuse("result_ttl", "must be at least -1");
-    if (options.failure_ttl && options.failure_ttl->count() < -1) refuse("failure_ttl", "must be at least -1");
+    if (options.result_ttl && options.result_ttl->count() < -1)
+        refuse("result_ttl", "must be at least -1");
+    if (options.failure_ttl && options.failure_ttl->count() < -1)
+        refuse("failure_ttl", "must be at least -1");
     if (options.unique && options.job_id.empty()) refuse("unique", "needs a job_id");
     if (!options.meta.is_none() && !options.meta.is_dict()) refuse("meta", "must be a dict");
     if (options.retry) {
-        if (options.retry->max < 0 || options.retry->max > 1'000'000) refuse("retry", "must be from 0 to 1000000");
+        if (options.retry->max < 0 || options.retry->max > 1'000'000)
+            refuse("retry", "must be from 0 to 1000000");
         for (const auto interval : options.retry->intervals)
             if (interval.count() < 0) refuse("retry", "an interval must not be negative");
     }
@@ -44,8 +47,8 @@ std::optional<std::int64_t> count(const std::optional<std::chrono::seconds>& dur
 }
 
 /// A job about to be queued. `now` is the producer's clock, as in RQ.
-Job make_job(const Call& call, const EnqueueOptions& options, const std::string& queue, Serializer serializer,
-             Timestamp now) {
+Job make_job(const Call& call, const EnqueueOptions& options, const std::string& queue,
+             Serializer serializer, Timestamp now) {
     if (call.func_name.empty()) refuse("func_name", "must not be empty");
     Job job;
     job.id = options.job_id.empty() ? new_job_id() : options.job_id;
@@ -61,7 +64,8 @@ Job make_job(const Call& call, const EnqueueOptions& options, const std::string&
     job.ttl = count(options.ttl);
     if (options.retry && options.retry->max > 0) {
         job.retries_left = options.retry->max;
-        for (const auto interval : options.retry->intervals) job.retry_intervals.push_back(interval.count());
+        for (const auto interval : options.retry->intervals)
+            job.retry_intervals.push_back(interval.count());
         if (options.retry->enqueue_at_front) job.enqueue_at_front_on_retry = true;
     }
     if (options.at_front) job.enqueue_at_front = true;
@@ -80,8 +84,8 @@ void add_hset(Pipeline& pipeline, const std::string& key, const FieldList& field
 }
 
 /// One MULTI…EXEC for `jobs[begin, end)`. Hashes come before the ids that name them.
-Pipeline transaction(const std::vector<NewJob>& jobs, std::size_t begin, std::size_t end, const Queue& queue,
-                     std::vector<std::string>& ids) {
+Pipeline transaction(const std::vector<NewJob>& jobs, std::size_t begin, std::size_t end,
+                     const Queue& queue, std::vector<std::string>& ids) {
     const Timestamp now = utc_now();
     const std::string list = keys::queue(queue.name());
     Pipeline pipeline;
@@ -96,15 +100,18 @@ Pipeline transaction(const std::vector<NewJob>& jobs, std::size_t begin, std::si
         if (!options.job_id.empty()) pipeline.add("DEL", key);
         add_hset(pipeline, key, to_fields(job));
         if (job.ttl) pipeline.add("EXPIRE", key, *job.ttl);
-        if (options.at_front) pipeline.add("LPUSH", list, job.id);
-        else back.push_back(job.id);
+        if (options.at_front)
+            pipeline.add("LPUSH", list, job.id);
+        else
+            back.push_back(job.id);
         ids.push_back(std::move(job.id));
     }
     if (!back.empty()) {
         pipeline.begin(2 + back.size());
         pipeline.argument(std::string_view("RPUSH"));
         pipeline.argument(std::string_view(list));
-        for (const auto& id : back) pipeline.argument(std::string_view(id));
+        for (const auto& id : back)
+            pipeline.argument(std::string_view(id));
     }
     pipeline.add("EXEC");
     return pipeline;
@@ -130,7 +137,8 @@ asio::awaitable<Enqueued> Queue::enqueue(Call call, EnqueueOptions options) {
         args.push_back(std::move(field));
         args.push_back(std::move(value));
     }
-    const Reply reply = co_await redis_->eval(lua::enqueue, {keys::job(job.id), keys::queue(name_)}, std::move(args));
+    const Reply reply = co_await redis_->eval(lua::enqueue, {keys::job(job.id), keys::queue(name_)},
+                                              std::move(args));
     co_return Enqueued{job.id, reply.as_integer() == 0};
 }
 
@@ -143,10 +151,12 @@ asio::awaitable<std::vector<std::string>> Queue::enqueue_many(std::vector<NewJob
     ids.reserve(jobs.size());
     // The next transaction is encoded while Redis works on the one before.
     std::deque<RedisClient::Pending> in_flight;
-    const auto finish_oldest = [](std::deque<RedisClient::Pending>& pending) -> asio::awaitable<void> {
+    const auto finish_oldest =
+        [](std::deque<RedisClient::Pending>& pending) -> asio::awaitable<void> {
         auto replies = co_await pending.front().replies();
         pending.pop_front();
-        for (const auto& reply : replies) reply.throw_if_error();
+        for (const auto& reply : replies)
+            reply.throw_if_error();
     };
     for (std::size_t begin = 0; begin < jobs.size(); begin += chunk_size) {
         const std::size_t end = std::min(begin + chunk_size, jobs.size());
@@ -154,7 +164,8 @@ asio::awaitable<std::vector<std::string>> Queue::enqueue_many(std::vector<NewJob
         co_await asio::post(redis_->executor(), asio::use_awaitable);
         if (in_flight.size() == 3) co_await finish_oldest(in_flight);
     }
-    while (!in_flight.empty()) co_await finish_oldest(in_flight);
+    while (!in_flight.empty())
+        co_await finish_oldest(in_flight);
     co_return ids;
 }
 
@@ -166,14 +177,16 @@ Parsed<Priority> parse_priority(std::string_view text) noexcept {
     if (text == "high") return Priority::high;
     if (text == "normal") return Priority::normal;
     if (text == "low") return Priority::low;
-    return ParseError(fmt::format("\"{}\" is not one of high, normal, low", text.substr(0, 40)), "priority");
+    return ParseError(fmt::format("\"{}\" is not one of high, normal, low", text.substr(0, 40)),
+                      "priority");
 }
 
 ResolvedPolicy resolve_policy(const OptimizedOptions& options) {
     using std::chrono::seconds;
     if (options.timeout && (options.timeout->count() < 1 || options.timeout->count() > 31'536'000))
         refuse("timeout", "must be from 1 s to a year");
-    if (options.retry && (*options.retry < 0 || *options.retry > 100)) refuse("retry", "must be from 0 to 100");
+    if (options.retry && (*options.retry < 0 || *options.retry > 100))
+        refuse("retry", "must be from 0 to 100");
     ResolvedPolicy policy{.queue = "default",
                           .timeout = options.timeout.value_or(seconds(300)),
                           .result_ttl = seconds(3600),
@@ -203,13 +216,17 @@ asio::awaitable<Enqueued> OptimizedQueue::enqueue(Call call, OptimizedOptions op
     settings.retry = Retry{.max = policy.retry, .intervals = {}, .enqueue_at_front = false};
     Queue queue(*redis_, policy.queue, serializer_);
     Enqueued enqueued = co_await queue.enqueue(std::move(call), std::move(settings));
-    if (!enqueued.duplicate) log_job_enqueued(*log_, enqueued.job_id, options.session_id, policy.queue, policy.timeout);
+    if (!enqueued.duplicate)
+        log_job_enqueued(*log_, enqueued.job_id, options.session_id, policy.queue, policy.timeout);
     co_return enqueued;
 }
 
-asio::awaitable<Enqueued> OptimizedQueue::enqueue_evaluation(std::string session_id, OptimizedOptions options) {
+asio::awaitable<Enqueued> OptimizedQueue::enqueue_evaluation(std::string session_id,
+                                                             OptimizedOptions options) {
     options.session_id = session_id;
-    Call call{.func_name = "eval_worker.evaluate", .instance = {}, .args = Value::tuple({Value(std::move(session_id))})};
+    Call call{.func_name = "eval_worker.evaluate",
+              .instance = {},
+              .args = Value::tuple({Value(std::move(session_id))})};
     co_return co_await enqueue(std::move(call), std::move(options));
 }
 

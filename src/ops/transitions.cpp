@@ -13,18 +13,21 @@ namespace {
 
 std::string join(const std::vector<std::string>& parts) {
     std::string text;
-    for (const auto& part : parts) text += (text.empty() ? "" : ",") + part;
+    for (const auto& part : parts)
+        text += (text.empty() ? "" : ",") + part;
     return text;
 }
 
 ClaimResult claim_result(Reply reply) {
     auto& parts = reply.elements;
-    if (parts.size() != 4) throw Error(Errc::protocol, "the claim script gave an unexpected answer");
+    if (parts.size() != 4)
+        throw Error(Errc::protocol, "the claim script gave an unexpected answer");
     ClaimResult result;
     result.state = static_cast<ClaimResult::State>(parts[0].as_integer());
     const Timestamp now{std::chrono::microseconds(parts[1].as_integer())};
     for (auto& row : parts[2].elements) {
-        Claimed claimed{row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text, now, {}};
+        Claimed claimed{
+            row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text, now, {}};
         auto& flat = row.elements.at(3).elements;
         claimed.fields.reserve(flat.size() / 2);
         for (std::size_t i = 0; i + 1 < flat.size(); i += 2)
@@ -32,7 +35,8 @@ ClaimResult claim_result(Reply reply) {
         result.claimed.push_back(std::move(claimed));
     }
     for (auto& row : parts[3].elements)
-        result.skipped.push_back({row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text});
+        result.skipped.push_back(
+            {row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text});
     return result;
 }
 
@@ -40,14 +44,19 @@ ClaimResult claim_result(Reply reply) {
 
 WorkerOps::WorkerOps(RedisClient& redis, std::string name, std::vector<std::string> queues,
                      std::chrono::milliseconds lease)
-    : redis_(&redis), name_(std::move(name)), queues_(std::move(queues)), key_(keys::worker(name_)),
-      executions_key_(keys::worker_executions(name_)), lease_(lease) {
-    for (const auto& queue : queues_) queue_keys_.push_back(keys::queue(queue));
+    : redis_(&redis),
+      name_(std::move(name)),
+      queues_(std::move(queues)),
+      key_(keys::worker(name_)),
+      executions_key_(keys::worker_executions(name_)),
+      lease_(lease) {
+    for (const auto& queue : queues_)
+        queue_keys_.push_back(keys::queue(queue));
 }
 
 asio::awaitable<WorkerOps::Birth> WorkerOps::register_birth() {
-    std::vector<std::string> args{name_, std::to_string(lease_.count()), std::to_string(rq_heartbeat_ttl.count()),
-                                  join(queues_)};
+    std::vector<std::string> args{name_, std::to_string(lease_.count()),
+                                  std::to_string(rq_heartbeat_ttl.count()), join(queues_)};
     const std::pair<std::string_view, std::string> fields[] = {
         {"pid", std::to_string(::getpid())},
         {"hostname", boost::asio::ip::host_name()},
@@ -59,7 +68,8 @@ asio::awaitable<WorkerOps::Birth> WorkerOps::register_birth() {
         args.emplace_back(field);
         args.push_back(value);
     }
-    const Reply reply = co_await redis_->eval(lua::register_worker, {key_, executions_key_}, std::move(args));
+    const Reply reply =
+        co_await redis_->eval(lua::register_worker, {key_, executions_key_}, std::move(args));
     const auto& parts = reply.as_array();
     Birth birth;
     birth.registered = parts.at(0).as_integer() == 1;
@@ -74,24 +84,27 @@ asio::awaitable<void> WorkerOps::expire_lease() {
     co_await redis_->command("ZADD", keys::leases, 0, name_);
 }
 
-std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_arguments(std::size_t limit,
-                                                                                        std::string current_job) const {
+std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_arguments(
+    std::size_t limit, std::string current_job) const {
     std::vector<std::string> script_keys{key_, executions_key_};
     script_keys.insert(script_keys.end(), queue_keys_.begin(), queue_keys_.end());
-    std::vector<std::string> args{name_, std::to_string(limit), std::to_string(rq_heartbeat_ttl.count()),
-                                  std::move(current_job)};
+    std::vector<std::string> args{name_, std::to_string(limit),
+                                  std::to_string(rq_heartbeat_ttl.count()), std::move(current_job)};
     args.reserve(args.size() + limit);
-    for (std::size_t i = 0; i < limit; ++i) args.push_back(new_execution_id());
+    for (std::size_t i = 0; i < limit; ++i)
+        args.push_back(new_execution_id());
     return {std::move(script_keys), std::move(args)};
 }
 
 asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::string current_job) {
     auto [script_keys, args] = claim_arguments(limit, std::move(current_job));
-    co_return claim_result(co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));
+    co_return claim_result(
+        co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));
 }
 
-asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string queue_key, std::chrono::seconds timeout,
-                                              std::size_t limit, ClaimResult& result) {
+asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string queue_key,
+                                              std::chrono::seconds timeout, std::size_t limit,
+                                              ClaimResult& result) {
     Pipeline pipeline;
     pipeline.add("BLMOVE", queue_key, queue_key, "LEFT", "LEFT", timeout.count());
     if (limit > 0) {
@@ -105,9 +118,11 @@ asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string
     co_return !replies[0].is_nil();
 }
 
-asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> batch, std::string current_job,
+asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> batch,
+                                                        std::string current_job,
                                                         std::chrono::seconds default_result_ttl) {
-    std::vector<std::string> args{name_, std::move(current_job), std::to_string(default_result_ttl.count())};
+    std::vector<std::string> args{name_, std::move(current_job),
+                                  std::to_string(default_result_ttl.count())};
     args.reserve(3 + batch.size() * 8);
     for (auto& one : batch) {
         args.push_back(std::move(one.job_id));
@@ -117,9 +132,12 @@ asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> 
         args.push_back(std::move(one.payload));
         args.push_back(format_epoch(one.started_at));
         args.push_back(std::to_string(one.run_time.count()));
-        args.push_back(one.queued_for ? std::to_string(std::max<std::int64_t>(one.queued_for->count(), 0)) : "-1");
+        args.push_back(one.queued_for
+                           ? std::to_string(std::max<std::int64_t>(one.queued_for->count(), 0))
+                           : "-1");
     }
-    const Reply reply = co_await redis_->eval(lua::settle, {key_, executions_key_}, std::move(args));
+    const Reply reply =
+        co_await redis_->eval(lua::settle, {key_, executions_key_}, std::move(args));
     std::vector<Settled> results;
     for (const auto& row : reply.as_array()) {
         Settled settled;
@@ -131,13 +149,16 @@ asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> 
         }
         results.push_back(settled);
     }
-    if (results.size() != batch.size()) throw Error(Errc::protocol, "the settle script gave an unexpected answer");
+    if (results.size() != batch.size())
+        throw Error(Errc::protocol, "the settle script gave an unexpected answer");
     co_return results;
 }
 
-asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> running, std::string oldest_job, Seconds oldest_run_time) {
-    std::vector<std::string> args{name_, std::to_string(lease_.count()), std::to_string(rq_heartbeat_ttl.count()),
-                                  std::move(oldest_job),
+asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> running,
+                                                      std::string oldest_job,
+                                                      Seconds oldest_run_time) {
+    std::vector<std::string> args{name_, std::to_string(lease_.count()),
+                                  std::to_string(rq_heartbeat_ttl.count()), std::move(oldest_job),
                                   fmt::format("{:.3f}", oldest_run_time.count())};
     for (auto& job : running) {
         args.push_back(std::move(job.job_id));
@@ -145,13 +166,15 @@ asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> runni
         args.push_back(std::move(job.origin));
         args.push_back(std::move(job.progress));
     }
-    const Reply reply = co_await redis_->eval(lua::heartbeat, {key_, executions_key_}, std::move(args));
+    const Reply reply =
+        co_await redis_->eval(lua::heartbeat, {key_, executions_key_}, std::move(args));
     HeartbeatResult result;
     const auto& parts = reply.as_array();
     result.lease_held = parts.at(0).as_integer() == 1;
     if (result.lease_held) {
         for (const auto& row : parts.at(1).as_array())
-            result.notices.push_back({row.elements.at(0).text, row.elements.at(1).as_integer() == 1});
+            result.notices.push_back(
+                {row.elements.at(0).text, row.elements.at(1).as_integer() == 1});
         result.orphans = parts.at(2).as_integer();
     }
     co_return result;
@@ -168,14 +191,15 @@ asio::awaitable<RecoverResult> WorkerOps::recover(RecoverPolicy policy) {
             fmt::format("Moved to FailedJobRegistry, due to AbandonedJobError, at {}", time)),
         "200"};
     args.insert(args.end(), queues_.begin(), queues_.end());
-    const Reply reply = co_await redis_->eval(lua::recover, {std::string(keys::leases), std::string(keys::sweeper)}, std::move(args));
+    const Reply reply = co_await redis_->eval(
+        lua::recover, {std::string(keys::leases), std::string(keys::sweeper)}, std::move(args));
     const auto& parts = reply.as_array();
     RecoverResult result;
     result.more = parts.at(0).as_integer() == 1;
     for (const auto& row : parts.at(1).as_array()) {
-        result.jobs.push_back({row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text,
-                               row.elements.at(3).text, row.elements.at(4).as_integer(),
-                               row.elements.at(5).as_integer()});
+        result.jobs.push_back({row.elements.at(0).text, row.elements.at(1).text,
+                               row.elements.at(2).text, row.elements.at(3).text,
+                               row.elements.at(4).as_integer(), row.elements.at(5).as_integer()});
     }
     co_return result;
 }

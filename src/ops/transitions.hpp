@@ -21,7 +21,8 @@ struct Claimed {
     std::string execution_id;
     std::string origin;
     Timestamp started_at;
-    std::vector<std::pair<std::string, std::string>> fields;   ///< The hash as it was before the start.
+    std::vector<std::pair<std::string, std::string>>
+        fields;  ///< The hash as it was before the start.
 };
 
 /// An id that was on a queue and could not run: dropped from it.
@@ -39,39 +40,52 @@ struct ClaimResult {
 };
 
 struct Settlement {
-    enum class Outcome : char { success = 'S', failure = 'F', terminal_failure = 'T', returned = 'R' };
+    enum class Outcome : char {
+        success = 'S',
+        failure = 'F',
+        terminal_failure = 'T',
+        returned = 'R'
+    };
     std::string job_id;
     std::string execution_id;
     std::string origin;
     Outcome outcome = Outcome::success;
-    std::string payload;                               ///< As stored: base64.
+    std::string payload;  ///< As stored: base64.
     Timestamp started_at;
     std::chrono::microseconds run_time{};
     std::optional<std::chrono::microseconds> queued_for;
 };
 
 struct Settled {
-    enum class Code { refused = 0, finished = 1, failed = 2, retried = 3, returned = 4, canceled = 5, deleted = 6 };
+    enum class Code {
+        refused = 0,
+        finished = 1,
+        failed = 2,
+        retried = 3,
+        returned = 4,
+        canceled = 5,
+        deleted = 6
+    };
     Code code = Code::refused;
-    std::chrono::seconds next_in{};      ///< Of a retry.
-    std::int64_t attempt = 0, of = 0;    ///< This retry's number, and how many there are.
+    std::chrono::seconds next_in{};    ///< Of a retry.
+    std::int64_t attempt = 0, of = 0;  ///< This retry's number, and how many there are.
 };
 
 struct Running {
     std::string job_id;
     std::string execution_id;
     std::string origin;
-    std::string progress;                ///< JSON text; empty when unchanged.
+    std::string progress;  ///< JSON text; empty when unchanged.
 };
 
 struct HeartbeatResult {
     bool lease_held = true;
     struct Notice {
         std::string execution_id;
-        bool canceled = false;           ///< Else the lease on it was lost.
+        bool canceled = false;  ///< Else the lease on it was lost.
     };
     std::vector<Notice> notices;
-    std::int64_t orphans = 0;            ///< Jobs put back whose claim was never answered.
+    std::int64_t orphans = 0;  ///< Jobs put back whose claim was never answered.
 };
 
 struct Recovered {
@@ -92,31 +106,36 @@ public:
 
     struct Birth {
         bool registered = false;
-        std::string other_host, other_pid;   ///< Of the living worker with this name.
+        std::string other_host, other_pid;  ///< Of the living worker with this name.
     };
     asio::awaitable<Birth> register_birth();
     /// Declares a worker of this name dead, so that `recover` takes its jobs back.
     asio::awaitable<void> expire_lease();
     asio::awaitable<ClaimResult> claim(std::size_t limit, std::string current_job);
-    asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch, std::string current_job,
+    asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch,
+                                                 std::string current_job,
                                                  std::chrono::seconds default_result_ttl);
-    asio::awaitable<HeartbeatResult> heartbeat(std::vector<Running> running, std::string oldest_job, Seconds oldest_run_time);
+    asio::awaitable<HeartbeatResult> heartbeat(std::vector<Running> running, std::string oldest_job,
+                                               Seconds oldest_run_time);
     asio::awaitable<RecoverResult> recover(RecoverPolicy policy);
     asio::awaitable<void> set_state(std::string state);
     /// Signs off. What is claimed under this name without being known here goes back to its queue.
     asio::awaitable<void> register_death();
-    /// Blocks until the list `queue_key` has an element, without removing any, then claims up to `limit`
-    /// jobs in the same round trip (0: none). False when `timeout` passed.
+    /// Blocks until the list `queue_key` has an element, without removing any, then claims up to
+    /// `limit` jobs in the same round trip (0: none). False when `timeout` passed.
     ///
-    /// BLMOVE of the head onto itself: waits like a pop, changes nothing. The claim behind it in the
-    /// pipeline runs the moment it wakes.
-    asio::awaitable<bool> wait_for_job(RedisClient& blocking, std::string queue_key, std::chrono::seconds timeout,
-                                       std::size_t limit, ClaimResult& result);
-    [[nodiscard]] const std::vector<std::string>& queue_keys() const noexcept { return queue_keys_; }
+    /// BLMOVE of the head onto itself: waits like a pop, changes nothing. The claim behind it in
+    /// the pipeline runs the moment it wakes.
+    asio::awaitable<bool> wait_for_job(RedisClient& blocking, std::string queue_key,
+                                       std::chrono::seconds timeout, std::size_t limit,
+                                       ClaimResult& result);
+    [[nodiscard]] const std::vector<std::string>& queue_keys() const noexcept {
+        return queue_keys_;
+    }
 
 private:
-    [[nodiscard]] std::pair<std::vector<std::string>, std::vector<std::string>> claim_arguments(std::size_t limit,
-                                                                                                std::string current_job) const;
+    [[nodiscard]] std::pair<std::vector<std::string>, std::vector<std::string>> claim_arguments(
+        std::size_t limit, std::string current_job) const;
 
     RedisClient* redis_;
     std::string name_;
@@ -127,8 +146,8 @@ private:
     std::chrono::microseconds lease_;
 };
 
-/// Until when RQ's own maintenance leaves an execution alone after a heartbeat. Source: RQ's default
-/// job monitoring interval (30 s) + 60 s.
+/// Until when RQ's own maintenance leaves an execution alone after a heartbeat. Source: RQ's
+/// default job monitoring interval (30 s) + 60 s.
 inline constexpr std::chrono::seconds rq_heartbeat_ttl{90};
 
 }  // namespace rqxx::ops

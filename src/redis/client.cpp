@@ -29,7 +29,7 @@ struct Request {
     std::chrono::milliseconds timeout{};
     std::exception_ptr failure;
     bool finished = false;
-    asio::steady_timer done;   ///< The deadline; cancelled when finished.
+    asio::steady_timer done;  ///< The deadline; cancelled when finished.
 
     void finish() {
         finished = true;
@@ -63,18 +63,22 @@ private:
 
 struct RedisClient::Impl : std::enable_shared_from_this<Impl> {
     Impl(asio::any_io_executor executor_, RedisOptions options_, Logger& log_)
-        : executor(executor_), options(std::move(options_)), log(log_), wake_writer(executor_), pause(executor_),
+        : executor(executor_),
+          options(std::move(options_)),
+          log(log_),
+          wake_writer(executor_),
+          pause(executor_),
           connected_event(executor_) {}
 
     asio::any_io_executor executor;
     RedisOptions options;
     Logger& log;
-    std::deque<std::shared_ptr<Request>> waiting;   ///< Not written.
-    std::deque<std::shared_ptr<Request>> sent;      ///< Written, in the order of their replies.
-    std::shared_ptr<Connection> connection;         ///< Shared with a write in progress.
-    asio::steady_timer wake_writer;                 ///< Cancelled when something waits.
-    asio::steady_timer pause;                       ///< Between attempts.
-    asio::steady_timer connected_event;             ///< Cancelled when the state changes.
+    std::deque<std::shared_ptr<Request>> waiting;  ///< Not written.
+    std::deque<std::shared_ptr<Request>> sent;     ///< Written, in the order of their replies.
+    std::shared_ptr<Connection> connection;        ///< Shared with a write in progress.
+    asio::steady_timer wake_writer;                ///< Cancelled when something waits.
+    asio::steady_timer pause;                      ///< Between attempts.
+    asio::steady_timer connected_event;            ///< Cancelled when the state changes.
     std::string last_error;
     std::exception_ptr last_failure;
     Counters counters;
@@ -103,8 +107,8 @@ struct RedisClient::Impl : std::enable_shared_from_this<Impl> {
                 self->last_error = error.message();
                 self->last_failure = std::current_exception();
                 if (!self->closed && backoff.attempts() == 0)
-                    self->log.warning("Redis is not available", "redis", self->options.url.redacted(), "error",
-                                      error.message());
+                    self->log.warning("Redis is not available", "redis",
+                                      self->options.url.redacted(), "error", error.message());
             }
             self->connection.reset();
             self->fail_sent();
@@ -129,7 +133,8 @@ struct RedisClient::Impl : std::enable_shared_from_this<Impl> {
         }
     }
 
-    /// Writes whatever waits, all in one go. Shares the client's state until the connection is replaced.
+    /// Writes whatever waits, all in one go. Shares the client's state until the connection is
+    /// replaced.
     static asio::awaitable<void> write_loop(std::shared_ptr<Impl> self,
                                             std::shared_ptr<Connection> connection) {
         std::string batch;
@@ -143,8 +148,10 @@ struct RedisClient::Impl : std::enable_shared_from_this<Impl> {
             while (!self->waiting.empty() && batch.size() < (256u << 10)) {
                 auto request = std::move(self->waiting.front());
                 self->waiting.pop_front();
-                if (batch.empty()) batch = std::move(request->bytes);
-                else batch += request->bytes;
+                if (batch.empty())
+                    batch = std::move(request->bytes);
+                else
+                    batch += request->bytes;
                 request->bytes = {};
                 self->counters.commands += request->expected;
                 ++self->counters.round_trips;
@@ -176,7 +183,8 @@ struct RedisClient::Impl : std::enable_shared_from_this<Impl> {
         for (const auto& request : failed) {
             request->fail(std::make_exception_ptr(
                 Error(Errc::connection,
-                      last_error.empty() ? "the connection to Redis was closed" : last_error, Error::Doubt::yes)));
+                      last_error.empty() ? "the connection to Redis was closed" : last_error,
+                      Error::Doubt::yes)));
         }
     }
 
@@ -193,7 +201,8 @@ struct RedisClient::Impl : std::enable_shared_from_this<Impl> {
         for (auto* list : {&waiting, &sent}) {
             auto failed = std::move(*list);
             list->clear();
-            for (const auto& request : failed) request->fail(std::make_exception_ptr(Cancelled()));
+            for (const auto& request : failed)
+                request->fail(std::make_exception_ptr(Cancelled()));
         }
     }
 
@@ -212,7 +221,8 @@ struct RedisClient::Impl : std::enable_shared_from_this<Impl> {
         return request;
     }
 
-    static asio::awaitable<std::vector<Reply>> wait(std::shared_ptr<Impl> self, std::shared_ptr<Request> request) {
+    static asio::awaitable<std::vector<Reply>> wait(std::shared_ptr<Impl> self,
+                                                    std::shared_ptr<Request> request) {
         if (!request->finished) co_await request->done.async_wait(as_result);
         if (request->finished) {
             if (request->failure) std::rethrow_exception(request->failure);
@@ -223,18 +233,20 @@ struct RedisClient::Impl : std::enable_shared_from_this<Impl> {
         const auto unsent = std::find(self->waiting.begin(), self->waiting.end(), request);
         const bool was_sent = unsent == self->waiting.end();
         if (!was_sent) self->waiting.erase(unsent);
-        if (!timed_out) throw Cancelled();   // A late reply finds the request and is dropped with it.
+        if (!timed_out)
+            throw Cancelled();  // A late reply finds the request and is dropped with it.
         ++self->counters.errors;
         if (was_sent) {
             self->drop_connection();
             throw Error(Errc::timeout,
-                        fmt::format("Redis at {} did not answer within {} ms", self->options.url.endpoint(),
-                                    request->timeout.count()),
+                        fmt::format("Redis at {} did not answer within {} ms",
+                                    self->options.url.endpoint(), request->timeout.count()),
                         Error::Doubt::yes);
         }
         throw Error(Errc::connection,
-                    fmt::format("no connection to Redis at {} within {} ms{}{}", self->options.url.endpoint(),
-                                request->timeout.count(), self->last_error.empty() ? "" : ": ", self->last_error));
+                    fmt::format("no connection to Redis at {} within {} ms{}{}",
+                                self->options.url.endpoint(), request->timeout.count(),
+                                self->last_error.empty() ? "" : ": ", self->last_error));
     }
 
     static asio::awaitable<std::vector<Reply>> run(std::shared_ptr<Impl> self, Pipeline pipeline,
@@ -266,7 +278,9 @@ RedisClient::RedisClient(asio::any_io_executor executor, RedisOptions options, L
     asio::co_spawn(impl_->executor, Impl::maintain(impl_), asio::detached);
 }
 
-RedisClient::~RedisClient() { impl_->close(); }
+RedisClient::~RedisClient() {
+    impl_->close();
+}
 
 asio::awaitable<Reply> RedisClient::run_one(Pipeline one, std::chrono::milliseconds timeout) {
     auto replies = co_await Impl::run(impl_, std::move(one), timeout);
@@ -274,7 +288,8 @@ asio::awaitable<Reply> RedisClient::run_one(Pipeline one, std::chrono::milliseco
     co_return std::move(replies.front());
 }
 
-asio::awaitable<std::vector<Reply>> RedisClient::run(Pipeline pipeline, std::chrono::milliseconds timeout) {
+asio::awaitable<std::vector<Reply>> RedisClient::run(Pipeline pipeline,
+                                                     std::chrono::milliseconds timeout) {
     co_return co_await Impl::run(impl_, std::move(pipeline), timeout);
 }
 
@@ -315,20 +330,39 @@ asio::awaitable<void> RedisClient::connect(std::chrono::milliseconds timeout) {
     }
 }
 
-void RedisClient::close() { impl_->close(); }
-void RedisClient::reset() { impl_->drop_connection(); }
-bool RedisClient::connected() const noexcept { return impl_->connection != nullptr; }
-std::string RedisClient::last_error() const { return impl_->last_error; }
-const RedisOptions& RedisClient::options() const noexcept { return impl_->options; }
-asio::any_io_executor RedisClient::executor() const { return impl_->executor; }
-const RedisClient::Counters& RedisClient::counters() const noexcept { return impl_->counters; }
+void RedisClient::close() {
+    impl_->close();
+}
+void RedisClient::reset() {
+    impl_->drop_connection();
+}
+bool RedisClient::connected() const noexcept {
+    return impl_->connection != nullptr;
+}
+std::string RedisClient::last_error() const {
+    return impl_->last_error;
+}
+const RedisOptions& RedisClient::options() const noexcept {
+    return impl_->options;
+}
+asio::any_io_executor RedisClient::executor() const {
+    return impl_->executor;
+}
+const RedisClient::Counters& RedisClient::counters() const noexcept {
+    return impl_->counters;
+}
 
 // ---- subscriptions -----------------------------------------------------------------------------
 
 struct RedisSubscriber::Impl {
-    Impl(asio::any_io_executor executor_, RedisOptions options_, std::vector<std::string> channels_, Logger& log_)
-        : executor(executor_), options(std::move(options_)), channels(std::move(channels_)), log(log_),
-          arrived(executor_), pause(executor_) {}
+    Impl(asio::any_io_executor executor_, RedisOptions options_, std::vector<std::string> channels_,
+         Logger& log_)
+        : executor(executor_),
+          options(std::move(options_)),
+          channels(std::move(channels_)),
+          log(log_),
+          arrived(executor_),
+          pause(executor_) {}
 
     asio::any_io_executor executor;
     RedisOptions options;
@@ -351,7 +385,8 @@ struct RedisSubscriber::Impl {
                 Pipeline subscribe;
                 subscribe.begin(1 + self->channels.size());
                 subscribe.argument(std::string_view("SUBSCRIBE"));
-                for (const auto& channel : self->channels) subscribe.argument(std::string_view(channel));
+                for (const auto& channel : self->channels)
+                    subscribe.argument(std::string_view(channel));
                 co_await self->connection->write(subscribe.bytes());
                 for (;;) {
                     const Reply push = co_await self->connection->read();
@@ -374,11 +409,14 @@ struct RedisSubscriber::Impl {
 
 RedisSubscriber::RedisSubscriber(asio::any_io_executor executor, RedisOptions options,
                                  std::vector<std::string> channels, Logger& log)
-    : impl_(std::make_shared<Impl>(std::move(executor), std::move(options), std::move(channels), log)) {
-    asio::co_spawn(impl_->executor, Impl::maintain(impl_), asio::detached);   // as in RedisClient
+    : impl_(std::make_shared<Impl>(std::move(executor), std::move(options), std::move(channels),
+                                   log)) {
+    asio::co_spawn(impl_->executor, Impl::maintain(impl_), asio::detached);  // as in RedisClient
 }
 
-RedisSubscriber::~RedisSubscriber() { close(); }
+RedisSubscriber::~RedisSubscriber() {
+    close();
+}
 
 asio::awaitable<RedisSubscriber::Message> RedisSubscriber::next() {
     const auto self = impl_;
@@ -387,7 +425,8 @@ asio::awaitable<RedisSubscriber::Message> RedisSubscriber::next() {
         self->arrived.expires_at(asio::steady_timer::time_point::max());
         co_await self->arrived.async_wait(as_result);
         const auto cancellation = co_await asio::this_coro::cancellation_state;
-        if (self->messages.empty() && cancellation.cancelled() != asio::cancellation_type::none) throw Cancelled();
+        if (self->messages.empty() && cancellation.cancelled() != asio::cancellation_type::none)
+            throw Cancelled();
     }
     Message message = std::move(self->messages.front());
     self->messages.pop_front();

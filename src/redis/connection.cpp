@@ -28,16 +28,22 @@ std::span<const Script* const> scripts;
 
 }  // namespace
 
-void register_scripts(std::span<const Script* const> list) { scripts = list; }
-std::span<const Script* const> registered_scripts() noexcept { return scripts; }
+void register_scripts(std::span<const Script* const> list) {
+    scripts = list;
+}
+std::span<const Script* const> registered_scripts() noexcept {
+    return scripts;
+}
 
 asio::awaitable<std::unique_ptr<Connection>> Connection::open(asio::any_io_executor executor,
                                                               RedisOptions options) {
     using namespace asio::experimental::awaitable_operators;
     auto connection = std::make_unique<Connection>(executor);
     asio::steady_timer deadline(executor, options.connect_timeout);
-    // `||` waits for the first success: a failure has to be a result, or it would wait for the deadline.
-    auto establish = [](Connection& self, const RedisOptions& how) -> asio::awaitable<std::exception_ptr> {
+    // `||` waits for the first success: a failure has to be a result, or it would wait for the
+    // deadline.
+    auto establish = [](Connection& self,
+                        const RedisOptions& how) -> asio::awaitable<std::exception_ptr> {
         try {
             co_await self.connect(how);
             co_await self.log_in(how);
@@ -46,7 +52,8 @@ asio::awaitable<std::unique_ptr<Connection>> Connection::open(asio::any_io_execu
         }
         co_return nullptr;
     };
-    const auto outcome = co_await (establish(*connection, options) || deadline.async_wait(asio::use_awaitable));
+    const auto outcome =
+        co_await (establish(*connection, options) || deadline.async_wait(asio::use_awaitable));
     if (outcome.index() == 1)
         throw Error(Errc::timeout,
                     fmt::format("no answer from Redis at {} within {} ms", options.url.endpoint(),
@@ -60,18 +67,23 @@ asio::awaitable<void> Connection::connect(const RedisOptions& options) {
     const auto executor = co_await asio::this_coro::executor;
     if (url.transport == RedisUrl::Transport::unix_socket) {
         if (url.path.size() > 100)
-            throw Error(Errc::connection, fmt::format("the path of a unix socket has at most 100 bytes: {}", url.path));
+            throw Error(
+                Errc::connection,
+                fmt::format("the path of a unix socket has at most 100 bytes: {}", url.path));
         asio::local::stream_protocol::socket socket(executor);
-        const auto [error] = co_await socket.async_connect(asio::local::stream_protocol::endpoint(url.path), as_result);
+        const auto [error] = co_await socket.async_connect(
+            asio::local::stream_protocol::endpoint(url.path), as_result);
         if (error) connection_failed(url, error);
         socket_ = std::move(socket);
         co_return;
     }
     asio::ip::tcp::resolver resolver(executor);
-    const auto [resolve_error, endpoints] = co_await resolver.async_resolve(url.host, url.port, as_result);
+    const auto [resolve_error, endpoints] =
+        co_await resolver.async_resolve(url.host, url.port, as_result);
     if (resolve_error) connection_failed(url, resolve_error);
     asio::ip::tcp::socket socket(executor);
-    const auto [connect_error, endpoint] = co_await asio::async_connect(socket, endpoints, as_result);
+    const auto [connect_error, endpoint] =
+        co_await asio::async_connect(socket, endpoints, as_result);
     if (connect_error) connection_failed(url, connect_error);
     boost::system::error_code ignored;
     socket.set_option(asio::ip::tcp::no_delay(true), ignored);
@@ -81,10 +93,13 @@ asio::awaitable<void> Connection::connect(const RedisOptions& options) {
 
     try {
         tls_context_.emplace(asio::ssl::context::tls_client);
-        if (options.tls_ca_file.empty()) tls_context_->set_default_verify_paths();
-        else tls_context_->load_verify_file(options.tls_ca_file);
+        if (options.tls_ca_file.empty())
+            tls_context_->set_default_verify_paths();
+        else
+            tls_context_->load_verify_file(options.tls_ca_file);
     } catch (const boost::system::system_error& error) {
-        throw Error(Errc::usage, fmt::format("cannot read the CA file {}: {}", options.tls_ca_file, error.what()));
+        throw Error(Errc::usage, fmt::format("cannot read the CA file {}: {}", options.tls_ca_file,
+                                             error.what()));
     }
     tls_.emplace(socket_, *tls_context_);
     if (options.tls_verify) {
@@ -94,20 +109,24 @@ asio::awaitable<void> Connection::connect(const RedisOptions& options) {
     SSL_set_tlsext_host_name(tls_->native_handle(), url.host.c_str());
     const auto [error] = co_await tls_->async_handshake(asio::ssl::stream_base::client, as_result);
     if (error)
-        throw Error(Errc::connection, fmt::format("TLS with Redis at {} failed: {}", url.endpoint(), error.message()));
+        throw Error(Errc::connection, fmt::format("TLS with Redis at {} failed: {}", url.endpoint(),
+                                                  error.message()));
 }
 
 asio::awaitable<void> Connection::log_in(const RedisOptions& options) {
     const RedisUrl& url = options.url;
     Pipeline hello;
-    if (!url.password.empty() && url.user.empty()) hello.add("AUTH", url.password);
-    else if (!url.password.empty()) hello.add("AUTH", url.user, url.password);
+    if (!url.password.empty() && url.user.empty())
+        hello.add("AUTH", url.password);
+    else if (!url.password.empty())
+        hello.add("AUTH", url.user, url.password);
     if (url.database != 0) hello.add("SELECT", url.database);
     if (!options.client_name.empty()) hello.add("CLIENT", "SETNAME", options.client_name);
     // Always something to answer, so that a server that is loading or refuses us is noticed here.
     hello.add("PING");
     const std::size_t required = hello.size();
-    for (const Script* script : scripts) hello.add("SCRIPT", "LOAD", script->body);
+    for (const Script* script : scripts)
+        hello.add("SCRIPT", "LOAD", script->body);
 
     const std::size_t count = hello.size();
     const std::string bytes = hello.take_bytes();
@@ -134,9 +153,10 @@ asio::awaitable<Reply> Connection::read() {
             tls_ ? co_await tls_->async_read_some(asio::buffer(buffer_), as_result)
                  : co_await socket_.async_read_some(asio::buffer(buffer_), as_result);
         if (error)
-            throw Error(Errc::connection, error == asio::error::eof
-                                              ? std::string("Redis closed the connection")
-                                              : fmt::format("reading from Redis failed: {}", error.message()));
+            throw Error(Errc::connection,
+                        error == asio::error::eof
+                            ? std::string("Redis closed the connection")
+                            : fmt::format("reading from Redis failed: {}", error.message()));
         parser_.feed(std::string_view(buffer_.data(), size));
     }
 }

@@ -20,8 +20,8 @@ namespace rqxx {
 class Connection {
 public:
     /// Connects and logs in. @throws Error `connection`, `timeout`, `authentication`, `server`.
-    static boost::asio::awaitable<std::unique_ptr<Connection>> open(boost::asio::any_io_executor executor,
-                                                                    RedisOptions options);
+    static boost::asio::awaitable<std::unique_ptr<Connection>> open(
+        boost::asio::any_io_executor executor, RedisOptions options);
 
     explicit Connection(boost::asio::any_io_executor executor) : socket_(std::move(executor)) {}
 

@@ -24,8 +24,10 @@ void Pipeline::eval(const Script& script, std::span<const std::string> keys,
     argument(std::string_view("EVALSHA"));
     argument(script.sha1);
     argument(keys.size());
-    for (const auto& key : keys) argument(std::string_view(key));
-    for (const auto& arg : args) argument(std::string_view(arg));
+    for (const auto& key : keys)
+        argument(std::string_view(key));
+    for (const auto& arg : args)
+        argument(std::string_view(arg));
 }
 
 }  // namespace rqxx

@@ -19,17 +19,22 @@ std::int64_t Reply::as_integer() const {
     if (type == Type::integer) return integer;
     std::int64_t value = 0;
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (type != Type::string || text.empty() || error != std::errc{} || end != text.data() + text.size())
+    if (type != Type::string || text.empty() || error != std::errc{} ||
+        end != text.data() + text.size())
         unexpected(*this, "an integer");
     return value;
 }
 
 std::string Reply::as_text() const {
     switch (type) {
-        case Type::nil: return {};
-        case Type::integer: return std::to_string(integer);
-        case Type::array: unexpected(*this, "a string");
-        default: return text;
+        case Type::nil:
+            return {};
+        case Type::integer:
+            return std::to_string(integer);
+        case Type::array:
+            unexpected(*this, "a string");
+        default:
+            return text;
     }
 }
 
@@ -42,7 +47,8 @@ std::vector<std::pair<std::string_view, std::string_view>> Reply::as_pairs() con
     const auto& list = as_array();
     std::vector<std::pair<std::string_view, std::string_view>> pairs;
     pairs.reserve(list.size() / 2);
-    for (std::size_t i = 0; i + 1 < list.size(); i += 2) pairs.emplace_back(list[i].text, list[i + 1].text);
+    for (std::size_t i = 0; i + 1 < list.size(); i += 2)
+        pairs.emplace_back(list[i].text, list[i + 1].text);
     return pairs;
 }
 

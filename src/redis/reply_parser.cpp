@@ -55,11 +55,16 @@ void* create_integer(const redisReadTask* task, long long value) noexcept {
     return reply;
 }
 
-void* create_nil(const redisReadTask* task) noexcept { return place(task); }
+void* create_nil(const redisReadTask* task) noexcept {
+    return place(task);
+}
 
-void free_root(void* reply) noexcept { delete static_cast<Reply*>(reply); }
+void free_root(void* reply) noexcept {
+    delete static_cast<Reply*>(reply);
+}
 
-redisReplyObjectFunctions functions{create_string, create_array, create_integer, create_nil, free_root};
+redisReplyObjectFunctions functions{create_string, create_array, create_integer, create_nil,
+                                    free_root};
 
 }  // namespace
 
@@ -68,7 +73,9 @@ ReplyParser::ReplyParser() : reader_(redisReaderCreateWithFunctions(&functions))
     reader_->maxbuf = 1 << 20;  // Idle buffers up to this size are kept.
 }
 
-ReplyParser::~ReplyParser() { redisReaderFree(reader_); }
+ReplyParser::~ReplyParser() {
+    redisReaderFree(reader_);
+}
 
 void ReplyParser::feed(std::string_view bytes) {
     if (!bytes.empty()) redisReaderFeed(reader_, bytes.data(), bytes.size());

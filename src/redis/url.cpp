@@ -37,20 +37,25 @@ std::string RedisUrl::endpoint() const {
 }
 
 Parsed<RedisUrl> parse_redis_url(std::string_view text) noexcept {
-    const auto fail = [](std::string message) { return ParseError(std::move(message), "redis-url"); };
+    const auto fail = [](std::string message) {
+        return ParseError(std::move(message), "redis-url");
+    };
     const auto parsed = boost::urls::parse_uri(text);
     // The text itself is not repeated: it may hold a password.
-    if (!parsed)
-        return fail("not a URL like redis://localhost:6379/0 or unix:///run/redis.sock");
+    if (!parsed) return fail("not a URL like redis://localhost:6379/0 or unix:///run/redis.sock");
     const boost::urls::url_view url = *parsed;
 
     RedisUrl result;
     const std::string_view scheme = url.scheme();
-    if (scheme == "redis") result.transport = RedisUrl::Transport::tcp;
-    else if (scheme == "rediss") result.transport = RedisUrl::Transport::tls;
-    else if (scheme == "unix") result.transport = RedisUrl::Transport::unix_socket;
+    if (scheme == "redis")
+        result.transport = RedisUrl::Transport::tcp;
+    else if (scheme == "rediss")
+        result.transport = RedisUrl::Transport::tls;
+    else if (scheme == "unix")
+        result.transport = RedisUrl::Transport::unix_socket;
     else
-        return fail(fmt::format("scheme \"{}\" is none of redis, rediss, unix", scheme.substr(0, 20)));
+        return fail(
+            fmt::format("scheme \"{}\" is none of redis, rediss, unix", scheme.substr(0, 20)));
 
     result.user = url.user();
     result.password = url.password();
@@ -60,12 +65,15 @@ Parsed<RedisUrl> parse_redis_url(std::string_view text) noexcept {
         if (result.path.size() < 2) return fail("the path of the unix socket is missing");
     } else {
         if (!url.host().empty())
-            result.host = url.host_type() == boost::urls::host_type::ipv6 ? url.host_address() : url.host();
+            result.host =
+                url.host_type() == boost::urls::host_type::ipv6 ? url.host_address() : url.host();
         if (url.has_port() && !url.port().empty()) {
             const std::string_view port = url.port();
             std::uint16_t number = 0;
-            const auto [end, error] = std::from_chars(port.data(), port.data() + port.size(), number);
-            if (error != std::errc{} || number == 0) return fail(fmt::format("\"{}\" is not a port", port.substr(0, 20)));
+            const auto [end, error] =
+                std::from_chars(port.data(), port.data() + port.size(), number);
+            if (error != std::errc{} || number == 0)
+                return fail(fmt::format("\"{}\" is not a port", port.substr(0, 20)));
             result.port = port;
         }
         std::string path = url.path();

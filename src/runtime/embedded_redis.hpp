@@ -14,7 +14,8 @@ namespace rqxx::runtime {
 class DataDirectory {
 public:
     /// Creates the directory where it is missing.
-    /// @throws Error `Errc::usage` when another process uses it, `Errc::io` when it cannot be written.
+    /// @throws Error `Errc::usage` when another process uses it, `Errc::io` when it cannot be
+    /// written.
     explicit DataDirectory(std::filesystem::path path);
     ~DataDirectory();
     DataDirectory(const DataDirectory&) = delete;
@@ -29,12 +30,14 @@ private:
 /// A private redis-server on a unix socket inside a data directory, append-only file on.
 ///
 /// It ends with this process, however that ends. What a crashed predecessor left running is ended
-/// first. Start it from the main thread: the kernel ties the child's life to the thread that made it.
+/// first. Start it from the main thread: the kernel ties the child's life to the thread that made
+/// it.
 class EmbeddedRedis {
 public:
     /// Starts the server and waits until it listens.
     /// @throws Error `Errc::io` with what to install, or what the server said in its log.
-    EmbeddedRedis(const DataDirectory& directory, Logger& log, std::string program = "redis-server");
+    EmbeddedRedis(const DataDirectory& directory, Logger& log,
+                  std::string program = "redis-server");
     ~EmbeddedRedis();
     EmbeddedRedis(const EmbeddedRedis&) = delete;
     EmbeddedRedis& operator=(const EmbeddedRedis&) = delete;

@@ -25,17 +25,18 @@ struct Execution {
     Call call;
     Serializer serializer = Serializer::pickle;
     std::string id;
-    Timestamp started_at;                                            ///< Redis' clock.
+    Timestamp started_at;  ///< Redis' clock.
     std::optional<std::chrono::microseconds> queued_for;
-    std::chrono::steady_clock::time_point started;                   ///< This process' clock.
+    std::chrono::steady_clock::time_point started;  ///< This process' clock.
     std::optional<std::chrono::steady_clock::time_point> deadline;
 
-    std::stop_source stop;                                           ///< Any thread.
-    std::atomic<StopReason> stop_reason{StopReason::none};           ///< Any thread.
+    std::stop_source stop;                                  ///< Any thread.
+    std::atomic<StopReason> stop_reason{StopReason::none};  ///< Any thread.
     std::mutex progress_mutex;
-    std::string progress;                                            ///< JSON; guarded by the mutex above.
+    std::string progress;  ///< JSON; guarded by the mutex above.
 
-    bool settled = false;   ///< Its outcome is decided; a later one is ignored. Worker's executor only.
+    bool settled =
+        false;  ///< Its outcome is decided; a later one is ignored. Worker's executor only.
 
     void request_stop(StopReason reason) {
         StopReason none = StopReason::none;
@@ -47,8 +48,8 @@ struct Execution {
 /// How a run ended.
 struct RunOutcome {
     bool success = false;
-    std::string payload;      ///< As stored: `return_value` or `exc_string`.
-    std::string error;        ///< One line for the log; empty on success.
+    std::string payload;  ///< As stored: `return_value` or `exc_string`.
+    std::string error;    ///< One line for the log; empty on success.
 };
 
 /// Runs executions. The worker's engine knows nothing of how.

@@ -7,7 +7,8 @@ namespace rqxx {
 void HandlerRegistry::add_raw(std::string func_name, Handler handler) {
     if (func_name.empty()) throw Error(Errc::usage, "a handler needs the name of a function");
     const auto [it, added] = handlers_.emplace(std::move(func_name), std::move(handler));
-    if (!added) throw Error(Errc::usage, fmt::format("there is a handler for {} already", it->first));
+    if (!added)
+        throw Error(Errc::usage, fmt::format("there is a handler for {} already", it->first));
 }
 
 const HandlerRegistry::Handler* HandlerRegistry::find(std::string_view func_name) const noexcept {
@@ -17,7 +18,8 @@ const HandlerRegistry::Handler* HandlerRegistry::find(std::string_view func_name
 
 std::vector<std::string> HandlerRegistry::names() const {
     std::vector<std::string> names;
-    for (const auto& [name, handler] : handlers_) names.push_back(name);
+    for (const auto& [name, handler] : handlers_)
+        names.push_back(name);
     return names;
 }
 
@@ -28,7 +30,8 @@ void bad_argument(std::size_t index, const std::string& reason) {
 }
 
 void wrong_argument_count(std::size_t expected, std::size_t got) {
-    throw Error(Errc::usage, fmt::format("{} argument{} expected, {} given", expected, expected == 1 ? "" : "s", got));
+    throw Error(Errc::usage, fmt::format("{} argument{} expected, {} given", expected,
+                                         expected == 1 ? "" : "s", got));
 }
 
 void refuse_kwargs(const Call& call) {

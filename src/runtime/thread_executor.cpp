@@ -27,14 +27,16 @@ RunOutcome failure(const Execution& execution, std::string_view type, std::strin
     // RQ keeps a Python traceback here; its last line is what people and tools read.
     const std::string line = fmt::format("{}: {}", type, message);
     return {.success = false,
-            .payload = encode_exc_string(fmt::format("Traceback (most recent call last):\n"
-                                                     "  Native handler of {}, rqxx " RQXX_VERSION "\n{}\n",
-                                                     execution.call.func_name, line)),
+            .payload =
+                encode_exc_string(fmt::format("Traceback (most recent call last):\n"
+                                              "  Native handler of {}, rqxx " RQXX_VERSION "\n{}\n",
+                                              execution.call.func_name, line)),
             .error = line};
 }
 
 /// How long a job waits for one of the threads that are at work before it gets a further one. Short
-/// jobs are through by then, and waking more threads than there are cores would only slow them down.
+/// jobs are through by then, and waking more threads than there are cores would only slow them
+/// down.
 constexpr auto patience = std::chrono::microseconds(300);
 
 class ThreadContext final : public JobContext {
@@ -47,7 +49,8 @@ public:
         return execution_.deadline;
     }
     void progress(double fraction, std::string text) override {
-        boost::json::object state{{"fraction", std::isfinite(fraction) ? std::clamp(fraction, 0.0, 1.0) : 0.0}};
+        boost::json::object state{
+            {"fraction", std::isfinite(fraction) ? std::clamp(fraction, 0.0, 1.0) : 0.0}};
         if (!text.empty()) state["text"] = text;
         const std::scoped_lock lock(execution_.progress_mutex);
         execution_.progress = boost::json::serialize(state);
@@ -67,24 +70,30 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
         RunOutcome outcome;
     };
 
-    Pool(boost::asio::any_io_executor executor_, const HandlerRegistry& handlers_, Logger& log_, OnDone on_done_)
-        : executor(std::move(executor_)), handlers(handlers_), log(log_), on_done(std::move(on_done_)), impatience(executor) {}
+    Pool(boost::asio::any_io_executor executor_, const HandlerRegistry& handlers_, Logger& log_,
+         OnDone on_done_)
+        : executor(std::move(executor_)),
+          handlers(handlers_),
+          log(log_),
+          on_done(std::move(on_done_)),
+          impatience(executor) {}
 
     boost::asio::any_io_executor executor;
     const HandlerRegistry& handlers;
     Logger& log;
-    OnDone on_done;                       ///< Worker's executor only; empty once the worker is gone.
-    boost::asio::steady_timer impatience; ///< Worker's executor only.
-    bool impatient = false;               ///< The timer above runs.
+    OnDone on_done;  ///< Worker's executor only; empty once the worker is gone.
+    boost::asio::steady_timer impatience;  ///< Worker's executor only.
+    bool impatient = false;                ///< The timer above runs.
     const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());
 
-    std::mutex mutex;                     ///< Guards everything below.
+    std::mutex mutex;  ///< Guards everything below.
     std::condition_variable work;
-    std::deque<std::pair<std::shared_ptr<Execution>, std::chrono::steady_clock::time_point>> waiting;   ///< Since when.
+    std::deque<std::pair<std::shared_ptr<Execution>, std::chrono::steady_clock::time_point>>
+        waiting;  ///< Since when.
     std::vector<Done> done;
     std::set<const Execution*> abandoned;
-    std::size_t idle = 0;                 ///< Threads asleep, those being woken included.
-    std::size_t woken = 0;                ///< Of them, those told to get up.
+    std::size_t idle = 0;   ///< Threads asleep, those being woken included.
+    std::size_t woken = 0;  ///< Of them, those told to get up.
     std::size_t threads = 0;
     bool delivery_posted = false;
     bool closing = false;
@@ -110,7 +119,7 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
             const bool given_up = pool->abandoned.erase(execution.get()) > 0;
             pool->done.push_back({std::move(execution), std::move(outcome)});
             pool->post_delivery();
-            if (given_up) return;   // Its place has been taken; it is not counted any more.
+            if (given_up) return;  // Its place has been taken; it is not counted any more.
         }
         --pool->threads;
     }
@@ -121,17 +130,24 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
             const auto* handler = handlers.find(execution.call.func_name);
             if (handler == nullptr)
                 return failure(execution, "rqxx.UnknownFunction",
-                               fmt::format("no native handler is registered for {}", execution.call.func_name));
+                               fmt::format("no native handler is registered for {}",
+                                           execution.call.func_name));
             if (!execution.call.instance.is_none())
-                return failure(execution, "rqxx.UnsupportedCall", "a native handler cannot run a method of an object");
+                return failure(execution, "rqxx.UnsupportedCall",
+                               "a native handler cannot run a method of an object");
             const Value result = (*handler)(context, execution.call);
-            if (execution.stop_reason.load() == StopReason::time_limit) return time_limit(execution);
-            return {.success = true, .payload = encode_return_value(result, execution.serializer), .error = {}};
+            if (execution.stop_reason.load() == StopReason::time_limit)
+                return time_limit(execution);
+            return {.success = true,
+                    .payload = encode_return_value(result, execution.serializer),
+                    .error = {}};
         } catch (const std::exception& error) {
-            if (execution.stop_reason.load() == StopReason::time_limit) return time_limit(execution);
+            if (execution.stop_reason.load() == StopReason::time_limit)
+                return time_limit(execution);
             return failure(execution, type_name(error), error.what());
         } catch (...) {
-            return failure(execution, "unknown", "the handler threw something that is not a std::exception");
+            return failure(execution, "unknown",
+                           "the handler threw something that is not a std::exception");
         }
     }
 
@@ -182,13 +198,14 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
                 self->delivery_posted = false;
             }
             if (!self->on_done) return;
-            for (auto& one : batch) self->on_done(std::move(one.execution), std::move(one.outcome));
+            for (auto& one : batch)
+                self->on_done(std::move(one.execution), std::move(one.outcome));
         });
     }
 };
 
-ThreadExecutor::ThreadExecutor(boost::asio::any_io_executor executor, const HandlerRegistry& handlers, Logger& log,
-                               OnDone on_done)
+ThreadExecutor::ThreadExecutor(boost::asio::any_io_executor executor,
+                               const HandlerRegistry& handlers, Logger& log, OnDone on_done)
     : pool_(std::make_shared<Pool>(std::move(executor), handlers, log, std::move(on_done))) {}
 
 ThreadExecutor::~ThreadExecutor() {
@@ -204,8 +221,10 @@ void ThreadExecutor::start(std::shared_ptr<Execution> execution) {
     const std::scoped_lock lock(pool_->mutex);
     pool_->waiting.emplace_back(std::move(execution), std::chrono::steady_clock::now());
     const std::size_t at_work = pool_->threads - (pool_->idle - pool_->woken);
-    if (at_work < pool_->cores) pool_->add_hand();
-    else pool_->watch_waiting();
+    if (at_work < pool_->cores)
+        pool_->add_hand();
+    else
+        pool_->watch_waiting();
 }
 
 void ThreadExecutor::abandon(const std::shared_ptr<Execution>& execution) {

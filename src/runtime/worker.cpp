@@ -33,7 +33,8 @@ constexpr std::size_t settles_in_flight = 2;
 constexpr auto recover_interval = 2s;
 
 std::string default_name() {
-    return fmt::format("{}.{}.{}", asio::ip::host_name(), ::getpid(), new_execution_id().substr(24));
+    return fmt::format("{}.{}.{}", asio::ip::host_name(), ::getpid(),
+                       new_execution_id().substr(24));
 }
 
 /// Whether the process that registered under our name on this host is gone.
@@ -49,15 +50,25 @@ bool is_dead_here(const ops::WorkerOps::Birth& birth) {
 
 struct Worker::Impl {
     Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerOptions options_, Logger& log_)
-        : redis(redis_), options(std::move(options_)), log(log_), executor(redis_.executor()),
+        : redis(redis_),
+          options(std::move(options_)),
+          log(log_),
+          executor(redis_.executor()),
           name(options.name.empty() ? default_name() : options.name),
-          redis_ops(redis, name, options.queues, options.lease), slot_freed(executor), work_arrived(executor), queues_empty(executor),
-          settle_wanted(executor), deadline_changed(executor), stop_wanted(executor), drained(executor),
+          redis_ops(redis, name, options.queues, options.lease),
+          slot_freed(executor),
+          work_arrived(executor),
+          queues_empty(executor),
+          settle_wanted(executor),
+          deadline_changed(executor),
+          stop_wanted(executor),
+          drained(executor),
           thread_executor(executor, handlers, log,
                           [this](std::shared_ptr<Execution> execution, RunOutcome outcome) {
                               on_done(std::move(execution), std::move(outcome));
                           }),
-          watchers(executor), tasks(executor) {}
+          watchers(executor),
+          tasks(executor) {}
 
     RedisClient& redis;
     WorkerOptions options;
@@ -66,37 +77,44 @@ struct Worker::Impl {
     std::string name;
     ops::WorkerOps redis_ops;
 
-    std::list<std::shared_ptr<Execution>> running;      ///< Oldest first.
-    std::deque<std::pair<Settlement, std::string>> outcomes;   ///< To be settled; with the error line.
+    std::list<std::shared_ptr<Execution>> running;  ///< Oldest first.
+    std::deque<std::pair<Settlement, std::string>>
+        outcomes;  ///< To be settled; with the error line.
     std::size_t settling = 0;
-    std::size_t reserved = 0;                           ///< Slots kept for claims that wait behind a BLMOVE.
-    std::map<std::string, ops::Running> held;           ///< Claimed and not settled, by execution.
+    std::size_t reserved = 0;                  ///< Slots kept for claims that wait behind a BLMOVE.
+    std::map<std::string, ops::Running> held;  ///< Claimed and not settled, by execution.
     WorkerSummary summary;
     std::uint64_t claimed = 0;
     std::chrono::steady_clock::time_point last_poll = std::chrono::steady_clock::now();
-    std::map<std::string, std::chrono::steady_clock::time_point> broken_told;   ///< When to tell again.
+    std::map<std::string, std::chrono::steady_clock::time_point>
+        broken_told;  ///< When to tell again.
     int stop_requests = 0;
-    bool work_may_wait = true;                          ///< A queue may have something to claim; watchers rest.
+    bool work_may_wait = true;  ///< A queue may have something to claim; watchers rest.
 
-    Event slot_freed, work_arrived, queues_empty, settle_wanted, deadline_changed, stop_wanted, drained;
+    Event slot_freed, work_arrived, queues_empty, settle_wanted, deadline_changed, stop_wanted,
+        drained;
     runtime::ThreadExecutor thread_executor;
     std::vector<std::unique_ptr<RedisClient>> blocking;
     TaskGroup watchers;
     TaskGroup tasks;
 
     [[nodiscard]] bool stopping() const { return stop_requests > 0; }
-    [[nodiscard]] std::string oldest_job() const { return running.empty() ? std::string() : running.front()->job.id; }
+    [[nodiscard]] std::string oldest_job() const {
+        return running.empty() ? std::string() : running.front()->job.id;
+    }
 
     // ---- life -----------------------------------------------------------------------------------
 
     asio::awaitable<WorkerSummary> run() {
         co_await be_born();
-        log.info("Worker started", "name", name, "queues", fmt::format("{}", fmt::join(options.queues, ",")),
-                 "concurrency", options.concurrency);
+        log.info("Worker started", "name", name, "queues",
+                 fmt::format("{}", fmt::join(options.queues, ",")), "concurrency",
+                 options.concurrency);
         tasks.spawn("heartbeat", heartbeat_loop());
         tasks.spawn("recovery", recover_loop());
         tasks.spawn("deadlines", deadline_loop());
-        for (std::size_t i = 0; i < settles_in_flight; ++i) tasks.spawn("settling", settle_loop());
+        for (std::size_t i = 0; i < settles_in_flight; ++i)
+            tasks.spawn("settling", settle_loop());
         std::exception_ptr failure;
         try {
             co_await claim_loop();
@@ -117,15 +135,16 @@ struct Worker::Impl {
             // RQ's maintenance and our recovery treat us as any dead worker.
             log.warning("Worker could not sign off", "name", name, "error", error.message());
         }
-        log.info("Worker stopped", "name", name, "finished", summary.finished, "failed", summary.failed, "retried",
-                 summary.retried, "returned", summary.returned);
+        log.info("Worker stopped", "name", name, "finished", summary.finished, "failed",
+                 summary.failed, "retried", summary.retried, "returned", summary.returned);
         co_return summary;
     }
 
     /// A claim that is answered meanwhile is dropped here and put back by `register_death`.
     asio::awaitable<void> stop_watching() {
         watchers.cancel();
-        for (auto& client : blocking) client->close();
+        for (auto& client : blocking)
+            client->close();
         co_await watchers.join();
         blocking.clear();
     }
@@ -135,14 +154,17 @@ struct Worker::Impl {
             const auto birth = co_await redis_ops.register_birth();
             if (birth.registered) co_return;
             if (!is_dead_here(birth))
-                throw Error(Errc::usage, fmt::format("name: a worker named {} lives already (host {}, pid {})", name,
-                                                     birth.other_host, birth.other_pid));
+                throw Error(Errc::usage,
+                            fmt::format("name: a worker named {} lives already (host {}, pid {})",
+                                        name, birth.other_host, birth.other_pid));
             // Killed on this host: its lease need not run out first.
             if (attempt == 0) {
-                log.warning("Taking over from a killed worker", "name", name, "pid", birth.other_pid);
+                log.warning("Taking over from a killed worker", "name", name, "pid",
+                            birth.other_pid);
                 co_await redis_ops.expire_lease();
             }
-            if (attempt > 40) throw Error(Errc::internal, fmt::format("name: {} could not be taken over", name));
+            if (attempt > 40)
+                throw Error(Errc::internal, fmt::format("name: {} could not be taken over", name));
             co_await recover_once();
             Event pause(executor);
             co_await pause.wait(500ms);
@@ -150,7 +172,8 @@ struct Worker::Impl {
     }
 
     void throw_away() {
-        for (auto& execution : running) execution->request_stop(StopReason::shutdown);
+        for (auto& execution : running)
+            execution->request_stop(StopReason::shutdown);
     }
 
     [[nodiscard]] std::size_t free_slots() const {
@@ -185,7 +208,8 @@ struct Worker::Impl {
                 co_await register_again();
                 continue;
             }
-            for (auto& job : result.claimed) start(std::move(job));
+            for (auto& job : result.claimed)
+                start(std::move(job));
             if (!result.claimed.empty() || dropped) continue;
             if (options.burst) {
                 // A running job may yet come back as a retry.
@@ -194,14 +218,16 @@ struct Worker::Impl {
                 continue;
             }
             // Blocking on a queue that cannot be taken from would return at once, again and again.
-            if (broken || result.state == ops::ClaimResult::State::suspended) co_await stop_wanted.wait(1s);
-            else co_await wait_for_work();
+            if (broken || result.state == ops::ClaimResult::State::suspended)
+                co_await stop_wanted.wait(1s);
+            else
+                co_await wait_for_work();
         }
     }
 
     struct Skips {
-        bool dropped = false;   ///< Ids that led nowhere were taken off their queue.
-        bool broken = false;    ///< A queue cannot be taken from.
+        bool dropped = false;  ///< Ids that led nowhere were taken off their queue.
+        bool broken = false;   ///< A queue cannot be taken from.
     };
     Skips report_skipped(const std::vector<ops::Skipped>& list) {
         Skips skips;
@@ -211,7 +237,8 @@ struct Worker::Impl {
                 report_broken(skipped);
             } else {
                 skips.dropped = true;
-                log.warning("Job skipped", "id", skipped.job_id, "queue", skipped.queue, "reason", skipped.why);
+                log.warning("Job skipped", "id", skipped.job_id, "queue", skipped.queue, "reason",
+                            skipped.why);
             }
         }
         return skips;
@@ -230,13 +257,15 @@ struct Worker::Impl {
     asio::awaitable<void> wait_for_work() {
         if (watchers.size() == 0) {
             for (const auto& key : redis_ops.queue_keys()) {
-                blocking.push_back(std::make_unique<RedisClient>(executor, redis.options(), null_logger()));
+                blocking.push_back(
+                    std::make_unique<RedisClient>(executor, redis.options(), null_logger()));
                 watchers.spawn("watching " + key, watch(*blocking.back(), key));
             }
         }
         work_may_wait = false;
         queues_empty.notify();
-        while (!work_may_wait && !stopping()) co_await work_arrived.wait();
+        while (!work_may_wait && !stopping())
+            co_await work_arrived.wait();
     }
 
     asio::awaitable<void> watch(RedisClient& client, std::string key) {
@@ -252,19 +281,22 @@ struct Worker::Impl {
             bool failed = false;
             ops::ClaimResult result;
             try {
-                if (co_await redis_ops.wait_for_job(client, key, 30s, limit, result)) work_may_wait = true;
+                if (co_await redis_ops.wait_for_job(client, key, 30s, limit, result))
+                    work_may_wait = true;
                 last_poll = std::chrono::steady_clock::now();
             } catch (const Error& error) {
                 failed = true;
-                if (!error.retryable()) log.warning("Watching a queue failed", "queue", key, "error", error.message());
+                if (!error.retryable())
+                    log.warning("Watching a queue failed", "queue", key, "error", error.message());
             }
             reserved -= limit;
             report_skipped(result.skipped);
-            for (auto& job : result.claimed) start(std::move(job));
+            for (auto& job : result.claimed)
+                start(std::move(job));
             if (failed) {
                 Event pause(executor);
                 co_await pause.wait(1s);
-                work_may_wait = true;   // Whatever came meanwhile is found by a claim.
+                work_may_wait = true;  // Whatever came meanwhile is found by a claim.
             }
             if (work_may_wait) work_arrived.notify();
         }
@@ -276,22 +308,25 @@ struct Worker::Impl {
         execution->id = std::move(claimed_job.execution_id);
         execution->started_at = claimed_job.started_at;
         execution->started = std::chrono::steady_clock::now();
-        std::vector<std::pair<std::string_view, std::string_view>> fields(claimed_job.fields.begin(),
-                                                                          claimed_job.fields.end());
+        std::vector<std::pair<std::string_view, std::string_view>> fields(
+            claimed_job.fields.begin(), claimed_job.fields.end());
         auto job = parse_job(claimed_job.job_id, fields);
         std::optional<ParseError> unreadable;
         if (job) {
             execution->job = std::move(*job);
             auto call = decode_call(execution->job.data, {}, &execution->serializer);
-            if (call) execution->call = std::move(*call);
-            else unreadable = call.error();
+            if (call)
+                execution->call = std::move(*call);
+            else
+                unreadable = call.error();
         } else {
             unreadable = job.error();
             execution->job.id = claimed_job.job_id;
         }
         execution->job.origin = std::move(claimed_job.origin);
         if (execution->job.enqueued_at)
-            execution->queued_for = std::max(execution->started_at - *execution->job.enqueued_at, 0us);
+            execution->queued_for =
+                std::max(execution->started_at - *execution->job.enqueued_at, 0us);
         if (options.serializer) execution->serializer = *options.serializer;
         held[execution->id] = {execution->job.id, execution->id, execution->job.origin, {}};
         running.push_back(execution);
@@ -299,7 +334,8 @@ struct Worker::Impl {
         if (unreadable) {
             if (unreadable->field.empty()) unreadable->field = "data";
             const std::string line = "rqxx.DeserializationError: " + unreadable->describe();
-            finish(execution, Settlement::Outcome::terminal_failure, encode_exc_string(line + "\n"), line);
+            finish(execution, Settlement::Outcome::terminal_failure, encode_exc_string(line + "\n"),
+                   line);
             return;
         }
         const std::int64_t timeout = execution->job.timeout.value_or(180);
@@ -321,22 +357,24 @@ struct Worker::Impl {
         finish(execution, kind, std::move(outcome.payload), std::move(outcome.error));
     }
 
-    void finish(const std::shared_ptr<Execution>& execution, Settlement::Outcome outcome, std::string payload,
-                std::string error) {
+    void finish(const std::shared_ptr<Execution>& execution, Settlement::Outcome outcome,
+                std::string payload, std::string error) {
         execution->settled = true;
         running.remove(execution);
-        const auto run_time = std::chrono::duration_cast<std::chrono::microseconds>(std::chrono::steady_clock::now() -
-                                                                                    execution->started);
-        outcomes.emplace_back(Settlement{execution->job.id, execution->id, execution->job.origin, outcome, std::move(payload),
-                                         execution->started_at, run_time, execution->queued_for},
-                              std::move(error));
+        const auto run_time = std::chrono::duration_cast<std::chrono::microseconds>(
+            std::chrono::steady_clock::now() - execution->started);
+        outcomes.emplace_back(
+            Settlement{execution->job.id, execution->id, execution->job.origin, outcome,
+                       std::move(payload), execution->started_at, run_time, execution->queued_for},
+            std::move(error));
         slot_freed.notify();
         settle_wanted.notify();
     }
 
     asio::awaitable<void> settle_loop() {
         for (;;) {
-            while (outcomes.empty()) co_await settle_wanted.wait();
+            while (outcomes.empty())
+                co_await settle_wanted.wait();
             std::vector<Settlement> batch;
             std::vector<std::string> errors;
             while (!outcomes.empty() && batch.size() < batch_size) {
@@ -349,7 +387,8 @@ struct Worker::Impl {
             for (;;) {
                 std::optional<Error> failed;
                 try {
-                    const auto settled = co_await redis_ops.settle(batch, oldest_job(), options.default_result_ttl);
+                    const auto settled =
+                        co_await redis_ops.settle(batch, oldest_job(), options.default_result_ttl);
                     for (std::size_t i = 0; i < batch.size(); ++i) {
                         held.erase(batch[i].execution_id);
                         report(batch[i], settled[i], errors[i], in_doubt);
@@ -367,7 +406,8 @@ struct Worker::Impl {
         }
     }
 
-    void report(const Settlement& settlement, const Settled& settled, const std::string& error, bool in_doubt) {
+    void report(const Settlement& settlement, const Settled& settled, const std::string& error,
+                bool in_doubt) {
         switch (settled.code) {
             case Settled::Code::finished:
                 ++summary.finished;
@@ -379,20 +419,26 @@ struct Worker::Impl {
                 break;
             case Settled::Code::retried:
                 ++summary.retried;
-                log_job_retry(log, settlement.job_id, settled.attempt, settled.of, settled.next_in, error);
+                log_job_retry(log, settlement.job_id, settled.attempt, settled.of, settled.next_in,
+                              error);
                 break;
             case Settled::Code::returned:
                 ++summary.returned;
                 log.info("Job returned", "id", settlement.job_id, "queue", settlement.origin);
                 break;
-            case Settled::Code::canceled: log.info("Job canceled", "id", settlement.job_id); break;
-            case Settled::Code::deleted: log.info("Job deleted while it ran", "id", settlement.job_id); break;
+            case Settled::Code::canceled:
+                log.info("Job canceled", "id", settlement.job_id);
+                break;
+            case Settled::Code::deleted:
+                log.info("Job deleted while it ran", "id", settlement.job_id);
+                break;
             case Settled::Code::refused:
                 if (in_doubt) {
                     log.warning("Job settled in an unclear moment", "id", settlement.job_id);
                 } else {
                     ++summary.lost;
-                    log.warning("Result refused: the job was taken from this worker", "id", settlement.job_id);
+                    log.warning("Result refused: the job was taken from this worker", "id",
+                                settlement.job_id);
                 }
                 break;
         }
@@ -404,7 +450,9 @@ struct Worker::Impl {
         while (!running.empty() && stop_requests < 2) {
             const auto now = std::chrono::steady_clock::now();
             if (stopping() && now >= until) break;
-            co_await drained.wait(stopping() ? std::min<std::chrono::steady_clock::duration>(until - now, 500ms) : 500ms);
+            co_await drained.wait(
+                stopping() ? std::min<std::chrono::steady_clock::duration>(until - now, 500ms)
+                           : 500ms);
         }
         for (const auto& execution : std::list(running)) {
             execution->request_stop(StopReason::shutdown);
@@ -412,11 +460,13 @@ struct Worker::Impl {
             finish(execution, Settlement::Outcome::returned, {}, {});
         }
         // Results must not be lost, but an absent Redis must not keep us for ever either.
-        const auto give_up = std::chrono::steady_clock::now() + std::max<std::chrono::seconds>(options.grace, 10s);
+        const auto give_up =
+            std::chrono::steady_clock::now() + std::max<std::chrono::seconds>(options.grace, 10s);
         while ((!outcomes.empty() || settling > 0) && std::chrono::steady_clock::now() < give_up)
             co_await drained.wait(200ms);
         if (!outcomes.empty() || settling > 0)
-            log.error("Results could not be stored before the end", "jobs", outcomes.size() + settling);
+            log.error("Results could not be stored before the end", "jobs",
+                      outcomes.size() + settling);
     }
 
     // ---- staying alive --------------------------------------------------------------------------
@@ -432,19 +482,26 @@ struct Worker::Impl {
                 jobs_by_execution[execution->id].progress.swap(execution->progress);
             }
             std::vector<ops::Running> jobs;
-            for (auto& [id, job] : jobs_by_execution) jobs.push_back(std::move(job));
-            const Seconds oldest = running.empty() ? Seconds(0)
-                                                   : Seconds(std::chrono::steady_clock::now() - running.front()->started);
+            for (auto& [id, job] : jobs_by_execution)
+                jobs.push_back(std::move(job));
+            const Seconds oldest =
+                running.empty()
+                    ? Seconds(0)
+                    : Seconds(std::chrono::steady_clock::now() - running.front()->started);
             bool lease_held = true;
             bool failed = false;
             try {
-                const auto result = co_await redis_ops.heartbeat(std::move(jobs), oldest_job(), oldest);
+                const auto result =
+                    co_await redis_ops.heartbeat(std::move(jobs), oldest_job(), oldest);
                 lease_held = result.lease_held;
-                if (result.orphans > 0) log.warning("Jobs put back whose claim was never answered", "jobs", result.orphans);
+                if (result.orphans > 0)
+                    log.warning("Jobs put back whose claim was never answered", "jobs",
+                                result.orphans);
                 for (const auto& notice : result.notices) {
                     for (const auto& execution : running) {
                         if (execution->id != notice.execution_id) continue;
-                        execution->request_stop(notice.canceled ? StopReason::canceled : StopReason::lease_lost);
+                        execution->request_stop(notice.canceled ? StopReason::canceled
+                                                                : StopReason::lease_lost);
                     }
                 }
             } catch (const Error& error) {
@@ -468,7 +525,8 @@ struct Worker::Impl {
         log.warning("Worker was taken for dead; registering again", "name", name);
         try {
             const auto birth = co_await redis_ops.register_birth();
-            if (!birth.registered) co_await redis_ops.expire_lease();   // Our own old record: to be buried first.
+            if (!birth.registered)
+                co_await redis_ops.expire_lease();  // Our own old record: to be buried first.
         } catch (const Error& error) {
             log.debug("Registering failed", "error", error.message());
         }
@@ -493,11 +551,13 @@ struct Worker::Impl {
             const auto result = co_await redis_ops.recover(options.recover);
             for (const auto& job : result.jobs) {
                 if (job.what == "stale") continue;
-                log.warning("Job recovered", "id", job.job_id, "worker", job.worker, "queue", job.queue, "outcome",
-                            job.what);
-                if (job.what == "failed") log_job_failed(log, job.job_id, "AbandonedJobError: its worker died");
+                log.warning("Job recovered", "id", job.job_id, "worker", job.worker, "queue",
+                            job.queue, "outcome", job.what);
+                if (job.what == "failed")
+                    log_job_failed(log, job.job_id, "AbandonedJobError: its worker died");
                 if (job.what == "retried")
-                    log_job_retry(log, job.job_id, job.attempt, job.of, 0s, "AbandonedJobError: its worker died");
+                    log_job_retry(log, job.job_id, job.attempt, job.of, 0s,
+                                  "AbandonedJobError: its worker died");
             }
             if (!result.more) co_return;
         }
@@ -512,13 +572,15 @@ struct Worker::Impl {
                 if (!execution->deadline) continue;
                 const auto hard = *execution->deadline + options.kill_after;
                 if (now >= hard) {
-                    log.error("Handler ignores its time limit; its thread is replaced", "id", execution->job.id,
-                              "function", execution->call.func_name);
+                    log.error("Handler ignores its time limit; its thread is replaced", "id",
+                              execution->job.id, "function", execution->call.func_name);
                     thread_executor.abandon(execution);
                     const std::string line = fmt::format(
-                        "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value ({} seconds)",
+                        "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value ({} "
+                        "seconds)",
                         execution->job.timeout.value_or(180));
-                    finish(execution, Settlement::Outcome::failure, encode_exc_string(line + "\n"), line);
+                    finish(execution, Settlement::Outcome::failure, encode_exc_string(line + "\n"),
+                           line);
                 } else if (now >= *execution->deadline) {
                     execution->request_stop(StopReason::time_limit);
                     next = std::min(next, hard);
@@ -537,11 +599,13 @@ struct Worker::Impl {
 
     void request_stop() {
         ++stop_requests;
-        for (Event* event : {&slot_freed, &work_arrived, &queues_empty, &stop_wanted, &drained}) event->notify();
+        for (Event* event : {&slot_freed, &work_arrived, &queues_empty, &stop_wanted, &drained})
+            event->notify();
     }
 };
 
-Worker::Worker(RedisClient& redis, const HandlerRegistry& handlers, WorkerOptions options, Logger& log) {
+Worker::Worker(RedisClient& redis, const HandlerRegistry& handlers, WorkerOptions options,
+               Logger& log) {
     if (options.queues.empty()) throw Error(Errc::usage, "queues: at least one is needed");
     if (options.concurrency < 1 || options.concurrency > 1024)
         throw Error(Errc::usage, "concurrency: must be from 1 to 1024");
@@ -554,10 +618,20 @@ Worker::Worker(RedisClient& redis, const HandlerRegistry& handlers, WorkerOption
 
 Worker::~Worker() = default;
 
-asio::awaitable<WorkerSummary> Worker::run() { return impl_->run(); }
-void Worker::request_stop() { impl_->request_stop(); }
-const std::string& Worker::name() const noexcept { return impl_->name; }
-std::size_t Worker::running() const noexcept { return impl_->running.size(); }
-std::chrono::steady_clock::time_point Worker::last_poll() const noexcept { return impl_->last_poll; }
+asio::awaitable<WorkerSummary> Worker::run() {
+    return impl_->run();
+}
+void Worker::request_stop() {
+    impl_->request_stop();
+}
+const std::string& Worker::name() const noexcept {
+    return impl_->name;
+}
+std::size_t Worker::running() const noexcept {
+    return impl_->running.size();
+}
+std::chrono::steady_clock::time_point Worker::last_poll() const noexcept {
+    return impl_->last_poll;
+}
 
 }  // namespace rqxx

@@ -60,10 +60,11 @@ def test_flag_beats_environment_beats_file_beats_default(system, server):
     assert queue_of("--config", config, "--queue", "from-flag", RQXX_QUEUE="from-env") == "from-flag"
 
 
-@pytest.mark.parametrize("text", ['colour = "red"\n', "queue = \n[", 'port = "x"\n'])
+@pytest.mark.parametrize("text", ['colour = "red"\n', '[serve]\nprot = 1\n', 'port = "x"\n', None])
 def test_bad_configuration_is_refused(system, text):
     config = system.folder / "bad.toml"
-    config.write_text(text)
+    if text is not None:
+        config.write_text(text)
     result = system.rqxx("serve", "--config", config, "--data-dir", "d")
     assert result.returncode == 2 and result.stderr.count("\n") == 1
 

@@ -22,7 +22,8 @@ TEST_F(redis_client, answers_concurrent_commands_each_with_its_own_reply) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         co_await redis.connect(5s);
         const auto trips = redis.counters().round_trips;
-        auto [a, b, c] = co_await (redis.command("ECHO", "a") && redis.command("ECHO", "b") && redis.command("INCR", "n"));
+        auto [a, b, c] = co_await (redis.command("ECHO", "a") && redis.command("ECHO", "b") &&
+                                   redis.command("INCR", "n"));
         EXPECT_EQ(a.text + b.text, "ab");
         EXPECT_EQ(c.as_integer(), 1);
         EXPECT_EQ(redis.counters().round_trips - trips, 3u);
@@ -74,7 +75,8 @@ TEST_F(redis_client, reconnects_and_tells_which_commands_are_in_doubt) {
             (test->*stop)();
             (test->*start)();
         };
-        co_await (interrupted(redis, in_doubt) && restart(this, &redis_client::stop_server, &redis_client::start_server));
+        co_await (interrupted(redis, in_doubt) &&
+                  restart(this, &redis_client::stop_server, &redis_client::start_server));
         EXPECT_TRUE(in_doubt);
         const Reply reply = co_await redis.command("PING");
         EXPECT_EQ(reply.text, "PONG");
@@ -157,7 +159,8 @@ TEST_F(redis_client, cancels_what_waits_when_it_is_closed) {
 TEST_F(redis_client, receives_messages_of_its_channels) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         RedisSubscriber subscriber(redis.executor(), redis.options(), {"rq:pubsub:w"});
-        while ((co_await redis.command("PUBLISH", "rq:pubsub:w", "{}")).as_integer() == 0) co_await sleep(5ms);
+        while ((co_await redis.command("PUBLISH", "rq:pubsub:w", "{}")).as_integer() == 0)
+            co_await sleep(5ms);
         const auto message = co_await subscriber.next();
         EXPECT_EQ(message.channel, "rq:pubsub:w");
         EXPECT_EQ(message.payload, "{}");
@@ -172,7 +175,8 @@ TEST_F(redis_client, moves_large_and_many_replies) {
         const Reply back = co_await redis.command("GET", "large");
         EXPECT_EQ(back.text, large);
         Pipeline many;
-        for (int i = 0; i < 20000; ++i) many.add("RPUSH", "list", i);
+        for (int i = 0; i < 20000; ++i)
+            many.add("RPUSH", "list", i);
         const auto replies = co_await redis.run(std::move(many));
         EXPECT_EQ(replies.back().as_integer(), 20000);
     });

@@ -10,7 +10,12 @@ namespace {
 class queue : public RedisTest {};
 class transitions : public RedisTest {};
 
-Call noop() { return {.func_name = "tasks.noop", .instance = {}, .args = Value::tuple({Value(1)}), .kwargs = Value::dict()}; }
+Call noop() {
+    return {.func_name = "tasks.noop",
+            .instance = {},
+            .args = Value::tuple({Value(1)}),
+            .kwargs = Value::dict()};
+}
 
 ops::Settlement settlement(const ops::Claimed& job, ops::Settlement::Outcome outcome) {
     ops::Settlement result;
@@ -56,7 +61,8 @@ TEST_F(queue, takes_many_jobs_in_order) {
         const auto ids = co_await mail.enqueue_many(std::move(jobs));
         EXPECT_EQ(ids.size(), 1234u);
         const Reply list = co_await redis.command("LRANGE", "rq:queue:mail", 0, -1);
-        for (std::size_t i = 0; i < ids.size(); ++i) EXPECT_EQ(list.elements[i].text, ids[i]);
+        for (std::size_t i = 0; i < ids.size(); ++i)
+            EXPECT_EQ(list.elements[i].text, ids[i]);
         EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + ids[1000], "status")).text, "queued");
     });
 }
@@ -77,8 +83,10 @@ TEST_F(queue, puts_jobs_in_front_where_asked) {
 TEST_F(transitions, claim_takes_over_queues_in_order_and_no_more_than_asked) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         Queue high(redis, "high"), low(redis, "low");
-        for (int i = 0; i < 3; ++i) co_await low.enqueue(noop());
-        for (int i = 0; i < 3; ++i) co_await high.enqueue(noop());
+        for (int i = 0; i < 3; ++i)
+            co_await low.enqueue(noop());
+        for (int i = 0; i < 3; ++i)
+            co_await high.enqueue(noop());
         ops::WorkerOps worker(redis, "w", {"high", "low"}, 10s);
         EXPECT_TRUE((co_await worker.register_birth()).registered);
         const auto result = co_await worker.claim(4, "");
@@ -103,7 +111,8 @@ TEST_F(transitions, settling_twice_changes_nothing_the_second_time) {
         batch[0].outcome = ops::Settlement::Outcome::failure;
         const auto second = co_await worker.settle(batch, "", 500s);
         EXPECT_EQ(second[0].code, ops::Settled::Code::refused);
-        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + job.job_id, "status")).text, "finished");
+        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + job.job_id, "status")).text,
+                  "finished");
         EXPECT_EQ((co_await redis.command("XLEN", "rq:results:" + job.job_id)).as_integer(), 1);
         EXPECT_TRUE((co_await redis.command("KEYS", "rq:execution*")).elements.empty());
     });
@@ -120,7 +129,8 @@ TEST_F(transitions, a_claim_whose_reply_was_lost_goes_back_to_the_front) {
         EXPECT_EQ(job.job_id, lost);
         // A reply may still be on its way: nothing happens at once.
         EXPECT_EQ((co_await worker.heartbeat({}, "", Seconds(0))).orphans, 0);
-        co_await redis.command("HSET", "rq:execution:" + lost + ":" + job.execution_id, "created_at", "1000000000.0");
+        co_await redis.command("HSET", "rq:execution:" + lost + ":" + job.execution_id,
+                               "created_at", "1000000000.0");
         EXPECT_EQ((co_await worker.heartbeat({}, "", Seconds(0))).orphans, 1);
         EXPECT_EQ((co_await redis.command("LINDEX", "rq:queue:mail", 0)).text, lost);
         EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + lost, "status")).text, "queued");
@@ -130,7 +140,8 @@ TEST_F(transitions, a_claim_whose_reply_was_lost_goes_back_to_the_front) {
 TEST_F(transitions, a_retired_worker_can_claim_nothing_and_leaves_nothing_started) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         Queue mail(redis, "mail");
-        for (int i = 0; i < 3; ++i) co_await mail.enqueue(noop());
+        for (int i = 0; i < 3; ++i)
+            co_await mail.enqueue(noop());
         ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
         co_await worker.register_birth();
         co_await worker.claim(2, "");

@@ -38,7 +38,8 @@ TEST_F(worker, runs_many_jobs_in_many_threads_each_once) {
             return n;
         });
         std::vector<NewJob> jobs;
-        for (int n = 1; n <= 1000; ++n) jobs.push_back(call("add", {Value(n)}));
+        for (int n = 1; n <= 1000; ++n)
+            jobs.push_back(call("add", {Value(n)}));
         Queue queue(redis, "default");
         co_await queue.enqueue_many(std::move(jobs));
         Worker worker(redis, handlers, burst(32), null_logger());
@@ -69,12 +70,15 @@ TEST_F(worker, reports_what_handlers_throw) {
         EXPECT_EQ(summary.finished, 1u);
         EXPECT_EQ(summary.failed, 4u);
         Monitor monitor(redis);
-        const std::pair<std::size_t, std::string> expected[] = {{0, "not a std::exception"}, {1, "1 argument expected, 0 given"},
-                                                                {2, "argument 1: an integer in range expected, not 'x'"},
-                                                                {4, "2 arguments expected, 3 given"}};
+        const std::pair<std::size_t, std::string> expected[] = {
+            {0, "not a std::exception"},
+            {1, "1 argument expected, 0 given"},
+            {2, "argument 1: an integer in range expected, not 'x'"},
+            {4, "2 arguments expected, 3 given"}};
         for (const auto& [index, text] : expected) {
             const auto info = co_await monitor.job_info(ids[index]);
-            EXPECT_NE(info->executions.front().error.find(text), std::string::npos) << info->executions.front().error;
+            EXPECT_NE(info->executions.front().error.find(text), std::string::npos)
+                << info->executions.front().error;
         }
     });
 }

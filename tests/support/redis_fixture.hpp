@@ -39,11 +39,13 @@ public:
     void start_server() {
         server_ = ::fork();
         if (server_ == 0) {
-            ::execlp("redis-server", "redis-server", "--port", "0", "--unixsocket", socket().c_str(), "--save", "", "--dir",
-                     folder_.c_str(), "--loglevel", "warning", "--logfile", (folder_ + "/log").c_str(), nullptr);
+            ::execlp("redis-server", "redis-server", "--port", "0", "--unixsocket",
+                     socket().c_str(), "--save", "", "--dir", folder_.c_str(), "--loglevel",
+                     "warning", "--logfile", (folder_ + "/log").c_str(), nullptr);
             ::_exit(127);
         }
-        for (int i = 0; i < 1000 && !std::filesystem::exists(socket()); ++i) std::this_thread::sleep_for(5ms);
+        for (int i = 0; i < 1000 && !std::filesystem::exists(socket()); ++i)
+            std::this_thread::sleep_for(5ms);
     }
     void stop_server() {
         if (server_ <= 0) return;
@@ -65,7 +67,9 @@ public:
     }
 
     /// Runs `body` with a connected client on a fresh event loop; fails if it takes more than 30 s.
-    void run(std::function<asio::awaitable<void>(RedisClient&)> body) { run(options(), std::move(body)); }
+    void run(std::function<asio::awaitable<void>(RedisClient&)> body) {
+        run(options(), std::move(body));
+    }
     void run(RedisOptions how, std::function<asio::awaitable<void>(RedisClient&)> body) {
         asio::io_context context(1);
         RedisClient redis(context.get_executor(), std::move(how));

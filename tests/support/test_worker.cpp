@@ -1,6 +1,7 @@
-// A worker with the functions that the tests call, on the library alone. The Python side of the same
-// functions is tests/interop/tasks.py.
-//   test_worker REDIS_URL [--burst] [--concurrency N] [--name NAME] [--grace S] [--recover fail] QUEUE...
+// A worker with the functions that the tests call, on the library alone. The Python side of the
+// same functions is tests/interop/tasks.py.
+//   test_worker REDIS_URL [--burst] [--concurrency N] [--name NAME] [--grace S] [--recover fail]
+//   QUEUE...
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -23,7 +24,9 @@ bool nap(std::stop_token stop, double seconds) {
     std::mutex mutex;
     std::condition_variable_any wake;
     std::unique_lock lock(mutex);
-    return !wake.wait_for(lock, stop, std::chrono::duration<double>(seconds), [] { return false; }) && !stop.stop_requested();
+    return !wake.wait_for(lock, stop, std::chrono::duration<double>(seconds), [] {
+        return false;
+    }) && !stop.stop_requested();
 }
 
 void register_tasks(HandlerRegistry& handlers) {
@@ -32,7 +35,8 @@ void register_tasks(HandlerRegistry& handlers) {
     handlers.add_raw("tasks.echo", [](JobContext&, const Call& call) {
         return Value::list({Value::list(call.args.items()), call.kwargs});
     });
-    handlers.add("tasks.fail", [](std::string message) -> Value { throw std::runtime_error(message); });
+    handlers.add("tasks.fail",
+                 [](std::string message) -> Value { throw std::runtime_error(message); });
     handlers.add("tasks.none", [] {});
     handlers.add("tasks.slow", [](JobContext& context, double seconds) {
         context.progress(0.5, "half way");
@@ -74,13 +78,21 @@ int main(int argc, char** argv) {
     redis_options.url = parse_redis_url(argv[1]).value();
     for (int i = 2; i < argc; ++i) {
         const std::string arg = argv[i];
-        if (arg == "--burst") options.burst = true;
-        else if (arg == "--concurrency") options.concurrency = std::strtoul(argv[++i], nullptr, 10);
-        else if (arg == "--name") options.name = argv[++i];
-        else if (arg == "--grace") options.grace = std::chrono::seconds(std::atoi(argv[++i]));
-        else if (arg == "--kill-after") options.kill_after = std::chrono::seconds(std::atoi(argv[++i]));
-        else if (arg == "--recover") options.recover = std::string(argv[++i]) == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
-        else options.queues.push_back(arg);
+        if (arg == "--burst")
+            options.burst = true;
+        else if (arg == "--concurrency")
+            options.concurrency = std::strtoul(argv[++i], nullptr, 10);
+        else if (arg == "--name")
+            options.name = argv[++i];
+        else if (arg == "--grace")
+            options.grace = std::chrono::seconds(std::atoi(argv[++i]));
+        else if (arg == "--kill-after")
+            options.kill_after = std::chrono::seconds(std::atoi(argv[++i]));
+        else if (arg == "--recover")
+            options.recover =
+                std::string(argv[++i]) == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
+        else
+            options.queues.push_back(arg);
     }
     HandlerRegistry handlers;
     register_tasks(handlers);

@@ -23,14 +23,14 @@ using Headers = std::vector<std::pair<std::string, std::string>>;
 /// A parsed request. Everything in it is the client's word.
 struct Request {
     Method method = Method::get;
-    std::string target;                                        ///< As sent: path and query.
-    std::string path;                                          ///< Percent-decoded, without the query.
-    std::vector<std::pair<std::string, std::string>> query;    ///< Decoded, in order.
+    std::string target;  ///< As sent: path and query.
+    std::string path;    ///< Percent-decoded, without the query.
+    std::vector<std::pair<std::string, std::string>> query;  ///< Decoded, in order.
     Headers headers;
     std::vector<std::pair<std::string, std::string>> path_params;  ///< Decoded `{name}` segments.
     std::string body;
-    std::string request_id;                                    ///< Echoed as X-Request-Id.
-    std::string remote;                                        ///< Client's address.
+    std::string request_id;  ///< Echoed as X-Request-Id.
+    std::string remote;      ///< Client's address.
 
     /// First query parameter of that name.
     [[nodiscard]] std::optional<std::string_view> query_value(std::string_view name) const noexcept;
@@ -87,21 +87,21 @@ using Handler = std::function<boost::asio::awaitable<Response>(Request)>;
 struct RouteDoc {
     struct Param {
         std::string name;
-        std::string in = "query";       ///< "query" or "path".
-        std::string type = "string";    ///< JSON schema type.
+        std::string in = "query";     ///< "query" or "path".
+        std::string type = "string";  ///< JSON schema type.
         std::string description;
         std::optional<std::int64_t> minimum, maximum, fallback;
         bool required = false;
     };
     std::string summary;
     std::string tag;
-    std::vector<Param> params;          ///< Path parameters are added by the router.
-    std::string request_schema;         ///< JSON schema text of the body; empty for none.
-    std::string response_schema;        ///< JSON schema text of the good answer; empty for any object.
+    std::vector<Param> params;    ///< Path parameters are added by the router.
+    std::string request_schema;   ///< JSON schema text of the body; empty for none.
+    std::string response_schema;  ///< JSON schema text of the good answer; empty for any object.
     int good_status = 200;
-    std::vector<int> problems;          ///< Further statuses it may answer with.
+    std::vector<int> problems;  ///< Further statuses it may answer with.
     bool deprecated = false;
-    bool hidden = false;                ///< Not in the OpenAPI document (pages, assets).
+    bool hidden = false;  ///< Not in the OpenAPI document (pages, assets).
 };
 
 /// Routes by method and pattern (`/api/rq/jobs/{job_id}`); literal segments win over parameters.
@@ -118,7 +118,8 @@ public:
     /// The pattern that this request matches, for logs and metrics; empty for none.
     [[nodiscard]] std::string_view pattern_of(Method method, std::string_view path) const;
     /// OpenAPI 3.1, generated from the routes.
-    [[nodiscard]] boost::json::object openapi(std::string_view title, std::string_view version) const;
+    [[nodiscard]] boost::json::object openapi(std::string_view title,
+                                              std::string_view version) const;
 
 private:
     struct Impl;

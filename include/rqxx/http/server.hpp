@@ -14,21 +14,21 @@ namespace rqxx::http {
 
 struct ServerOptions {
     std::string host = "127.0.0.1";
-    unsigned short port = 8000;                         ///< 0 picks a free one.
-    std::string token;                                  ///< Bearer token; required off loopback.
-    std::size_t max_connections = 1024;                 ///< Further ones get 503 and are closed.
-    std::size_t max_header_bytes = 16 * 1024;           ///< More is 431.
-    std::size_t max_body_bytes = 1024 * 1024;           ///< More is 413.
+    unsigned short port = 8000;                ///< 0 picks a free one.
+    std::string token;                         ///< Bearer token; required off loopback.
+    std::size_t max_connections = 1024;        ///< Further ones get 503 and are closed.
+    std::size_t max_header_bytes = 16 * 1024;  ///< More is 431.
+    std::size_t max_body_bytes = 1024 * 1024;  ///< More is 413.
     std::chrono::seconds header_timeout{10};
     std::chrono::seconds body_timeout{30};
-    std::chrono::seconds idle_timeout{60};              ///< Between requests of one connection.
+    std::chrono::seconds idle_timeout{60};  ///< Between requests of one connection.
     std::chrono::seconds write_timeout{30};
     bool access_log = true;
 };
 
 /// What a finished request was, for metrics.
 struct RequestRecord {
-    std::string_view route;      ///< The pattern; empty where none matched.
+    std::string_view route;  ///< The pattern; empty where none matched.
     int status = 0;
     Seconds duration{};
 };

@@ -2,9 +2,9 @@
 
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <chrono>
 #include <concepts>
 #include <cstdint>
-#include <chrono>
 #include <memory>
 #include <rqxx/log.hpp>
 #include <rqxx/redis/reply.hpp>
@@ -19,12 +19,12 @@ namespace rqxx {
 
 struct RedisOptions {
     RedisUrl url;
-    std::string client_name;                             ///< CLIENT SETNAME; empty for none.
+    std::string client_name;  ///< CLIENT SETNAME; empty for none.
     std::chrono::milliseconds connect_timeout{5000};
-    std::chrono::milliseconds command_timeout{10000};    ///< From the call to the reply, waiting
-                                                         ///< for a connection included.
-    std::chrono::milliseconds max_backoff{2000};         ///< Between attempts to connect.
-    std::string tls_ca_file;                             ///< Empty: the system's.
+    std::chrono::milliseconds command_timeout{10000};  ///< From the call to the reply, waiting
+                                                       ///< for a connection included.
+    std::chrono::milliseconds max_backoff{2000};       ///< Between attempts to connect.
+    std::string tls_ca_file;                           ///< Empty: the system's.
     bool tls_verify = true;
 };
 
@@ -45,13 +45,17 @@ public:
     void argument(T number) {
         argument(std::string_view(std::to_string(number)));
     }
-    void eval(const Script& script, std::span<const std::string> keys, std::span<const std::string> args);
+    void eval(const Script& script, std::span<const std::string> keys,
+              std::span<const std::string> args);
     void reserve(std::size_t bytes) { bytes_.reserve(bytes); }
 
     [[nodiscard]] std::size_t size() const noexcept { return commands_; }
     [[nodiscard]] bool empty() const noexcept { return commands_ == 0; }
     [[nodiscard]] const std::string& bytes() const noexcept { return bytes_; }
-    [[nodiscard]] std::string take_bytes() noexcept { commands_ = 0; return std::move(bytes_); }
+    [[nodiscard]] std::string take_bytes() noexcept {
+        commands_ = 0;
+        return std::move(bytes_);
+    }
 
 private:
     std::string bytes_;
@@ -68,7 +72,8 @@ private:
 /// `ServerError`; `Cancelled` after `close`.
 class RedisClient {
 public:
-    RedisClient(boost::asio::any_io_executor executor, RedisOptions options, Logger& log = null_logger());
+    RedisClient(boost::asio::any_io_executor executor, RedisOptions options,
+                Logger& log = null_logger());
     ~RedisClient();
     RedisClient(const RedisClient&) = delete;
     RedisClient& operator=(const RedisClient&) = delete;
@@ -83,7 +88,8 @@ public:
     /// One command with a deadline of its own, such as a blocking one.
     boost::asio::awaitable<Reply> run_one(Pipeline one, std::chrono::milliseconds timeout);
     /// All commands in one write; error replies are returned, not thrown.
-    boost::asio::awaitable<std::vector<Reply>> run(Pipeline pipeline, std::chrono::milliseconds timeout = {});
+    boost::asio::awaitable<std::vector<Reply>> run(Pipeline pipeline,
+                                                   std::chrono::milliseconds timeout = {});
     /// A request on its way. The replies may be awaited later, once.
     class Pending {
     public:
@@ -92,7 +98,7 @@ public:
     private:
         friend class RedisClient;
         struct State;
-        std::shared_ptr<State> state_;   // shared with the connection, which fills in the replies
+        std::shared_ptr<State> state_;  // shared with the connection, which fills in the replies
     };
     /// Queues the commands now; they leave as soon as the executor gets to it.
     Pending submit(Pipeline pipeline, std::chrono::milliseconds timeout = {});
@@ -114,8 +120,8 @@ public:
     [[nodiscard]] boost::asio::any_io_executor executor() const;
 
     struct Counters {
-        std::uint64_t commands = 0;       ///< Sent.
-        std::uint64_t round_trips = 0;    ///< Requests: a pipeline or script counts once.
+        std::uint64_t commands = 0;     ///< Sent.
+        std::uint64_t round_trips = 0;  ///< Requests: a pipeline or script counts once.
         std::uint64_t reconnects = 0;
         std::uint64_t errors = 0;
     };
@@ -123,7 +129,8 @@ public:
 
 private:
     struct Impl;
-    std::shared_ptr<Impl> impl_;   // shared with the connection's coroutines, which end after close()
+    std::shared_ptr<Impl>
+        impl_;  // shared with the connection's coroutines, which end after close()
 };
 
 /// Messages of pub/sub channels, on a connection of its own that re-subscribes after a break.
@@ -136,13 +143,14 @@ public:
         std::string channel;
         std::string payload;
     };
-    /// The next message. At most 1024 wait; the oldest are dropped. @throws Cancelled after `close`.
+    /// The next message. At most 1024 wait; the oldest are dropped. @throws Cancelled after
+    /// `close`.
     boost::asio::awaitable<Message> next();
     void close();
 
 private:
     struct Impl;
-    std::shared_ptr<Impl> impl_;   // as in RedisClient
+    std::shared_ptr<Impl> impl_;  // as in RedisClient
 };
 
 /// Scripts that every client loads when it connects. Called once, before the first connection.

@@ -14,8 +14,8 @@ struct Reply {
 
     Type type = Type::nil;
     std::int64_t integer = 0;
-    std::string text;              ///< Of a status, error or string.
-    std::vector<Reply> elements;   ///< Of an array.
+    std::string text;             ///< Of a status, error or string.
+    std::vector<Reply> elements;  ///< Of an array.
 
     [[nodiscard]] bool is_nil() const noexcept { return type == Type::nil; }
     [[nodiscard]] bool is_error() const noexcept { return type == Type::error; }

@@ -13,7 +13,7 @@ struct RedisUrl {
     Transport transport = Transport::tcp;
     std::string host = "localhost";
     std::string port = "6379";
-    std::string path;                 ///< Of a unix socket.
+    std::string path;  ///< Of a unix socket.
     std::string user;
     std::string password;
     int database = 0;

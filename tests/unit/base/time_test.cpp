@@ -18,14 +18,17 @@ TEST(utc_time, reads_zero_to_six_fraction_digits) {
 }
 
 TEST(utc_time, refuses_everything_else) {
-    for (const char* text : {"", "2026-11-23", "2026-11-23T17:47:37", "2026-11-23T17:47:37+00:00", "2026-11-23T17:47:37.1234567Z",
-                             "2026-13-23T17:47:37Z", "2026-02-30T17:47:37Z", "2026-11-23T24:00:00Z", "2026-11-23T17:47:37.Z",
-                             "0000-01-01T00:00:00Z", " 2026-11-23T17:47:37Z"})
+    for (const char* text :
+         {"", "2026-11-23", "2026-11-23T17:47:37", "2026-11-23T17:47:37+00:00",
+          "2026-11-23T17:47:37.1234567Z", "2026-13-23T17:47:37Z", "2026-02-30T17:47:37Z",
+          "2026-11-23T24:00:00Z", "2026-11-23T17:47:37.Z", "0000-01-01T00:00:00Z",
+          " 2026-11-23T17:47:37Z"})
         EXPECT_FALSE(parse_utc(text)) << text;
 }
 
 TEST(epoch_time, survives_a_round_trip) {
-    for (const auto us : {0us, 1us, 1795456544965519us}) EXPECT_EQ(parse_epoch(format_epoch(Timestamp{us})).value(), Timestamp{us});
+    for (const auto us : {0us, 1us, 1795456544965519us})
+        EXPECT_EQ(parse_epoch(format_epoch(Timestamp{us})).value(), Timestamp{us});
     EXPECT_FALSE(parse_epoch("nan"));
     EXPECT_FALSE(parse_epoch("1e300"));
     EXPECT_FALSE(parse_epoch("1 "));
@@ -46,7 +49,8 @@ TEST(duration_text, takes_rqs_units) {
     EXPECT_EQ(parse_duration("5m").value(), 300s);
     EXPECT_EQ(parse_duration("1H").value(), 3600s);
     EXPECT_EQ(parse_duration("2d").value(), 172800s);
-    for (const char* text : {"", "s", "1.5", "1w", "-2", "1 h", "99999999999"}) EXPECT_FALSE(parse_duration(text)) << text;
+    for (const char* text : {"", "s", "1.5", "1w", "-2", "1 h", "99999999999"})
+        EXPECT_FALSE(parse_duration(text)) << text;
 }
 
 TEST(logger, escapes_what_would_break_a_line) {

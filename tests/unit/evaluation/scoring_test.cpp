@@ -8,22 +8,30 @@ using namespace evaluation;
 
 namespace {
 
-Remark remark(std::int64_t from, std::int64_t to, std::string file = "a", std::string type = "bug") { return {file, from, to, type, ""}; }
+Remark remark(std::int64_t from, std::int64_t to, std::string file = "a",
+              std::string type = "bug") {
+    return {file, from, to, type, ""};
+}
 
 std::int64_t summed_overlap(const Score& score) {
     std::int64_t sum = 0;
-    for (const auto& match : score.matches) sum += match.overlap;
+    for (const auto& match : score.matches)
+        sum += match.overlap;
     return sum;
 }
 
 /// The best (pairs, overlap) by trying everything.
-std::pair<std::size_t, std::int64_t> brute_force(const std::vector<Remark>& comments, const std::vector<Remark>& defects,
-                                                 std::size_t at, std::vector<bool>& used) {
+std::pair<std::size_t, std::int64_t> brute_force(const std::vector<Remark>& comments,
+                                                 const std::vector<Remark>& defects, std::size_t at,
+                                                 std::vector<bool>& used) {
     if (at == comments.size()) return {0, 0};
     auto best = brute_force(comments, defects, at + 1, used);
     for (std::size_t d = 0; d < defects.size(); ++d) {
-        const auto lines = std::min(comments[at].to, defects[d].to) - std::max(comments[at].from, defects[d].from) + 1;
-        if (used[d] || lines < 1 || comments[at].file != defects[d].file || comments[at].type != defects[d].type) continue;
+        const auto lines = std::min(comments[at].to, defects[d].to) -
+                           std::max(comments[at].from, defects[d].from) + 1;
+        if (used[d] || lines < 1 || comments[at].file != defects[d].file ||
+            comments[at].type != defects[d].type)
+            continue;
         used[d] = true;
         auto rest = brute_force(comments, defects, at + 1, used);
         used[d] = false;
@@ -87,7 +95,9 @@ TEST(scoring, grades_at_their_edges) {
 
 TEST(scoring, equals_exhaustive_search_on_random_cases) {
     std::mt19937 random(7);
-    const auto pick = [&](int low, int high) { return std::uniform_int_distribution<int>(low, high)(random); };
+    const auto pick = [&](int low, int high) {
+        return std::uniform_int_distribution<int>(low, high)(random);
+    };
     for (int round = 0; round < 3000; ++round) {
         const auto make = [&] {
             std::vector<Remark> list(static_cast<std::size_t>(pick(0, 6)));

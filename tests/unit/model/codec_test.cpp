@@ -29,7 +29,9 @@ std::string unhex(std::string_view hex) {
     return bytes;
 }
 
-std::string text(const boost::json::value& object, const char* key) { return std::string(object.at(key).as_string()); }
+std::string text(const boost::json::value& object, const char* key) {
+    return std::string(object.at(key).as_string());
+}
 
 std::string why(std::string_view pickle, const DecodeLimits& limits = {}) {
     const auto value = decode_pickle(pickle, limits);
@@ -42,7 +44,8 @@ TEST(pickle_decoder, reads_what_cpython_writes_in_every_protocol) {
     for (const auto& entry : golden().at("values").as_array()) {
         const auto value = decode_pickle(unhex(text(entry, "hex")));
         ASSERT_TRUE(value) << text(entry, "repr") << ": " << value.error().describe();
-        if (entry.as_object().contains("json") && !entry.at("foreign").as_bool()) EXPECT_EQ(encode_json(*value), text(entry, "json"));
+        if (entry.as_object().contains("json") && !entry.at("foreign").as_bool())
+            EXPECT_EQ(encode_json(*value), text(entry, "json"));
     }
 }
 
@@ -66,7 +69,8 @@ TEST(pickle_decoder, shows_foreign_objects_as_opaque_nodes) {
 }
 
 TEST(pickle_decoder, refuses_a_cycle) {
-    EXPECT_EQ(why(std::string_view("\x80\x04]\x94h\0a.", 8)), "the value is nested too deeply, or contains itself");
+    EXPECT_EQ(why(std::string_view("\x80\x04]\x94h\0a.", 8)),
+              "the value is nested too deeply, or contains itself");
 }
 
 TEST(pickle_decoder, refuses_shared_values_that_would_explode) {
@@ -83,7 +87,8 @@ TEST(pickle_decoder, refuses_shared_values_that_would_explode) {
 }
 
 TEST(pickle_decoder, refuses_truncation_at_every_byte) {
-    const std::string whole = encode_pickle(Value::tuple({"text", 1, 2.5, Value::list({Value::bytes("b")})}));
+    const std::string whole =
+        encode_pickle(Value::tuple({"text", 1, 2.5, Value::list({Value::bytes("b")})}));
     for (std::size_t size = 0; size < whole.size(); ++size) {
         // An exact-size copy, so that a sanitizer sees a read behind the end.
         const std::unique_ptr<char[]> copy(new char[size]);
@@ -94,7 +99,8 @@ TEST(pickle_decoder, refuses_truncation_at_every_byte) {
 
 TEST(pickle_decoder, refuses_lengths_beyond_the_input) {
     EXPECT_EQ(why(std::string_view("\x80\x05X\xff\xff\xff\xff.", 8)), "the pickle is truncated");
-    EXPECT_EQ(why(std::string_view("\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\xff.", 12)), "the pickle is truncated");
+    EXPECT_EQ(why(std::string_view("\x80\x05\x8e\xff\xff\xff\xff\xff\xff\xff\xff.", 12)),
+              "the pickle is truncated");
 }
 
 TEST(pickle_decoder, names_an_opcode_it_does_not_know) {
@@ -131,18 +137,20 @@ TEST(call_payload, bounds_a_zlib_bomb) {
 TEST(json_serializer, reads_pythons_special_numbers) {
     EXPECT_TRUE(std::isnan(decode_json("NaN").value().as_real()));
     EXPECT_EQ(decode_json("[-Infinity]").value().items().at(0).as_real(), -HUGE_VAL);
-    EXPECT_EQ(decode_json("123456789012345678901234567890").value(), Value::text(Value::Kind::big_integer, "123456789012345678901234567890"));
+    EXPECT_EQ(decode_json("123456789012345678901234567890").value(),
+              Value::text(Value::Kind::big_integer, "123456789012345678901234567890"));
     EXPECT_EQ(decode_json("3.2e-47").value().as_real(), 3.2e-47);
     EXPECT_EQ(decode_json("\"NaN\"").value(), Value("NaN"));
-    for (const char* bad : {"", "nan", "01", "1.", "[1", "[1] 2", "{\"a\" 1}", "+1", "--1"}) EXPECT_FALSE(decode_json(bad)) << bad;
+    for (const char* bad : {"", "nan", "01", "1.", "[1", "[1] 2", "{\"a\" 1}", "+1", "--1"})
+        EXPECT_FALSE(decode_json(bad)) << bad;
 }
 
 TEST(value_repr, is_pythons) {
     for (const auto& entry : golden().at("values").as_array()) {
         const std::string python = text(entry, "repr");
         // Types without a Python literal of their own are shown in our way.
-        if (entry.at("foreign").as_bool() || python.find("datetime") != std::string::npos || python.starts_with("bytearray") ||
-            python.starts_with("OrderedDict"))
+        if (entry.at("foreign").as_bool() || python.find("datetime") != std::string::npos ||
+            python.starts_with("bytearray") || python.starts_with("OrderedDict"))
             continue;
         EXPECT_EQ(repr(decode_pickle(unhex(text(entry, "hex"))).value(), 10000), python);
     }

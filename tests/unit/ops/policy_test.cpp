@@ -52,15 +52,24 @@ TEST(time_buckets, stay_few_for_a_year) {
 
 TEST(figures, of_one_job_are_exact) {
     ops::Figures figures;
-    figures.add(Pairs{{"finished", "1"}, {"run_sum", "2252"}, {"run_min", "2252"}, {"run_max", "2252"}, {"r63", "1"}});
+    figures.add(Pairs{{"finished", "1"},
+                      {"run_sum", "2252"},
+                      {"run_min", "2252"},
+                      {"run_max", "2252"},
+                      {"r63", "1"}});
     const Performance performance = figures.summary();
-    for (const double value : {performance.duration.avg, performance.duration.median, performance.duration.min, performance.duration.p99})
+    for (const double value : {performance.duration.avg, performance.duration.median,
+                               performance.duration.min, performance.duration.p99})
         EXPECT_DOUBLE_EQ(value, 0.002252);
 }
 
 TEST(figures, are_zero_without_jobs_and_ignore_junk) {
     ops::Figures figures;
-    figures.add(Pairs{{"finished", "x"}, {"run_sum", "nan"}, {"rx", "1"}, {"r99999999999", "1"}, {"failed", "-5"}});
+    figures.add(Pairs{{"finished", "x"},
+                      {"run_sum", "nan"},
+                      {"rx", "1"},
+                      {"r99999999999", "1"},
+                      {"failed", "-5"}});
     const Performance performance = figures.summary();
     EXPECT_EQ(performance.total(), 0);
     EXPECT_EQ(performance.success_rate(), 0);

@@ -21,8 +21,9 @@ TEST(redis_url, reads_each_transport) {
 }
 
 TEST(redis_url, names_what_is_wrong_and_never_the_password) {
-    for (const char* text : {"", "localhost", "http://:secret@x", "redis://:secret@x:0", "redis://:secret@x/abc", "unix://:secret@x/s",
-                             "unix://", "redis://:secret@x?db=-1", "redis://:secret@x:99999"}) {
+    for (const char* text :
+         {"", "localhost", "http://:secret@x", "redis://:secret@x:0", "redis://:secret@x/abc",
+          "unix://:secret@x/s", "unix://", "redis://:secret@x?db=-1", "redis://:secret@x:99999"}) {
         const auto url = parse_redis_url(text);
         ASSERT_FALSE(url) << text;
         EXPECT_EQ(url.error().describe().find("secret"), std::string::npos);
@@ -37,9 +38,11 @@ TEST(redis_url, is_redacted_for_logs) {
 TEST(reply_parser, reads_replies_that_arrive_byte_by_byte) {
     ReplyParser parser;
     std::vector<Reply> replies;
-    for (const char c : std::string_view("+OK\r\n*3\r\n:7\r\n$1\r\na\r\n*1\r\n$-1\r\n-ERR no\r\n")) {
+    for (const char c :
+         std::string_view("+OK\r\n*3\r\n:7\r\n$1\r\na\r\n*1\r\n$-1\r\n-ERR no\r\n")) {
         parser.feed(std::string_view(&c, 1));
-        while (auto reply = parser.next().value()) replies.push_back(std::move(*reply));
+        while (auto reply = parser.next().value())
+            replies.push_back(std::move(*reply));
     }
     ASSERT_EQ(replies.size(), 3u);
     EXPECT_EQ(replies[0].text, "OK");
