@@ -1,0 +1,11 @@
+"""What the peers run."""
+
+import time
+
+
+def noop(n):
+    return n
+
+
+def now(sent):
+    return time.time() - sent
