@@ -1,6 +1,6 @@
-// The floor: the Redis commands of RQ 2.10's full per-job life cycle, pipelined by the smallest possible
-// client, 128 jobs per pipeline and four pipelines in flight. Ids are known beforehand, which no worker
-// can have: nobody gets below this with these commands.
+// The floor: the Redis commands of RQ 2.10's full per-job life cycle, pipelined by the smallest
+// possible client, 128 jobs per pipeline and four pipelines in flight. Ids are known beforehand,
+// which no worker can have: nobody gets below this with these commands.
 //   rqxx_floor SOCKET JOBS
 #include <fmt/format.h>
 #include <hiredis/hiredis.h>
@@ -43,7 +43,8 @@ public:
     [[nodiscard]] int take_pending() { return std::exchange(pending_, 0); }
     void flush() {
         int done = 0;
-        while (done == 0) redisBufferWrite(context_, &done);
+        while (done == 0)
+            redisBufferWrite(context_, &done);
     }
     void receive(int count) {
         for (int i = 0; i < count; ++i) {
@@ -58,18 +59,50 @@ private:
     int pending_ = 0;
 };
 
-std::string id(int n) { return fmt::format("00000000-0000-4000-8000-{:012}", n); }
-std::string execution(int n) { return fmt::format("{:032}", n); }
+std::string id(int n) {
+    return fmt::format("00000000-0000-4000-8000-{:012}", n);
+}
+std::string execution(int n) {
+    return fmt::format("{:032}", n);
+}
 const std::string time_text = "2026-11-23T17:47:37.728246Z";
 const std::string payload(60, 'x');
 
 void enqueue(Client& redis, int begin, int end) {
     std::vector<std::string> push{"RPUSH", "rq:queue:floor"};
     for (int n = begin; n < end; ++n) {
-        redis.send({"HSET", "rq:job:" + id(n), "created_at", time_text, "data", payload, "success_callback_name", "",
-                    "failure_callback_name", "", "stopped_callback_name", "", "started_at", "", "ended_at", "", "last_heartbeat",
-                    "", "worker_name", "", "group_id", "", "status", "queued", "origin", "floor", "description",
-                    "bench.noop(1)", "enqueued_at", time_text, "timeout", "180"});
+        redis.send({"HSET",
+                    "rq:job:" + id(n),
+                    "created_at",
+                    time_text,
+                    "data",
+                    payload,
+                    "success_callback_name",
+                    "",
+                    "failure_callback_name",
+                    "",
+                    "stopped_callback_name",
+                    "",
+                    "started_at",
+                    "",
+                    "ended_at",
+                    "",
+                    "last_heartbeat",
+                    "",
+                    "worker_name",
+                    "",
+                    "group_id",
+                    "",
+                    "status",
+                    "queued",
+                    "origin",
+                    "floor",
+                    "description",
+                    "bench.noop(1)",
+                    "enqueued_at",
+                    time_text,
+                    "timeout",
+                    "180"});
         push.push_back(id(n));
     }
     redis.send(push);
@@ -81,11 +114,13 @@ void start(Client& redis, int begin, int end) {
         const std::string member = id(n) + ":" + execution(n);
         redis.send({"LMOVE", "rq:queue:floor", "rq:queue:floor:intermediate", "LEFT", "RIGHT"});
         redis.send({"HGETALL", "rq:job:" + id(n)});
-        redis.send({"HSET", "rq:execution:" + member, "id", execution(n), "created_at", "1795456544.9", "last_heartbeat", "1795456544.9"});
+        redis.send({"HSET", "rq:execution:" + member, "id", execution(n), "created_at",
+                    "1795456544.9", "last_heartbeat", "1795456544.9"});
         redis.send({"EXPIRE", "rq:execution:" + member, "90"});
         redis.send({"ZADD", "rq:executions:" + id(n), "1795456694", execution(n)});
         redis.send({"EXPIRE", "rq:executions:" + id(n), "150"});
-        redis.send({"HSET", "rq:job:" + id(n), "status", "started", "started_at", time_text, "last_heartbeat", time_text, "worker_name", "w"});
+        redis.send({"HSET", "rq:job:" + id(n), "status", "started", "started_at", time_text,
+                    "last_heartbeat", time_text, "worker_name", "w"});
         redis.send({"PERSIST", "rq:job:" + id(n)});
         redis.send({"LREM", "rq:queue:floor:intermediate", "1", id(n)});
         wip.insert(wip.end(), {"1795456634", member});
@@ -98,9 +133,12 @@ void finish(Client& redis, int begin, int end) {
     for (int n = begin; n < end; ++n) {
         const std::string member = id(n) + ":" + execution(n);
         redis.send({"SMEMBERS", "rq:job:" + id(n) + ":dependents"});
-        redis.send({"HSET", "rq:job:" + id(n), "status", "finished", "ended_at", time_text, "last_heartbeat", time_text});
-        redis.send({"XADD", "rq:results:" + id(n), "MAXLEN", "~", "10", "*", "type", "1", "worker_name", "w", "return_value", "gAVLAS4=",
-                    "execution_id", execution(n), "execution_started_at", "1795456544.965519", "execution_ended_at", "1795456544.975681"});
+        redis.send({"HSET", "rq:job:" + id(n), "status", "finished", "ended_at", time_text,
+                    "last_heartbeat", time_text});
+        redis.send({"XADD", "rq:results:" + id(n), "MAXLEN", "~", "10", "*", "type", "1",
+                    "worker_name", "w", "return_value", "gAVLAS4=", "execution_id", execution(n),
+                    "execution_started_at", "1795456544.965519", "execution_ended_at",
+                    "1795456544.975681"});
         redis.send({"EXPIRE", "rq:results:" + id(n), "500"});
         redis.send({"EXPIRE", "rq:job:" + id(n), "500"});
         redis.send({"DEL", "rq:execution:" + member});
@@ -124,7 +162,8 @@ double phase(Client& redis, int jobs, const std::function<void(Client&, int, int
             outstanding.erase(outstanding.begin());
         }
     }
-    for (const int count : outstanding) redis.receive(count);
+    for (const int count : outstanding)
+        redis.receive(count);
     return jobs / std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
@@ -137,6 +176,9 @@ int main(int argc, char** argv) {
     const double enqueued = phase(redis, jobs, enqueue);
     const double started = phase(redis, jobs, start);
     const double finished = phase(redis, jobs, finish);
-    fmt::print("{{\"enqueue\": {:.0f}, \"start\": {:.0f}, \"finish\": {:.0f}, \"run\": {:.0f}, \"life_cycle\": {:.0f}}}\n", enqueued,
-               started, finished, 1 / (1 / started + 1 / finished), 1 / (1 / enqueued + 1 / started + 1 / finished));
+    fmt::print(
+        "{{\"enqueue\": {:.0f}, \"start\": {:.0f}, \"finish\": {:.0f}, \"run\": {:.0f}, "
+        "\"life_cycle\": {:.0f}}}\n",
+        enqueued, started, finished, 1 / (1 / started + 1 / finished),
+        1 / (1 / enqueued + 1 / started + 1 / finished));
 }

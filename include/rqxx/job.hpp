@@ -78,6 +78,8 @@ struct LenientJob {
 /// All fields that RQ's producer would write: those it always writes (maybe empty) and the optional
 /// ones that carry a value, then `extra`.
 [[nodiscard]] FieldList to_fields(const Job& job);
+/// The same without a copy of each name. The names live as long as `job`.
+[[nodiscard]] std::vector<std::pair<std::string_view, std::string>> field_values(const Job& job);
 
 /// One entry of the stream `rq:results:<job id>`. Source: rq/results.py (RQ 2.10).
 struct Result {

@@ -43,10 +43,20 @@ std::string format_utc(Timestamp time) {
     const auto day = chrono::floor<chrono::days>(time);
     const chrono::year_month_day date{day};
     const chrono::hh_mm_ss clock{time - day};
-    return fmt::format("{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:06}Z", static_cast<int>(date.year()),
-                       static_cast<unsigned>(date.month()), static_cast<unsigned>(date.day()),
-                       clock.hours().count(), clock.minutes().count(), clock.seconds().count(),
-                       clock.subseconds().count());
+    // By hand: every enqueued job needs several of these.
+    std::string text = "0000-00-00T00:00:00.000000Z";
+    const auto put = [&](std::size_t at, std::size_t width, std::int64_t number) {
+        for (std::size_t i = width; i-- > 0; number /= 10)
+            text[at + i] = static_cast<char>('0' + number % 10);
+    };
+    put(0, 4, static_cast<int>(date.year()));
+    put(5, 2, static_cast<unsigned>(date.month()));
+    put(8, 2, static_cast<unsigned>(date.day()));
+    put(11, 2, clock.hours().count());
+    put(14, 2, clock.minutes().count());
+    put(17, 2, clock.seconds().count());
+    put(20, 6, clock.subseconds().count());
+    return text;
 }
 
 Parsed<Timestamp> parse_utc(std::string_view text) noexcept {

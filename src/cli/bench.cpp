@@ -83,18 +83,26 @@ private:
         if (::isatty(STDERR_FILENO) != 0) fmt::print(stderr, "\r\x1b[K{}", text);
     }
 
-    /// Only the list: hashes and results expire by themselves.
+    /// What still waits; ended jobs expire by themselves.
     asio::awaitable<void> clear() {
-        co_await redis_.command("DEL", "rq:queue:" + std::string(queue_name));
+        const std::string list = "rq:queue:" + std::string(queue_name);
+        const Reply ids = co_await redis_.command("LRANGE", list, 0, -1);
+        for (std::size_t at = 0; at < ids.elements.size(); at += 1000) {
+            Pipeline pipeline;
+            const std::size_t end = std::min(at + 1000, ids.elements.size());
+            pipeline.begin(1 + end - at);
+            pipeline.argument(std::string_view("UNLINK"));
+            for (std::size_t i = at; i < end; ++i)
+                pipeline.argument("rq:job:" + ids.elements[i].text);
+            co_await redis_.run_one(std::move(pipeline), {});
+        }
+        co_await redis_.command("DEL", list);
     }
 
     static NewJob noop(std::int64_t n) {
         NewJob job;
         job.call.func_name = "bench.noop";
         job.call.args = Value::tuple({Value(n)});
-        job.options.result_ttl = 60s;
-        job.options.failure_ttl = 60s;
-        job.options.ttl = 600s;
         return job;
     }
 

@@ -195,6 +195,13 @@ Parsed<Job> parse_job(std::string_view id, Fields fields) noexcept {
 
 FieldList to_fields(const Job& job) {
     FieldList fields;
+    for (auto& [name, value] : field_values(job))
+        fields.emplace_back(name, std::move(value));
+    return fields;
+}
+
+std::vector<std::pair<std::string_view, std::string>> field_values(const Job& job) {
+    std::vector<std::pair<std::string_view, std::string>> fields;
     fields.reserve(24);
     const auto add = [&](std::string_view name, std::string value) {
         fields.emplace_back(name, std::move(value));

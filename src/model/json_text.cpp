@@ -16,8 +16,10 @@ namespace json = boost::json;
 void append(std::string& out, const json::value& value) {
     switch (value.kind()) {
         case json::kind::double_:
-            if (std::isfinite(value.get_double())) fmt::format_to(std::back_inserter(out), "{}", value.get_double());
-            else out += "null";
+            if (std::isfinite(value.get_double()))
+                fmt::format_to(std::back_inserter(out), "{}", value.get_double());
+            else
+                out += "null";
             break;
         case json::kind::array: {
             out += '[';
@@ -43,7 +45,8 @@ void append(std::string& out, const json::value& value) {
             out += '}';
             break;
         }
-        default: out += json::serialize(value);
+        default:
+            out += json::serialize(value);
     }
 }
 

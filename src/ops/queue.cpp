@@ -73,12 +73,13 @@ Job make_job(const Call& call, const EnqueueOptions& options, const std::string&
     return job;
 }
 
-void add_hset(Pipeline& pipeline, const std::string& key, const FieldList& fields) {
+void add_hset(Pipeline& pipeline, const std::string& key,
+              const std::vector<std::pair<std::string_view, std::string>>& fields) {
     pipeline.begin(2 + 2 * fields.size());
     pipeline.argument(std::string_view("HSET"));
     pipeline.argument(std::string_view(key));
     for (const auto& [field, value] : fields) {
-        pipeline.argument(std::string_view(field));
+        pipeline.argument(field);
         pipeline.argument(std::string_view(value));
     }
 }
@@ -98,7 +99,7 @@ Pipeline transaction(const std::vector<NewJob>& jobs, std::size_t begin, std::si
         Job job = make_job(call, options, queue.name(), queue.serializer(), now);
         const std::string key = keys::job(job.id);
         if (!options.job_id.empty()) pipeline.add("DEL", key);
-        add_hset(pipeline, key, to_fields(job));
+        add_hset(pipeline, key, field_values(job));
         if (job.ttl) pipeline.add("EXPIRE", key, *job.ttl);
         if (options.at_front)
             pipeline.add("LPUSH", list, job.id);
@@ -133,8 +134,8 @@ asio::awaitable<Enqueued> Queue::enqueue(Call call, EnqueueOptions options) {
     const Job job = make_job(call, options, name_, serializer_, utc_now());
     std::vector<std::string> args{job.id, options.at_front ? "L" : "R", options.unique ? "1" : "0",
                                   job.ttl ? std::to_string(*job.ttl) : std::string()};
-    for (auto& [field, value] : to_fields(job)) {
-        args.push_back(std::move(field));
+    for (auto& [field, value] : field_values(job)) {
+        args.emplace_back(field);
         args.push_back(std::move(value));
     }
     const Reply reply = co_await redis_->eval(lua::enqueue, {keys::job(job.id), keys::queue(name_)},

@@ -1,19 +1,29 @@
-#include <fmt/format.h>
-
-#include <iterator>
+#include <charconv>
 #include <rqxx/redis/client.hpp>
 
 namespace rqxx {
 
+namespace {
+
+/// `*3\r\n` or `$12\r\n`.
+void append_header(std::string& to, char kind, std::size_t number) {
+    char text[24];
+    text[0] = kind;
+    char* end = std::to_chars(text + 1, text + 21, number).ptr;
+    *end++ = '\r';
+    *end++ = '\n';
+    to.append(text, end);
+}
+
+}  // namespace
+
 void Pipeline::begin(std::size_t arguments) {
-    fmt::format_to(std::back_inserter(bytes_), "*{}\r\n", arguments);
+    append_header(bytes_, '*', arguments);
     ++commands_;
 }
 
 void Pipeline::argument(std::string_view text) {
-    char length[24];
-    const auto end = fmt::format_to(length, "${}\r\n", text.size());
-    bytes_.append(length, end);
+    append_header(bytes_, '$', text.size());
     bytes_.append(text);
     bytes_.append("\r\n", 2);
 }
