@@ -3,6 +3,7 @@
 #include <chrono>
 #include <iostream>
 #include <rqxx/blocking.hpp>
+#include <rqxx/convert.hpp>
 #include <rqxx/error.hpp>
 #include <thread>
 
@@ -13,10 +14,7 @@ int main(int argc, char** argv) {
     }
     try {
         rqxx::blocking::Client redis(argv[1]);
-        rqxx::Call call;
-        call.func_name = "geometry.area";
-        call.args = rqxx::Value::tuple({2.0, 3.5});
-        const auto job = redis.enqueue("default", call);
+        const auto job = redis.enqueue("default", rqxx::make_call("geometry.area", 2.0, 3.5));
         std::cout << "enqueued " << job.job_id << '\n';
         for (;;) {
             const auto info = redis.job(job.job_id);

@@ -8,6 +8,8 @@ const pauseButton = document.getElementById("pause");
 let paused = false;
 let timer = 0;
 let shownAt = 0;
+let shown = "";   // What the page shows, as text: the same data is not drawn again, so focus and selection stay.
+const answers = new Map();
 
 /** An element with properties and children; strings become text nodes. */
 function el(name, properties = {}, ...children) {
@@ -23,6 +25,7 @@ function el(name, properties = {}, ...children) {
 async function get(path) {
   const response = await fetch(path, { headers: { Accept: "application/json" } });
   const body = await response.json().catch(() => ({}));
+  answers.set(path, JSON.stringify(body));
   if (!response.ok) throw Object.assign(new Error(body.detail || response.statusText), { status: response.status });
   return body;
 }
@@ -32,6 +35,7 @@ const clip = (text, size) => (text.length > size ? text.slice(0, size) + "…" :
 
 function seconds(value) {
   if (value === null || value === undefined) return "–";
+  if (value < 0.001) return "< 1 ms";
   if (value < 1) return `${Math.round(value * 1000)} ms`;
   if (value < 120) return `${value.toFixed(value < 10 ? 2 : 1)} s`;
   return value < 7200 ? `${Math.round(value / 60)} min` : `${(value / 3600).toFixed(1)} h`;
@@ -127,16 +131,23 @@ async function detail(id) {
   return parts;
 }
 
+function draw(parts) {
+  const sideways = [...main.querySelectorAll(".scroll")].map((node) => node.scrollLeft);
+  main.replaceChildren(...parts);
+  main.querySelectorAll(".scroll").forEach((node, i) => { node.scrollLeft = sideways[i] || 0; });
+}
+
 async function refresh() {
   clearTimeout(timer);
   const route = location.hash;
+  answers.clear();
   try {
     const match = route.match(/^#\/jobs\/(.+)$/);
     const parts = match ? await detail(decodeURIComponent(match[1])) : await overview();
     if (route !== location.hash) return;
-    const sideways = [...main.querySelectorAll(".scroll")].map((node) => node.scrollLeft);
-    main.replaceChildren(...parts);
-    main.querySelectorAll(".scroll").forEach((node, i) => { node.scrollLeft = sideways[i] || 0; });
+    const data = [...answers].sort().join();
+    if (data !== shown) draw(parts);
+    shown = data;
     shownAt = Date.now();
     live.className = "";
     live.textContent = paused ? "Paused" : "Live";
@@ -144,6 +155,7 @@ async function refresh() {
     live.className = "stale";
     live.textContent = shownAt ? `${error.message}; data of ${Math.round((Date.now() - shownAt) / 1000)} s ago` : error.message;
     if (error.status === 404) {
+      shown = "";
       main.replaceChildren(el("p", { class: "empty" }, "There is no such job (any more). "), el("a", { href: "#/" }, "← Overview"));
     }
   }

@@ -5,9 +5,11 @@
 #include <limits>
 #include <map>
 #include <optional>
+#include <rqxx/codec.hpp>
 #include <rqxx/error.hpp>
 #include <rqxx/value.hpp>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -111,5 +113,19 @@ struct Convert<std::map<std::string, T>> {
         return Value::dict(std::move(pairs));
     }
 };
+
+/// A call with typed arguments: `make_call("pkg.area", 2.0, 3.5)`, `make_call("pkg.send", "to", list)`.
+template <class... Args>
+[[nodiscard]] Call make_call(std::string func_name, const Args&... args) {
+    const auto value = [](const auto& arg) -> Value {
+        using T = std::decay_t<decltype(arg)>;
+        if constexpr (std::is_constructible_v<std::string, const T&>) return Value(std::string(arg));
+        else return Convert<T>::to(arg);
+    };
+    Call call;
+    call.func_name = std::move(func_name);
+    call.args = Value::tuple({value(args)...});
+    return call;
+}
 
 }  // namespace rqxx
