@@ -8,9 +8,10 @@
 #include "ops/performance.hpp"
 
 namespace rqxx {
-namespace {
 
 namespace asio = boost::asio;
+
+namespace {
 
 /// Jobs that one question looks at, however many queues there are.
 constexpr std::size_t max_candidates = 3000;
