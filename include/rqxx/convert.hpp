@@ -114,13 +114,16 @@ struct Convert<std::map<std::string, T>> {
     }
 };
 
-/// A call with typed arguments: `make_call("pkg.area", 2.0, 3.5)`, `make_call("pkg.send", "to", list)`.
+/// A call with typed arguments: `make_call("pkg.area", 2.0, 3.5)`, `make_call("pkg.send", "to",
+/// list)`.
 template <class... Args>
 [[nodiscard]] Call make_call(std::string func_name, const Args&... args) {
     const auto value = [](const auto& arg) -> Value {
         using T = std::decay_t<decltype(arg)>;
-        if constexpr (std::is_constructible_v<std::string, const T&>) return Value(std::string(arg));
-        else return Convert<T>::to(arg);
+        if constexpr (std::is_constructible_v<std::string, const T&>)
+            return Value(std::string(arg));
+        else
+            return Convert<T>::to(arg);
     };
     Call call;
     call.func_name = std::move(func_name);

@@ -62,7 +62,6 @@ int status_for(const boost::system::error_code& error) {
     if (error == wire::error::header_limit || error == wire::error::buffer_overflow) return 431;
     if (error == wire::error::body_limit) return 413;
     if (error == wire::error::bad_version) return 505;
-    if (error == beast::error::timeout) return 408;
     if (error == wire::error::end_of_stream || error == wire::error::partial_message) return 0;
     if (error.category() == make_error_code(wire::error::bad_target).category()) return 400;
     return 0;
@@ -146,6 +145,39 @@ ParsedRequest parse_request(std::string_view bytes, const ServerOptions& options
     if (!parse_target(request)) return {std::nullopt, 400};
     return {std::move(request), 200};
 }
+
+/// Cancels what a stream is doing when it takes too long. (The stream's own time limit closes the
+/// socket, and then the client could not be told.)
+class Watchdog {
+public:
+    Watchdog(beast::tcp_stream& stream, std::chrono::seconds limit)
+        : state_(std::make_shared<State>(stream)) {
+        stream.expires_never();
+        state_->timer.expires_after(limit);
+        state_->timer.async_wait([state = state_](boost::system::error_code error) {
+            if (error || state->stream == nullptr) return;
+            state->barked = true;
+            state->stream->cancel();
+        });
+    }
+    ~Watchdog() {
+        state_->stream = nullptr;
+        state_->timer.cancel();
+    }
+    Watchdog(const Watchdog&) = delete;
+    Watchdog& operator=(const Watchdog&) = delete;
+    [[nodiscard]] bool barked() const noexcept { return state_->barked; }
+
+private:
+    struct State {
+        explicit State(beast::tcp_stream& watched)
+            : stream(&watched), timer(watched.get_executor()) {}
+        beast::tcp_stream* stream;
+        asio::steady_timer timer;
+        bool barked = false;
+    };
+    std::shared_ptr<State> state_;  // shared with the timer's handler, which may come last
+};
 
 struct Server::Impl {
     Impl(asio::any_io_executor executor_, const Router& router_, ServerOptions options_,
@@ -287,23 +319,29 @@ struct Server::Impl {
             connection.idle = false;
             Parser parser;
             set_limits(parser, options);
-            stream.expires_after(options.header_timeout);
-            auto [error, size] =
-                co_await wire::async_read_header(stream, buffer, parser, as_result);
+            boost::system::error_code error;
             const auto begun = std::chrono::steady_clock::now();
+            bool late = false;
+            {
+                Watchdog watchdog(stream, options.header_timeout);
+                std::tie(error, std::ignore) =
+                    co_await wire::async_read_header(stream, buffer, parser, as_result);
+                late = watchdog.barked();
+            }
             if (!error && !parser.is_done()) {
-                stream.expires_after(options.body_timeout);
+                Watchdog watchdog(stream, options.body_timeout);
                 const auto& head = parser.get();
                 if (beast::iequals(head[wire::field::expect], "100-continue") &&
                     head.version() >= 11) {
                     wire::response<wire::empty_body> go_on(wire::status::continue_, head.version());
                     co_await wire::async_write(stream, go_on, asio::use_awaitable);
                 }
-                std::tie(error, size) =
+                std::tie(error, std::ignore) =
                     co_await wire::async_read(stream, buffer, parser, as_result);
+                late = watchdog.barked();
             }
             if (error) {
-                const int status = status_for(error);
+                const int status = late ? 408 : status_for(error);
                 if (status != 0) co_await refuse(self, stream, status, explain(status, options));
                 co_return;
             }

@@ -76,14 +76,15 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
           handlers(handlers_),
           log(log_),
           on_done(std::move(on_done_)),
-          impatience(executor) {}
+          impatience(std::in_place, executor) {}
 
     boost::asio::any_io_executor executor;
     const HandlerRegistry& handlers;
     Logger& log;
     OnDone on_done;  ///< Worker's executor only; empty once the worker is gone.
-    boost::asio::steady_timer impatience;  ///< Worker's executor only.
-    bool impatient = false;                ///< The timer above runs.
+    /// Worker's executor only. Gone with the worker: threads may outlive its event loop.
+    std::optional<boost::asio::steady_timer> impatience;
+    bool impatient = false;  ///< The timer above runs.
     const std::size_t cores = std::max(1u, std::thread::hardware_concurrency());
 
     std::mutex mutex;  ///< Guards everything below.
@@ -116,6 +117,8 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
             lock.unlock();
             RunOutcome outcome = pool->run(*execution);
             lock.lock();
+            if (pool->closing)
+                return;  // Nobody is left to be told, perhaps not even an event loop.
             const bool given_up = pool->abandoned.erase(execution.get()) > 0;
             pool->done.push_back({std::move(execution), std::move(outcome)});
             pool->post_delivery();
@@ -173,8 +176,8 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
     void watch_waiting() {
         if (impatient) return;
         impatient = true;
-        impatience.expires_after(patience);
-        impatience.async_wait([self = shared_from_this()](boost::system::error_code error) {
+        impatience->expires_after(patience);
+        impatience->async_wait([self = shared_from_this()](boost::system::error_code error) {
             self->impatient = false;
             if (error) return;
             const std::scoped_lock lock(self->mutex);
@@ -210,7 +213,7 @@ ThreadExecutor::ThreadExecutor(boost::asio::any_io_executor executor,
 
 ThreadExecutor::~ThreadExecutor() {
     pool_->on_done = nullptr;
-    pool_->impatience.cancel();
+    pool_->impatience.reset();
     const std::scoped_lock lock(pool_->mutex);
     pool_->closing = true;
     pool_->waiting.clear();

@@ -5,8 +5,9 @@
 using namespace rqxx;
 
 TEST(make_call, turns_cpp_types_into_python_values) {
-    const Call call = make_call("f", 1, "text", std::string("more"), 2.5, true, std::vector<int>{1, 2}, std::optional<int>{},
-                                std::map<std::string, int>{{"a", 1}});
+    const Call call =
+        make_call("f", 1, "text", std::string("more"), 2.5, true, std::vector<int>{1, 2},
+                  std::optional<int>{}, std::map<std::string, int>{{"a", 1}});
     EXPECT_EQ(describe_call(call), "f(1, 'text', 'more', 2.5, True, [1, 2], None, {'a': 1})");
 }
 

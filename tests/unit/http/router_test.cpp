@@ -1,0 +1,141 @@
+#include <gtest/gtest.h>
+
+#include <boost/asio/co_spawn.hpp>
+#include <boost/asio/io_context.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <cmath>
+#include <http/gate.hpp>
+#include <rqxx/error.hpp>
+#include <rqxx/http/router.hpp>
+
+using namespace rqxx;
+using namespace rqxx::http;
+namespace asio = boost::asio;
+
+namespace {
+
+Handler says(std::string text) {
+    return [text](Request request) -> asio::awaitable<Response> {
+        std::string params;
+        for (const auto& [name, value] : request.path_params) params += " " + name + "=" + value;
+        co_return Response{.body = text + params};
+    };
+}
+
+Handler throws(std::function<void()> action) {
+    return [action](Request) -> asio::awaitable<Response> {
+        action();
+        co_return Response{};
+    };
+}
+
+Response ask(const Router& router, Method method, std::string target, std::string body = {}) {
+    Request request;
+    request.method = method;
+    request.target = std::move(target);
+    request.body = std::move(body);
+    asio::io_context context(1);
+    Response answer;
+    asio::co_spawn(context, router.dispatch(std::move(request)), [&](std::exception_ptr error, Response response) {
+        ASSERT_FALSE(error);
+        answer = std::move(response);
+    });
+    context.run();
+    return answer;
+}
+
+std::string header(const Response& response, std::string_view name) {
+    for (const auto& [key, value] : response.headers) {
+        if (key == name) return value;
+    }
+    return {};
+}
+
+}  // namespace
+
+TEST(router, prefers_literal_segments_and_decodes_each) {
+    Router router;
+    router.add(Method::get, "/jobs/{id}", {}, says("job"));
+    router.add(Method::get, "/jobs/recent", {}, says("recent"));
+    EXPECT_EQ(ask(router, Method::get, "/jobs/recent").body, "recent");
+    EXPECT_EQ(ask(router, Method::get, "/jobs/a%2Fb%20c").body, "job id=a/b c");
+    EXPECT_EQ(ask(router, Method::get, "/jobs/").status, 404);
+    EXPECT_EQ(ask(router, Method::get, "/jobs/a/b").status, 404);
+    EXPECT_EQ(ask(router, Method::get, "no slash").status, 400);
+}
+
+TEST(router, answers_head_and_options_and_names_allowed_methods) {
+    Router router;
+    router.add(Method::get, "/a", {}, says("a"));
+    router.add(Method::post, "/a", {}, says("posted"));
+    EXPECT_EQ(ask(router, Method::head, "/a").status, 200);
+    const Response options = ask(router, Method::options, "/a");
+    EXPECT_EQ(options.status, 204);
+    EXPECT_EQ(header(options, "Allow"), "GET, HEAD, OPTIONS, POST");
+    const Response refused = ask(router, Method::delete_, "/a");
+    EXPECT_EQ(refused.status, 405);
+    EXPECT_EQ(header(refused, "Allow"), "GET, HEAD, OPTIONS, POST");
+}
+
+TEST(router, turns_every_exception_into_a_problem_without_internals) {
+    Router router;
+    router.add(Method::get, "/teapot", {}, throws([] { throw HttpError(409, "it is busy", "busy"); }));
+    router.add(Method::get, "/redis", {}, throws([] { throw Error(Errc::connection, "secret host"); }));
+    router.add(Method::get, "/usage", {}, throws([] { throw Error(Errc::usage, "timeout: too long"); }));
+    router.add(Method::get, "/bug", {}, throws([] { throw std::runtime_error("secret"); }));
+    EXPECT_EQ(boost::json::parse(ask(router, Method::get, "/teapot").body).at("code").as_string(), "busy");
+    const Response redis = ask(router, Method::get, "/redis");
+    EXPECT_EQ(redis.status, 503);
+    EXPECT_EQ(header(redis, "Retry-After"), "1");
+    EXPECT_EQ(ask(router, Method::get, "/usage").status, 422);
+    const Response bug = ask(router, Method::get, "/bug");
+    EXPECT_EQ(bug.status, 500);
+    EXPECT_EQ((redis.body + bug.body).find("secret"), std::string::npos);
+}
+
+TEST(router, describes_its_routes_as_openapi) {
+    Router router;
+    RouteDoc doc;
+    doc.summary = "One";
+    doc.problems = {404};
+    router.add(Method::get, "/jobs/{id}", doc, says(""));
+    RouteDoc hidden;
+    hidden.hidden = true;
+    router.add(Method::get, "/", hidden, says(""));
+    const auto document = router.openapi("t", "1");
+    const auto& paths = document.at("paths").as_object();
+    EXPECT_EQ(paths.size(), 1u);
+    const auto& get = paths.at("/jobs/{id}").at("get");
+    EXPECT_EQ(get.at("parameters").as_array().at(0).at("in").as_string(), "path");
+    EXPECT_TRUE(get.at("responses").as_object().contains("404"));
+}
+
+TEST(json_body, is_refused_where_it_is_no_json) {
+    Request request;
+    request.body = "{";
+    EXPECT_THROW((void)request.json(), HttpError);
+    request.body = "{}";
+    request.headers = {{"content-type", "text/plain"}};
+    EXPECT_THROW((void)request.json(), HttpError);
+    request.headers = {{"Content-Type", "application/json; charset=utf-8"}};
+    EXPECT_TRUE(request.json().is_object());
+}
+
+TEST(json_answer, never_contains_nan) {
+    const Response response = json_response(200, boost::json::object{{"a", std::nan("")}, {"b", 0.25}});
+    EXPECT_EQ(response.body, R"({"a":null,"b":0.25})");
+}
+
+TEST(gate, lets_only_this_machines_names_in_without_a_token) {
+    ServerOptions options;
+    const Gate gate(options);
+    const auto status = [&](std::string host) {
+        Request request;
+        request.headers = {{"Host", std::move(host)}};
+        const auto refusal = gate.check(request);
+        return refusal ? refusal->status() : 200;
+    };
+    for (const char* good : {"localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "192.168.1.1"}) EXPECT_EQ(status(good), 200) << good;
+    for (const char* bad : {"evil.example", "localhost.evil.example:8000", "127.0.0.1.nip.io"}) EXPECT_EQ(status(bad), 421) << bad;
+}
