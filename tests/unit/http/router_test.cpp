@@ -18,7 +18,8 @@ namespace {
 Handler says(std::string text) {
     return [text](Request request) -> asio::awaitable<Response> {
         std::string params;
-        for (const auto& [name, value] : request.path_params) params += " " + name + "=" + value;
+        for (const auto& [name, value] : request.path_params)
+            params += " " + name + "=" + value;
         co_return Response{.body = text + params};
     };
 }
@@ -37,10 +38,11 @@ Response ask(const Router& router, Method method, std::string target, std::strin
     request.body = std::move(body);
     asio::io_context context(1);
     Response answer;
-    asio::co_spawn(context, router.dispatch(std::move(request)), [&](std::exception_ptr error, Response response) {
-        ASSERT_FALSE(error);
-        answer = std::move(response);
-    });
+    asio::co_spawn(context, router.dispatch(std::move(request)),
+                   [&](std::exception_ptr error, Response response) {
+                       ASSERT_FALSE(error);
+                       answer = std::move(response);
+                   });
     context.run();
     return answer;
 }
@@ -80,11 +82,15 @@ TEST(router, answers_head_and_options_and_names_allowed_methods) {
 
 TEST(router, turns_every_exception_into_a_problem_without_internals) {
     Router router;
-    router.add(Method::get, "/teapot", {}, throws([] { throw HttpError(409, "it is busy", "busy"); }));
-    router.add(Method::get, "/redis", {}, throws([] { throw Error(Errc::connection, "secret host"); }));
-    router.add(Method::get, "/usage", {}, throws([] { throw Error(Errc::usage, "timeout: too long"); }));
+    router.add(Method::get, "/teapot", {},
+               throws([] { throw HttpError(409, "it is busy", "busy"); }));
+    router.add(Method::get, "/redis", {},
+               throws([] { throw Error(Errc::connection, "secret host"); }));
+    router.add(Method::get, "/usage", {},
+               throws([] { throw Error(Errc::usage, "timeout: too long"); }));
     router.add(Method::get, "/bug", {}, throws([] { throw std::runtime_error("secret"); }));
-    EXPECT_EQ(boost::json::parse(ask(router, Method::get, "/teapot").body).at("code").as_string(), "busy");
+    EXPECT_EQ(boost::json::parse(ask(router, Method::get, "/teapot").body).at("code").as_string(),
+              "busy");
     const Response redis = ask(router, Method::get, "/redis");
     EXPECT_EQ(redis.status, 503);
     EXPECT_EQ(header(redis, "Retry-After"), "1");
@@ -123,7 +129,8 @@ TEST(json_body, is_refused_where_it_is_no_json) {
 }
 
 TEST(json_answer, never_contains_nan) {
-    const Response response = json_response(200, boost::json::object{{"a", std::nan("")}, {"b", 0.25}});
+    const Response response =
+        json_response(200, boost::json::object{{"a", std::nan("")}, {"b", 0.25}});
     EXPECT_EQ(response.body, R"({"a":null,"b":0.25})");
 }
 
@@ -136,6 +143,9 @@ TEST(gate, lets_only_this_machines_names_in_without_a_token) {
         const auto refusal = gate.check(request);
         return refusal ? refusal->status() : 200;
     };
-    for (const char* good : {"localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "192.168.1.1"}) EXPECT_EQ(status(good), 200) << good;
-    for (const char* bad : {"evil.example", "localhost.evil.example:8000", "127.0.0.1.nip.io"}) EXPECT_EQ(status(bad), 421) << bad;
+    for (const char* good :
+         {"localhost", "localhost:8000", "127.0.0.1:1", "[::1]:8000", "192.168.1.1"})
+        EXPECT_EQ(status(good), 200) << good;
+    for (const char* bad : {"evil.example", "localhost.evil.example:8000", "127.0.0.1.nip.io"})
+        EXPECT_EQ(status(bad), 421) << bad;
 }

@@ -28,7 +28,8 @@ public:
             co_return json_response(200, boost::json::object{{"ok", true}});
         });
         options.port = 0;
-        server_ = std::make_unique<Server>(context_.get_executor(), router_, options, null_logger());
+        server_ =
+            std::make_unique<Server>(context_.get_executor(), router_, options, null_logger());
         server_->listen();
         asio::co_spawn(context_, server_->run(), [](std::exception_ptr) {});
         thread_ = std::thread([this] { context_.run(); });
@@ -92,7 +93,9 @@ TEST(server, gives_up_on_headers_and_bodies_that_do_not_come) {
     Running server(options);
     auto slow_header = server.connect(), slow_body = server.connect();
     asio::write(slow_header, asio::buffer(std::string_view("GET / HT")));
-    asio::write(slow_body, asio::buffer(std::string_view("POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab")));
+    asio::write(slow_body,
+                asio::buffer(std::string_view(
+                    "POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n\r\nab")));
     EXPECT_NE(Running::read_all(slow_header).find(" 408 "), std::string::npos);
     EXPECT_NE(Running::read_all(slow_body).find(" 408 "), std::string::npos);
 }
