@@ -167,6 +167,7 @@ pauseButton.addEventListener("click", () => {
   pauseButton.textContent = paused ? "Resume" : "Pause";
   pauseButton.setAttribute("aria-pressed", String(paused));
   live.textContent = paused ? "Paused" : "Live";
+  clearTimeout(timer);
   if (!paused) refresh();
 });
 document.addEventListener("visibilitychange", () => { if (!document.hidden && !paused) refresh(); });

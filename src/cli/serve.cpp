@@ -114,6 +114,10 @@ private:
         settings.concurrency = options_.concurrency;
         settings.grace = duration_option("--grace", options_.grace);
         worker_ = std::make_unique<Worker>(redis_, handlers_, settings, log_);
+        if (!embedded_)
+            log_.warning(
+                "The worker in this process runs native handlers only and fails other jobs of its "
+                "queues; --no-worker leaves all jobs to your own workers");
     }
 
     asio::awaitable<int> main() {
