@@ -193,6 +193,11 @@ def pytest_runtest_makereport(item, call):
         item.report_call = outcome.get_result()
 
 
+def pytest_terminal_summary(terminalreporter):
+    for report in terminalreporter.stats.get("skipped", []):
+        terminalreporter.write_line(f"skipped: {report.nodeid}: {report.longrepr[2].removeprefix('Skipped: ')}")
+
+
 @pytest.fixture
 def server(system):
     return system.redis()

@@ -7,11 +7,10 @@ import time
 import psutil
 import pytest
 import tasks
-from conftest import BUILD, http, needs_rq2, wait_for
+from conftest import BUILD, http, wait_for
 from rq import Queue, Retry
 from rq.job import Job
 
-pytestmark = needs_rq2
 
 
 def status(connection, job_id):
@@ -218,6 +217,7 @@ def test_waiting_workers_neither_poll_nor_remove_anything(system, connection):
     assert not any(name in made for name in ("cmdstat_lpop", "cmdstat_blpop", "cmdstat_lmove"))
     # A worker killed while it waits holds nothing that is lost with it.
     worker.signal(signal.SIGKILL)
+    wait_for(lambda: not any("blmove" in client["cmd"] for client in connection.client_list()))
     job = Queue("low", connection=connection).enqueue(tasks.add, 1, 1)
     assert connection.lrange("rq:queue:low", 0, -1) == [job.id.encode()]
 

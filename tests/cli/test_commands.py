@@ -3,7 +3,6 @@
 import json
 
 import pytest
-from conftest import needs_rq2
 
 COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["bench"],
             ["completion"]]
@@ -69,7 +68,6 @@ def test_bad_configuration_is_refused(system, text):
     assert result.returncode == 2 and result.stderr.count("\n") == 1
 
 
-@needs_rq2
 def test_enqueue_reads_arguments_as_rq_does(system, server):
     from rq.job import Job
 

@@ -2,11 +2,10 @@
 
 import signal
 
-from conftest import BUILD, needs_rq2, wait_for
+from conftest import BUILD, wait_for
 from rq import Queue
 
 
-@needs_rq2
 def test_producer_and_worker_work_with_each_other_and_with_python(system, connection):
     worker = system.run(BUILD / "example_worker", system.server.url)
     producer = system.run(BUILD / "example_producer", system.server.url)

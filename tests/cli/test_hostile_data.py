@@ -5,10 +5,8 @@ import zlib
 
 import pytest
 import tasks
-from conftest import http, needs_rq2, wait_for
+from conftest import http, wait_for
 from rq import Queue
-
-pytestmark = needs_rq2
 
 JUNK = bytes(range(256))
 FIELDS = ["data", "status", "created_at", "enqueued_at", "started_at", "ended_at", "last_heartbeat", "worker_name", "origin",

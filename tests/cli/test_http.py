@@ -40,7 +40,6 @@ def test_stats_of_an_empty_system_are_zero(web):
     assert body["queues"] == [] and set(body["totals"]) == set(STATS[1:])
 
 
-@needs_rq2
 def test_stats_count_per_queue_and_in_all(web, connection):
     for name, count in (("default", 3), ("high", 2)):
         for n in range(count):
@@ -74,7 +73,6 @@ def test_a_job_has_every_field_of_the_contract(web, system, connection):
     assert short == {"status": "finished", "result": 3}
 
 
-@needs_rq2
 def test_a_failed_job_shows_its_traceback(web, system, connection):
     job = Queue("default", connection=connection).enqueue(tasks.fail, "boom")
     assert system.rq_worker("--burst", "default").wait() == 0
@@ -101,7 +99,6 @@ def test_unknown_jobs_are_not_found(web, path):
     assert problem(http("GET", web.url + path), 404) == "Job not found"
 
 
-@needs_rq2
 def test_recent_jobs_come_newest_first_from_every_place(web, system, connection):
     q = Queue("default", connection=connection)
     jobs = [q.enqueue(tasks.add, 1, 1), q.enqueue(tasks.fail, "x")]
@@ -176,7 +173,6 @@ def test_performance_counts_what_our_worker_ended(web, system, connection):
     assert trends["summary"]["total_jobs"] == 8
 
 
-@needs_rq2
 def test_performance_sees_what_stock_workers_end(web, system, connection):
     wait_for(lambda: connection.hget("rqxx:sampler", "seen"), what="the sampler's first pass")
     q = Queue("default", connection=connection)

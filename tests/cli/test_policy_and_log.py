@@ -85,6 +85,7 @@ def test_event_log_lines_are_the_contracts(system, connection):
 
 def test_session_id_stands_in_the_log_of_an_evaluation(system):
     server = system.serve("--demo", "--no-worker")
+    server.wait_for_log("Job enqueued")
     assert re.search(r"^INFO: Job enqueued: id=[0-9a-f-]{36}, session_id=1, queue=default, timeout=300$", server.log, re.M)
 
 

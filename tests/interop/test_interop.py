@@ -18,7 +18,6 @@ def queue(connection, serializer, name="default"):
     return Queue(name, connection=connection, serializer=serializer)
 
 
-@needs_rq2
 @pytest.mark.parametrize("serializer", SERIALIZERS)
 def test_a_job_of_python_runs_natively_and_python_sees_its_result(system, connection, serializer):
     q = queue(connection, serializer)
@@ -56,7 +55,6 @@ def test_a_job_of_rqxx_runs_on_a_stock_worker_and_rqxx_shows_its_result(system, 
     assert detail["executions"][0]["outcome"] == "successful"
 
 
-@needs_rq2
 def test_a_failing_job_carries_the_fields_of_a_traceback(system, connection):
     q = queue(connection, None)
     job = q.enqueue(tasks.fail, "boom\nsecond line")
@@ -71,7 +69,6 @@ def test_a_failing_job_carries_the_fields_of_a_traceback(system, connection):
     assert FailedJobRegistry(queue=q).get_job_ids() == [job.id]
 
 
-@needs_rq2
 def test_a_job_that_returns_nothing_has_a_result_without_value(system, connection):
     job = queue(connection, None).enqueue(tasks.none)
     assert system.test_worker("--burst", "default").wait() == 0
@@ -79,14 +76,12 @@ def test_a_job_that_returns_nothing_has_a_result_without_value(system, connectio
     assert job.get_status() == JobStatus.FINISHED
 
 
-@needs_rq2
 def test_a_job_without_a_native_handler_fails_with_a_clear_message(system, connection):
     job = queue(connection, None).enqueue("no.such.function")
     assert system.test_worker("--burst", "default").wait() == 0
     assert "no native handler is registered for no.such.function" in job.latest_result().exc_string
 
 
-@needs_rq2
 def test_retries_are_used_up_and_then_the_job_fails(system, connection):
     job = queue(connection, None).enqueue(tasks.fail, "again", retry=Retry(max=2))
     worker = system.test_worker("--burst", "default")
@@ -99,7 +94,6 @@ def test_retries_are_used_up_and_then_the_job_fails(system, connection):
     assert f"WARNING: Job retry: id={job.id}, attempt=2/2, next_in=0s, error=std::runtime_error: again" in worker.log
 
 
-@needs_rq2
 def test_dependents_are_released_when_their_parent_finishes(system, connection):
     q = queue(connection, None)
     parent = q.enqueue(tasks.add, 1, 2)
@@ -111,7 +105,6 @@ def test_dependents_are_released_when_their_parent_finishes(system, connection):
     assert DeferredJobRegistry(queue=q).count == 0
 
 
-@needs_rq2
 def test_dependents_of_a_failed_parent_run_only_where_allowed(system, connection):
     from rq.job import Dependency
 
@@ -124,7 +117,6 @@ def test_dependents_of_a_failed_parent_run_only_where_allowed(system, connection
     assert lenient.get_status() == JobStatus.FINISHED
 
 
-@needs_rq2
 def test_mixed_workers_run_every_job_exactly_once(system, connection, tmp_path):
     q = queue(connection, None)
     marks = tmp_path / "marks"
@@ -156,7 +148,6 @@ def test_rq_info_and_worker_all_show_the_worker(system, connection):
     assert [execution.job_id for execution in job.get_executions()] == [job.id]
 
 
-@needs_rq2
 def test_a_worker_that_ends_leaves_no_trace_among_the_living(system, connection):
     assert system.test_worker("--burst", "--name", "gone", "default").wait() == 0
     assert Worker.all(connection=connection) == []
