@@ -11,7 +11,8 @@ if redis.call('EXISTS', 'rq:suspended') == 1 then return {1, now_us, {}, {}} end
 if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {2, now_us, {}, {}} end
 
 local limit, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
-local wip_until, record_ttl, record_until = now + ttl, ttl + 60, now + ttl + 60
+-- As text, because Redis turns a number into text on each call.
+local wip_until, record_ttl, record_until = tostring(now + ttl), tostring(ttl + 60), tostring(now + ttl + 60)
 local claimed, skipped = {}, {}
 local members, by_origin = {}, {}
 -- Ids that lead nowhere must not make one call long.
@@ -107,7 +108,7 @@ for origin, registry in pairs(by_origin) do
 end
 if #members > 0 then
     redis.call('SADD', KEYS[2], unpack(members))
-    redis.call('EXPIRE', KEYS[2], ttl + 60)
+    redis.call('EXPIRE', KEYS[2], record_ttl)
     if redis.call('EXISTS', KEYS[1]) == 1 then
         redis.call('HSET', KEYS[1], 'state', 'busy', 'current_job', ARGV[4] ~= '' and ARGV[4] or claimed[1][1],
             'current_job_working_time', 0)

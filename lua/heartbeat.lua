@@ -13,9 +13,9 @@ if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {0} end
 local ttl = tonumber(ARGV[3])
 redis.call('ZADD', 'rqxx:leases', now_us + tonumber(ARGV[2]), ARGV[1])
 if redis.call('EXISTS', KEYS[1]) == 0 then return {0} end
-redis.call('HSET', KEYS[1], 'last_heartbeat', now_iso, 'current_job_working_time', ARGV[5])
-if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'current_job', ARGV[4]) end
-redis.call('EXPIRE', KEYS[1], ttl)
+attempt('HSET', KEYS[1], 'last_heartbeat', now_iso, 'current_job_working_time', ARGV[5])
+if ARGV[4] ~= '' then attempt('HSET', KEYS[1], 'current_job', ARGV[4]) end
+attempt('EXPIRE', KEYS[1], ttl)
 
 local notices, known = {}, {}
 for at = 6, #ARGV, 4 do
@@ -24,22 +24,22 @@ for at = 6, #ARGV, 4 do
     known[member] = true
     local registry = 'rq:wip:' .. origin
     local key = job_key(id)
-    if not redis.call('ZSCORE', registry, member) then
-        local status = redis.call('HGET', key, 'status')
+    if not attempt('ZSCORE', registry, member) then
+        local status = attempt('HGET', key, 'status')
         notices[#notices + 1] = {execution, status == 'canceled' and 1 or 0}
     else
-        redis.call('ZADD', registry, 'XX', now + ttl, member)
+        attempt('ZADD', registry, 'XX', now + ttl, member)
         local record = 'rq:execution:' .. member
-        if redis.call('EXISTS', record) == 1 then
-            redis.call('HSET', record, 'last_heartbeat', now_float)
-            if progress ~= '' then redis.call('HSET', record, 'progress', progress) end
-            redis.call('EXPIRE', record, ttl + 60)
-            redis.call('ZADD', 'rq:executions:' .. id, now + ttl + 60, execution)
-            redis.call('EXPIRE', 'rq:executions:' .. id, ttl + 60)
+        if attempt('EXISTS', record) == 1 then
+            attempt('HSET', record, 'last_heartbeat', now_float)
+            if progress ~= '' then attempt('HSET', record, 'progress', progress) end
+            attempt('EXPIRE', record, ttl + 60)
+            attempt('ZADD', 'rq:executions:' .. id, now + ttl + 60, execution)
+            attempt('EXPIRE', 'rq:executions:' .. id, ttl + 60)
         end
-        if redis.call('EXISTS', key) == 1 then
-            redis.call('HSET', key, 'last_heartbeat', now_iso)
-            if redis.call('HGET', key, 'status') == 'canceled' then notices[#notices + 1] = {execution, 1} end
+        if attempt('EXISTS', key) == 1 then
+            attempt('HSET', key, 'last_heartbeat', now_iso)
+            if attempt('HGET', key, 'status') == 'canceled' then notices[#notices + 1] = {execution, 1} end
         else
             notices[#notices + 1] = {execution, 0}
         end
@@ -47,15 +47,15 @@ for at = 6, #ARGV, 4 do
 end
 
 local orphans = 0
-if redis.call('SCARD', KEYS[2]) > (#ARGV - 5) / 4 then
-    for _, member in ipairs(redis.call('SMEMBERS', KEYS[2])) do
+if attempt('SCARD', KEYS[2]) > (#ARGV - 5) / 4 then
+    for _, member in ipairs(attempt('SMEMBERS', KEYS[2])) do
         -- A reply may be on its way for as long as a command may take.
-        local created = not known[member] and redis.call('HGET', 'rq:execution:' .. member, 'created_at')
-        if not known[member] and (not created or now - tonumber(created) > 15) then
-            redis.call('SREM', KEYS[2], member)
+        local created = not known[member] and tonumber(attempt('HGET', 'rq:execution:' .. member, 'created_at'))
+        if not known[member] and (not created or now - created > 15) then
+            attempt('SREM', KEYS[2], member)
             if return_orphan(member) then orphans = orphans + 1 end
         end
     end
 end
-redis.call('EXPIRE', KEYS[2], ttl + 60)
+attempt('EXPIRE', KEYS[2], ttl + 60)
 return {1, notices, orphans}

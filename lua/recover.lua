@@ -25,31 +25,31 @@ local report, totals = {}, {}
 
 local function recover(member, known_origin, worker)
     local id, execution = string.match(member, '^([%w_-]+):?(.*)$')
-    if not id or redis.call('TYPE', job_key(id)).ok == 'string' then
-        if known_origin then redis.call('ZREM', 'rq:wip:' .. known_origin, member) end
+    if not id or attempt('TYPE', job_key(id)).ok == 'string' then
+        if known_origin then attempt('ZREM', 'rq:wip:' .. known_origin, member) end
         return
     end
-    local job = redis.call('HMGET', job_key(id), 'status', 'origin', 'retries_left', 'retry_intervals', 'ttl',
+    local job = attempt('HMGET', job_key(id), 'status', 'origin', 'retries_left', 'retry_intervals', 'ttl',
         'failure_ttl', 'group_id', 'rqxx_recoveries', 'worker_name', 'started_at')
     local origin = job[2] or known_origin
     if not origin then return end
     -- Only who removes the entry may act on it.
-    local held = redis.call('ZREM', 'rq:wip:' .. (known_origin or origin), member) == 1
+    local held = attempt('ZREM', 'rq:wip:' .. (known_origin or origin), member) == 1
     end_execution(id, execution)
     worker = worker or job[9] or ''
-    if not held or job[1] ~= 'started' or redis.call('EXISTS', 'rq:executions:' .. id) == 1 then
+    if not held or job[1] ~= 'started' or attempt('EXISTS', 'rq:executions:' .. id) == 1 then
         report[#report + 1] = {id, 'stale', worker, origin, 0, 0}
         return
     end
     totals['recovered|' .. origin] = (totals['recovered|' .. origin] or 0) + 1
-    local retries_left = tonumber(job[3]) or 0
+    local retries_left = count_of(job[3])
     if retries_left > 0 then
         -- At once, whatever the intervals say: the wait is for jobs that failed, not for workers that died.
-        local _, attempt, of = retry_job(id, origin, retries_left, nil, '1', job[5])
-        report[#report + 1] = {id, 'retried', worker, origin, attempt, of}
-    elseif policy == 'requeue' and (tonumber(job[8]) or 0) < 1 then
-        redis.call('HINCRBY', job_key(id), 'rqxx_recoveries', 1)
-        redis.call('HSET', job_key(id), 'status', 'queued', 'enqueued_at', now_iso)
+        local _, retry, of = retry_job(id, origin, retries_left, nil, '1', job[5])
+        report[#report + 1] = {id, 'retried', worker, origin, retry, of}
+    elseif policy == 'requeue' and count_of(job[8]) < 1 then
+        count_up(id, 'rqxx_recoveries')
+        attempt('HSET', job_key(id), 'status', 'queued', 'enqueued_at', now_iso)
         push(origin, id, true)
         report[#report + 1] = {id, 'requeued', worker, origin, 0, 0}
     else
@@ -62,25 +62,26 @@ end
 
 local function bury(worker)
     local key = 'rq:worker:' .. worker
-    redis.call('ZREM', KEYS[1], worker)
-    redis.call('DEL', key .. ':executions')
-    redis.call('SREM', 'rq:workers', key)
-    for queue in string.gmatch(redis.call('HGET', key, 'queues') or '', '[^,]+') do
-        redis.call('SREM', 'rq:workers:' .. queue, key)
+    attempt('ZREM', KEYS[1], worker)
+    attempt('DEL', key .. ':executions')
+    attempt('SREM', 'rq:workers', key)
+    local queues = attempt('HGET', key, 'queues')
+    for queue in string.gmatch(type(queues) == 'string' and queues or '', '[^,]+') do
+        attempt('SREM', 'rq:workers:' .. queue, key)
     end
-    if redis.call('EXISTS', key) == 1 then
-        redis.call('HSET', key, 'death', now_iso)
-        redis.call('EXPIRE', key, 60)
+    if attempt('EXISTS', key) == 1 then
+        attempt('HSET', key, 'death', now_iso)
+        attempt('EXPIRE', key, 60)
     end
 end
 
 local more = 0
-for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_us, 'LIMIT', 0, 10)) do
+for _, worker in ipairs(attempt('ZRANGEBYSCORE', KEYS[1], '-inf', now_us, 'LIMIT', 0, 10)) do
     local set = 'rq:worker:' .. worker .. ':executions'
-    local members = redis.call('SRANDMEMBER', set, budget + 1)
+    local members = attempt('SRANDMEMBER', set, budget + 1)
     for i = 1, math.min(#members, budget) do
         recover(members[i], nil, worker)
-        redis.call('SREM', set, members[i])
+        attempt('SREM', set, members[i])
     end
     if #members > budget then
         more, budget = 1, 0
@@ -91,13 +92,13 @@ for _, worker in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now_us, 'LI
 end
 for i = 4, #ARGV do
     local registry = 'rq:wip:' .. ARGV[i]
-    if budget > 0 and redis.call('TYPE', registry).ok == 'zset' then
-        local lapsed = redis.call('ZRANGEBYSCORE', registry, '-inf', now, 'LIMIT', 0, budget)
+    if budget > 0 and attempt('TYPE', registry).ok == 'zset' then
+        local lapsed = attempt('ZRANGEBYSCORE', registry, '-inf', now, 'LIMIT', 0, budget)
         budget = budget - #lapsed
         for _, member in ipairs(lapsed) do recover(member, ARGV[i], nil) end
     end
 end
 if budget <= 0 then more = 1 end
-for field, count in pairs(totals) do redis.call('HINCRBY', 'rqxx:totals', field, count) end
+for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end
 store_metrics(now)
 return {more, report}

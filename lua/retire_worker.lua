@@ -6,12 +6,12 @@
 -- Source: rq/worker/base.py register_death (RQ 2.10)
 --- @include time
 --- @include transitions
+-- Without a lease no claim of ours that is still on its way can succeed.
+redis.call('ZREM', 'rqxx:leases', ARGV[1])
 local orphans = 0
 for _, member in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     if return_orphan(member) then orphans = orphans + 1 end
 end
--- Without a lease no claim of ours that is still on its way can succeed.
-redis.call('ZREM', 'rqxx:leases', ARGV[1])
 redis.call('DEL', KEYS[2])
 redis.call('SREM', 'rq:workers', KEYS[1])
 for queue in string.gmatch(ARGV[2], '[^,]+') do redis.call('SREM', 'rq:workers:' .. queue, KEYS[1]) end

@@ -35,11 +35,12 @@ for at = 4, #ARGV, width do
     list[#list + 1] = member
     wip_places[origin][#list] = at
 end
+redis.call('DEL', unpack(records))   -- the first write, see transitions
 for origin, list in pairs(wip_members) do
     local registry = 'rq:wip:' .. origin
-    local scores = redis.call('ZMSCORE', registry, unpack(list))
+    local scores = attempt('ZMSCORE', registry, unpack(list))
     for i, at in ipairs(wip_places[origin]) do held[at] = scores[i] end
-    redis.call('ZREM', registry, unpack(list))
+    attempt('ZREM', registry, unpack(list))
 end
 local any_dependents = redis.call('EXISTS', unpack(dependents)) > 0
 
@@ -49,22 +50,22 @@ local function total(what, origin)
 end
 
 local function succeed(id, execution, origin, payload, started, job)
-    local ttl = tonumber(job[2]) or default_result_ttl
+    local ttl = ttl_of(job[2]) or default_result_ttl
     local key = job_key(id)
-    local repeats_left = tonumber(job[7]) or 0
+    local repeats_left = count_of(job[7])
     if ttl == 0 and repeats_left <= 0 then
-        redis.call('HSET', key, 'status', 'finished')
+        attempt('HSET', key, 'status', 'finished')
         release_dependents(id, 'finished')
         delete_job(id, job[9])
         return
     end
-    redis.call('HSET', key, 'status', 'finished', 'ended_at', now_iso, 'last_heartbeat', now_iso)
+    attempt('HSET', key, 'status', 'finished', 'ended_at', now_iso, 'last_heartbeat', now_iso)
     if ttl ~= 0 then
         if payload == '' then
-            add_result(id, ttl, 'type', 1, 'worker_name', worker, 'execution_id', execution,
+            add_result(id, ttl, 'type', '1', 'worker_name', worker, 'execution_id', execution,
                 'execution_started_at', started, 'execution_ended_at', now_float)
         else
-            add_result(id, ttl, 'type', 1, 'worker_name', worker, 'return_value', payload,
+            add_result(id, ttl, 'type', '1', 'worker_name', worker, 'return_value', payload,
                 'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', now_float)
         end
         local registry = finished_by_queue[origin]
@@ -72,34 +73,34 @@ local function succeed(id, execution, origin, payload, started, job)
             registry = {}
             finished_by_queue[origin] = registry
         end
-        registry[#registry + 1] = ttl == -1 and '+inf' or now + ttl
+        registry[#registry + 1] = ttl == -1 and '+inf' or text_of(now + ttl)
         registry[#registry + 1] = id
     end
     local children = any_dependents and release_dependents(id, 'finished') or 0
     if repeats_left > 0 then
         -- The list of intervals is used up from its end. Source: rq/repeat.py (RQ 2.10).
         local ok, list = pcall(cjson.decode, job[8] or '[]')
-        local wait = ok and tonumber(list[repeats_left] or list[#list]) or 0
+        local wait = ok and type(list) == 'table' and count_of(list[repeats_left] or list[#list]) or 0
         if wait > 0 then
-            redis.call('HSET', key, 'status', 'scheduled', 'repeats_left', repeats_left - 1)
-            redis.call('ZADD', 'rq:scheduled:' .. origin, now + wait, id)
+            attempt('HSET', key, 'status', 'scheduled', 'repeats_left', repeats_left - 1)
+            attempt('ZADD', 'rq:scheduled:' .. origin, now + wait, id)
         else
-            redis.call('HSET', key, 'status', 'queued', 'repeats_left', repeats_left - 1, 'enqueued_at', now_iso)
+            attempt('HSET', key, 'status', 'queued', 'repeats_left', repeats_left - 1, 'enqueued_at', now_iso)
             push(origin, id, false)
         end
-        redis.call('SADD', 'rq:queues', 'rq:queue:' .. origin)
+        attempt('SADD', 'rq:queues', 'rq:queue:' .. origin)
     elseif ttl > 0 then
-        redis.call('EXPIRE', key, ttl)
-        if children > 0 then redis.call('EXPIRE', 'rq:job:' .. id .. ':dependents', ttl) end
-        if job[10] then redis.call('EXPIRE', 'rq:job::' .. id .. ':dependencies', ttl) end
+        attempt('EXPIRE', key, text_of(ttl))
+        if children > 0 then attempt('EXPIRE', 'rq:job:' .. id .. ':dependents', text_of(ttl)) end
+        if job[10] then attempt('EXPIRE', 'rq:job::' .. id .. ':dependencies', text_of(ttl)) end
     end
 end
 
 for at = 4, #ARGV, width do
     local id, execution, origin, outcome, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
     local started, run_us, wait_us = ARGV[at + 5], tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
-    redis.call('ZREM', 'rq:executions:' .. id, execution)
-    local job = held[at] and redis.call('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left',
+    attempt('ZREM', 'rq:executions:' .. id, execution)
+    local job = held[at] and attempt('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left',
         'retry_intervals', 'enqueue_at_front_on_retry', 'repeats_left', 'repeat_intervals', 'group_id',
         'dependency_ids', 'ttl', 'data')
     local answer
@@ -123,11 +124,11 @@ for at = 4, #ARGV, width do
     else
         failed = failed + 1
         working_us = working_us + run_us
-        local retries_left = tonumber(job[4]) or 0
+        local retries_left = count_of(job[4])
         if outcome == 'F' and retries_left > 0 then
-            local wait, attempt, of = retry_job(id, origin, retries_left, job[5], job[6], job[11])
+            local wait, retry, of = retry_job(id, origin, retries_left, job[5], job[6], job[11])
             total('retried', origin)
-            answer = {3, wait, attempt, of}
+            answer = {3, wait, retry, of}
         else
             fail_job(id, origin, job[3], payload, worker, execution, started, job[9])
             measure('failed', run_us, wait_us)
@@ -140,22 +141,21 @@ end
 
 for origin, registry in pairs(finished_by_queue) do
     for i = 1, #registry, 1000 do
-        redis.call('ZADD', 'rq:finished:' .. origin, unpack(registry, i, math.min(i + 999, #registry)))
+        attempt('ZADD', 'rq:finished:' .. origin, unpack(registry, i, math.min(i + 999, #registry)))
     end
 end
-redis.call('DEL', unpack(records))
-redis.call('SREM', KEYS[2], unpack(members))
-if redis.call('EXISTS', KEYS[1]) == 1 then
-    if finished > 0 then redis.call('HINCRBY', KEYS[1], 'successful_job_count', finished) end
-    if failed > 0 then redis.call('HINCRBY', KEYS[1], 'failed_job_count', failed) end
-    if working_us > 0 then redis.call('HINCRBYFLOAT', KEYS[1], 'total_working_time', epoch_float(working_us)) end
+attempt('SREM', KEYS[2], unpack(members))
+if attempt('EXISTS', KEYS[1]) == 1 then
+    if finished > 0 then attempt('HINCRBY', KEYS[1], 'successful_job_count', finished) end
+    if failed > 0 then attempt('HINCRBY', KEYS[1], 'failed_job_count', failed) end
+    if working_us > 0 then attempt('HINCRBYFLOAT', KEYS[1], 'total_working_time', epoch_float(working_us)) end
     if ARGV[2] == '' then
-        redis.call('HDEL', KEYS[1], 'current_job')
-        redis.call('HSET', KEYS[1], 'current_job_working_time', 0, 'state', 'idle')
+        attempt('HDEL', KEYS[1], 'current_job')
+        attempt('HSET', KEYS[1], 'current_job_working_time', 0, 'state', 'idle')
     else
-        redis.call('HSET', KEYS[1], 'current_job', ARGV[2])
+        attempt('HSET', KEYS[1], 'current_job', ARGV[2])
     end
 end
-for field, count in pairs(totals) do redis.call('HINCRBY', 'rqxx:totals', field, count) end
+for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end
 store_metrics(now)
 return answers

@@ -70,7 +70,7 @@ public:
     /// Source: rq/queue.py Queue.enqueue_job, rq/scripts.py UNIQUE_ENQUEUE_SCRIPT (RQ 2.10).
     boost::asio::awaitable<Enqueued> enqueue(Call call, EnqueueOptions options = {});
 
-    /// Many jobs, in transactions of up to 500; each transaction is all or nothing. Ids come back
+    /// Many jobs, in transactions of up to 64; each transaction is all or nothing. Ids come back
     /// in order. Source: rq/queue.py Queue.enqueue_many (RQ 2.10).
     boost::asio::awaitable<std::vector<std::string>> enqueue_many(std::vector<NewJob> jobs);
 

@@ -39,22 +39,22 @@ local function store_metrics(at)
         local name, width, ttl = unpack(bucket)
         local key = 'rqxx:metrics:' .. name .. ':' .. (at - at % width)
         if metrics.finished > 0 then
-            redis.call('HINCRBY', key, 'finished', metrics.finished)
-            redis.call('HINCRBY', key, 'run_sum', metrics.run_sum)
+            redis.pcall('HINCRBY', key, 'finished', metrics.finished)
+            redis.pcall('HINCRBY', key, 'run_sum', metrics.run_sum)
         end
-        if metrics.failed > 0 then redis.call('HINCRBY', key, 'failed', metrics.failed) end
+        if metrics.failed > 0 then redis.pcall('HINCRBY', key, 'failed', metrics.failed) end
         if metrics.waits > 0 then
-            redis.call('HINCRBY', key, 'waits', metrics.waits)
-            redis.call('HINCRBY', key, 'wait_sum', metrics.wait_sum)
+            redis.pcall('HINCRBY', key, 'waits', metrics.waits)
+            redis.pcall('HINCRBY', key, 'wait_sum', metrics.wait_sum)
         end
-        for field, count in pairs(metrics.histogram) do redis.call('HINCRBY', key, field, count) end
-        local run_min, run_max, wait_max = unpack(redis.call('HMGET', key, 'run_min', 'run_max', 'wait_max'))
+        for field, count in pairs(metrics.histogram) do redis.pcall('HINCRBY', key, field, count) end
+        local run_min, run_max, wait_max = unpack(redis.pcall('HMGET', key, 'run_min', 'run_max', 'wait_max'))
         local function replace(field, value, old, better)
-            if value and (not old or better(value, tonumber(old))) then redis.call('HSET', key, field, value) end
+            if value and (not old or better(value, tonumber(old))) then redis.pcall('HSET', key, field, value) end
         end
         replace('run_min', metrics.run_min, run_min, function(a, b) return a < b end)
         replace('run_max', metrics.run_max, run_max, function(a, b) return a > b end)
         replace('wait_max', metrics.wait_max, wait_max, function(a, b) return a > b end)
-        redis.call('EXPIRE', key, ttl)
+        redis.pcall('EXPIRE', key, ttl)
     end
 end

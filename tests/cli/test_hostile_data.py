@@ -40,6 +40,9 @@ def laughs():
     return value
 
 
+FAILING = zlib.compress(pickle.dumps(("tasks.fail", None, ("no",), {})))
+
+
 def call(*args, **kwargs):
     return pickle.dumps(("tasks.echo", None, args, kwargs))
 
@@ -102,6 +105,36 @@ def test_junk_in_each_field_stops_neither_worker_nor_server(system, connection, 
         answer = http("GET", f"{web.url}/api/rq/jobs/junk_{field}")
         assert answer.status == 200 and answer.json["job"]["id"] == f"junk_{field}"
     assert worker.process.poll() is None and web.process.poll() is None
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "500.5", "1e300", "-7", "9" * 30])
+def test_odd_numbers_do_not_leave_half_a_transition(system, connection, value):
+    fields = ["result_ttl", "failure_ttl", "ttl", "retries_left", "repeats_left", "rqxx_retries", "rqxx_recoveries"]
+    for field in fields:
+        put(connection, f"good_{field}", **{field: value})
+        put(connection, f"bad_{field}", data=FAILING, **{"retries_left": 1, field: value})
+    assert system.test_worker("--burst", "default").wait() == 0
+    assert connection.zcard("rq:wip:default") == 0 and not connection.keys("rq:execution*")
+    for field in fields:
+        for job_id in (f"good_{field}", f"bad_{field}"):
+            status = connection.hget(f"rq:job:{job_id}", "status").decode()
+            assert status in ("finished", "failed"), job_id
+            assert connection.zscore(f"rq:{status}:default", job_id) is not None, job_id
+
+
+def test_keys_of_other_types_do_not_leave_half_a_transition(system, connection):
+    for job_id in ("good", "bad"):
+        put(connection, job_id, rqxx_retries="x", retries_left=1)
+        connection.set(f"rq:results:{job_id}", "not a stream")
+        connection.set(f"rq:executions:{job_id}", "not a sorted set")
+        connection.set(f"rq:job:{job_id}:dependents", "not a set")
+    connection.hset("rq:job:bad", "data", FAILING)
+    connection.set("rq:finished:default", "not a sorted set")
+    connection.set("rqxx:totals", "not a hash")
+    assert system.test_worker("--burst", "default").wait() == 0
+    assert [connection.hget(f"rq:job:{job_id}", "status") for job_id in ("good", "bad")] == [b"finished", b"failed"]
+    assert connection.xlen("rq:results:good") == 1 and connection.zscore("rq:failed:default", "bad")
+    assert connection.zcard("rq:wip:default") == 0
 
 
 @pytest.mark.parametrize("field", ["created_at", "timeout", "retries_left", "dependency_ids"])
