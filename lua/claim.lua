@@ -1,16 +1,19 @@
 -- Take up to N jobs from queues in order, and start them: execution, lease, status, worker, in one step.
 -- KEYS: 1 worker hash, 2 set of the worker's executions, 3.. queue lists, first has precedence
 -- ARGV: 1 worker name, 2 N, 3 seconds until RQ's maintenance may judge the execution,
---       4 the worker's oldest running job or "", 5.. N execution ids
+--       4 the worker's oldest running job or "", 5 most executions that may stand in the worker's set, 6.. N execution ids
 -- Returns: {state, now in us, {{job id, execution id, queue, hash as a list}...}, {{id, queue, why}...}}
---       state: 0 ok, 1 suspended, 2 the worker's lease is gone (register again)
+--       state: 0 ok, 1 suspended, 2 the worker's lease is gone (register again), 3 no slot is free
 -- Dynamic keys: see includes/transitions.lua
 --- @include time
 
 if redis.call('EXISTS', 'rq:suspended') == 1 then return {1, now_us, {}, {}} end
 if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {2, now_us, {}, {}} end
 
-local limit, ttl = tonumber(ARGV[2]), tonumber(ARGV[3])
+local ttl = tonumber(ARGV[3])
+-- Several claims of one worker may be on their way at once; together they take no more than it has slots for.
+local limit = math.min(tonumber(ARGV[2]), tonumber(ARGV[5]) - redis.call('SCARD', KEYS[2]))
+if limit <= 0 then return {3, now_us, {}, {}} end
 -- As text, because Redis turns a number into text on each call.
 local wip_until, record_ttl, record_until = tostring(now + ttl), tostring(ttl + 60), tostring(now + ttl + 60)
 local claimed, skipped = {}, {}
@@ -56,7 +59,7 @@ local function start(id, queue)
     local registry = started_registry(origin)
     if not registry then return 'rq:wip:' .. origin .. ' is not a sorted set' end
 
-    local execution = ARGV[4 + #claimed + 1]
+    local execution = ARGV[5 + #claimed + 1]
     local member = id .. ':' .. execution
     local record = 'rq:execution:' .. member
     redis.call('HSET', record, 'id', execution, 'created_at', now_float, 'last_heartbeat', now_float,

@@ -85,30 +85,32 @@ asio::awaitable<void> WorkerOps::expire_lease() {
 }
 
 std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_arguments(
-    std::size_t limit, std::string current_job) const {
+    std::size_t limit, std::size_t capacity, std::string current_job) const {
     std::vector<std::string> script_keys{key_, executions_key_};
     script_keys.insert(script_keys.end(), queue_keys_.begin(), queue_keys_.end());
     std::vector<std::string> args{name_, std::to_string(limit),
-                                  std::to_string(rq_heartbeat_ttl.count()), std::move(current_job)};
+                                  std::to_string(rq_heartbeat_ttl.count()), std::move(current_job),
+                                  std::to_string(capacity)};
     args.reserve(args.size() + limit);
     for (std::size_t i = 0; i < limit; ++i)
         args.push_back(new_execution_id());
     return {std::move(script_keys), std::move(args)};
 }
 
-asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::string current_job) {
-    auto [script_keys, args] = claim_arguments(limit, std::move(current_job));
+asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::size_t capacity,
+                                            std::string current_job) {
+    auto [script_keys, args] = claim_arguments(limit, capacity, std::move(current_job));
     co_return claim_result(
         co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));
 }
 
 asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string queue_key,
                                               std::chrono::seconds timeout, std::size_t limit,
-                                              ClaimResult& result) {
+                                              std::size_t capacity, ClaimResult& result) {
     Pipeline pipeline;
     pipeline.add("BLMOVE", queue_key, queue_key, "LEFT", "LEFT", timeout.count());
     if (limit > 0) {
-        const auto [script_keys, args] = claim_arguments(limit, {});
+        const auto [script_keys, args] = claim_arguments(limit, capacity, {});
         pipeline.eval(lua::claim, script_keys, args);
     }
     auto replies = co_await blocking.run(std::move(pipeline), timeout + std::chrono::seconds(10));

@@ -33,7 +33,7 @@ struct Skipped {
 };
 
 struct ClaimResult {
-    enum class State { ok = 0, suspended = 1, lease_gone = 2 };
+    enum class State { ok = 0, suspended = 1, lease_gone = 2, no_slot = 3 };
     State state = State::ok;
     std::vector<Claimed> claimed;
     std::vector<Skipped> skipped;
@@ -111,7 +111,10 @@ public:
     asio::awaitable<Birth> register_birth();
     /// Declares a worker of this name dead, so that `recover` takes its jobs back.
     asio::awaitable<void> expire_lease();
-    asio::awaitable<ClaimResult> claim(std::size_t limit, std::string current_job);
+    /// Up to `limit` jobs, and no more than would make `capacity` executions of this worker stand in
+    /// Redis.
+    asio::awaitable<ClaimResult> claim(std::size_t limit, std::size_t capacity,
+                                       std::string current_job);
     asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch,
                                                  std::string current_job,
                                                  std::chrono::seconds default_result_ttl);
@@ -128,14 +131,14 @@ public:
     /// the pipeline runs the moment it wakes.
     asio::awaitable<bool> wait_for_job(RedisClient& blocking, std::string queue_key,
                                        std::chrono::seconds timeout, std::size_t limit,
-                                       ClaimResult& result);
+                                       std::size_t capacity, ClaimResult& result);
     [[nodiscard]] const std::vector<std::string>& queue_keys() const noexcept {
         return queue_keys_;
     }
 
 private:
     [[nodiscard]] std::pair<std::vector<std::string>, std::vector<std::string>> claim_arguments(
-        std::size_t limit, std::string current_job) const;
+        std::size_t limit, std::size_t capacity, std::string current_job) const;
 
     RedisClient* redis_;
     std::string name_;

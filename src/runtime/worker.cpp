@@ -81,7 +81,6 @@ struct Worker::Impl {
     std::deque<std::pair<Settlement, std::string>>
         outcomes;  ///< To be settled; with the error line.
     std::size_t settling = 0;
-    std::size_t reserved = 0;                  ///< Slots kept for claims that wait behind a BLMOVE.
     std::map<std::string, ops::Running> held;  ///< Claimed and not settled, by execution.
     WorkerSummary summary;
     std::uint64_t claimed = 0;
@@ -177,7 +176,7 @@ struct Worker::Impl {
     }
 
     [[nodiscard]] std::size_t free_slots() const {
-        return options.concurrency - std::min(running.size() + reserved, options.concurrency);
+        return options.concurrency - std::min(running.size(), options.concurrency);
     }
 
     // ---- taking jobs ----------------------------------------------------------------------------
@@ -194,7 +193,10 @@ struct Worker::Impl {
             ops::ClaimResult result;
             std::optional<Error> failed;
             try {
-                result = co_await redis_ops.claim(std::min(free, batch_size), oldest_job());
+                // What is settled by a command that stands before this one no longer counts.
+                result = co_await redis_ops.claim(std::min(free, batch_size),
+                                                  options.concurrency + outcomes.size(),
+                                                  oldest_job());
                 last_poll = std::chrono::steady_clock::now();
             } catch (const Error& error) {
                 failed = error;
@@ -206,6 +208,11 @@ struct Worker::Impl {
             const auto [dropped, broken] = report_skipped(result.skipped);
             if (result.state == ops::ClaimResult::State::lease_gone) {
                 co_await register_again();
+                continue;
+            }
+            if (result.state == ops::ClaimResult::State::no_slot) {
+                // A watcher's claim has taken the last slot; its answer is on the way.
+                co_await slot_freed.wait(20ms);
                 continue;
             }
             for (auto& job : result.claimed)
@@ -275,13 +282,12 @@ struct Worker::Impl {
                 co_await queues_empty.wait();
                 continue;
             }
-            // A claim that travels behind the wait needs its slot beforehand.
-            const std::size_t limit = !options.max_jobs && free_slots() > 0 ? 1 : 0;
-            reserved += limit;
+            const std::size_t limit = options.max_jobs ? 0 : 1;
             bool failed = false;
             ops::ClaimResult result;
             try {
-                if (co_await redis_ops.wait_for_job(client, key, 30s, limit, result))
+                if (co_await redis_ops.wait_for_job(client, key, 30s, limit, options.concurrency,
+                                                    result))
                     work_may_wait = true;
                 last_poll = std::chrono::steady_clock::now();
             } catch (const Error& error) {
@@ -289,7 +295,6 @@ struct Worker::Impl {
                 if (!error.retryable())
                     log.warning("Watching a queue failed", "queue", key, "error", error.message());
             }
-            reserved -= limit;
             report_skipped(result.skipped);
             for (auto& job : result.claimed)
                 start(std::move(job));

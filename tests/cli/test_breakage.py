@@ -230,6 +230,22 @@ def test_a_higher_queue_goes_first(system, connection):
     assert runs(marks) == [job.id for job in high + low]
 
 
+@pytest.mark.parametrize("slots", [1, 3, 8])
+def test_an_idle_worker_of_several_queues_fills_all_its_slots_and_no_more(system, connection, slots):
+    worker = system.test_worker("--concurrency", slots, "high", "default", "low")
+    wait_for(lambda: sum("blmove" in client["cmd"] for client in connection.client_list()) == 3)
+    queue = Queue("default", connection=connection)
+    for round in range(3):      # Also when it has been busy and is idle again.
+        jobs = [queue.enqueue(tasks.slow, 0.3) for _ in range(slots + 2)]
+        wait_for(lambda: connection.zcard("rq:wip:default") == slots, timeout=5, what="all slots at work")
+        most = 0
+        while connection.zcard("rq:finished:default") < (round + 1) * (slots + 2):
+            most = max(most, connection.zcard("rq:wip:default"))
+        assert most <= slots
+        assert all(status(connection, job.id) == "finished" for job in jobs)
+    assert worker.process.poll() is None
+
+
 # ---- the embedded Redis ------------------------------------------------------------------------------
 
 def redis_child(web):
