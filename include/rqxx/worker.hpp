@@ -83,6 +83,7 @@ struct WorkerSummary {
     std::uint64_t finished = 0, failed = 0, retried = 0;
     std::uint64_t returned = 0;  ///< Put back at shutdown.
     std::uint64_t lost = 0;      ///< Results refused because the lease had been lost.
+    std::uint64_t unstored = 0;  ///< Results that Redis did not take before the end.
 };
 
 /// Takes jobs from queues and runs them in native handlers.

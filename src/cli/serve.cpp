@@ -121,7 +121,7 @@ private:
     }
 
     asio::awaitable<int> main() {
-        co_await redis_.connect(embedded_ ? 60s : 10s);
+        co_await connect();
         tasks_.spawn("http", server_->run());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (embedded_) tasks_.spawn("redis-server", keep_redis());
@@ -148,7 +148,23 @@ private:
         co_await tasks_.join();
         if (failure) std::rethrow_exception(failure);
         log_.info("Server stopped");
-        co_return summary.returned > 0 ? 1 : 0;
+        co_return summary.returned + summary.unstored > 0 ? 1 : 0;
+    }
+
+    /// An embedded Redis may take long to load a large append-only file; as long as it lives we wait.
+    asio::awaitable<void> connect() {
+        for (;;) {
+            std::optional<Error> failed;
+            try {
+                co_await redis_.connect(10s);
+                co_return;
+            } catch (const Error& error) {
+                failed = error;
+            }
+            if (!embedded_) throw Error(*failed);
+            embedded_->keep_running();
+            log_.warning("Redis is loading its data", "answer", failed->message());
+        }
     }
 
     static asio::awaitable<void> run_worker(Worker& worker, WorkerSummary& summary) {

@@ -70,7 +70,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
                    });
     context.run();
     if (failure) std::rethrow_exception(failure);
-    return summary.returned > 0 ? 1 : 0;
+    return summary.returned + summary.unstored > 0 ? 1 : 0;
 }
 
 }  // namespace rqxx::cli

@@ -469,9 +469,9 @@ struct Worker::Impl {
             std::chrono::steady_clock::now() + std::max<std::chrono::seconds>(options.grace, 10s);
         while ((!outcomes.empty() || settling > 0) && std::chrono::steady_clock::now() < give_up)
             co_await drained.wait(200ms);
-        if (!outcomes.empty() || settling > 0)
-            log.error("Results could not be stored before the end", "jobs",
-                      outcomes.size() + settling);
+        summary.unstored = outcomes.size() + settling;
+        if (summary.unstored > 0)
+            log.error("Results could not be stored before the end", "jobs", summary.unstored);
     }
 
     // ---- staying alive --------------------------------------------------------------------------
