@@ -11,6 +11,7 @@
 --- @include time
 --- @include transitions
 --- @include metrics
+--- @include webhooks
 
 -- After an outage, or when no process of ours was there, leases have run out though their workers live:
 -- sweeps must have gone on for a while before one may judge.
@@ -30,7 +31,7 @@ local function recover(member, known_origin, worker)
         return
     end
     local job = attempt('HMGET', job_key(id), 'status', 'origin', 'retries_left', 'retry_intervals', 'ttl',
-        'failure_ttl', 'group_id', 'rqxx_recoveries', 'worker_name', 'started_at')
+        'failure_ttl', 'group_id', 'rqxx_recoveries', 'worker_name', 'started_at', 'webhooks', 'data', 'enqueued_at')
     local origin = job[2] or known_origin
     if not origin then return end
     -- Only who removes the entry may act on it.
@@ -53,7 +54,8 @@ local function recover(member, known_origin, worker)
         push(origin, id, true)
         report[#report + 1] = {id, 'requeued', worker, origin, 0, 0}
     else
-        fail_job(id, origin, job[6], exc_string, '', nil, nil, job[7])
+        fail_job(id, origin, 'failed', job[6], job[7], {'type', '2', 'worker_name', '', 'exc_string', exc_string})
+        add_webhooks(id, job[11], 'failed', job[12], job[13], exc_string)
         measure('failed', 0, -1)
         totals['failed|' .. origin] = (totals['failed|' .. origin] or 0) + 1
         report[#report + 1] = {id, 'failed', worker, origin, 0, 0}

@@ -3,15 +3,17 @@
 -- KEYS: 1 worker hash, 2 set of the worker's executions
 -- ARGV: 1 worker name, 2 the worker's oldest job still running or "", 3 default result TTL, then for each:
 --       job id, execution id, origin, outcome, payload, started at (epoch float), run time (us), queue time (us, -1 unknown)
---       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry
---       (payload: exc_string), R return to the front of its queue (no attempt used)
+--       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry, X stopped by
+--       command (payload: exc_string), R return to the front of its queue (no attempt used), Y the function asked for a
+--       retry (payload: "<most retries> <seconds to wait> <return value in base64>")
 -- Returns: for each {code, wait, attempt, of}; code 0 refused (lease lost), 1 finished, 2 failed, 3 retried
---       (wait in seconds, this attempt, of how many), 4 returned, 5 it had been canceled, 6 it had been deleted
+--       (wait in seconds, this attempt, of how many), 4 returned, 5 it had been canceled, 6 it had been deleted, 7 stopped
 -- Dynamic keys: see includes/transitions.lua
--- Source: rq/worker/base.py handle_job_success, handle_job_failure (RQ 2.10)
+-- Source: rq/worker/base.py handle_job_success, handle_job_failure, handle_job_retry (RQ 2.10)
 --- @include time
 --- @include transitions
 --- @include metrics
+--- @include webhooks
 
 local worker, default_result_ttl = ARGV[1], tonumber(ARGV[3])
 local answers, members, records = {}, {}, {}
@@ -96,13 +98,47 @@ local function succeed(id, execution, origin, payload, started, job)
     end
 end
 
+local function count_failure(what, origin, run_us, wait_us)
+    failed = failed + 1
+    working_us = working_us + run_us
+    total(what, origin)
+    if what ~= 'retried' then measure('failed', run_us, wait_us) end
+end
+
+local function end_without_success(id, execution, origin, status, payload, started, job)
+    fail_job(id, origin, status, job[3], job[9], {'type', '2', 'worker_name', worker, 'exc_string', payload,
+        'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', now_float})
+    if status == 'failed' then add_webhooks(id, job[14], 'failed', job[12], job[15], payload) end
+end
+
+-- The function returned a Retry: run again while it may, else the job has failed.
+-- Returns the answer for the worker.
+local function retry_as_asked(id, execution, origin, payload, started, job, run_us, wait_us)
+    local most, wait, value = string.match(payload, '^(%d+) (%d+) (.*)$')
+    most, wait = count_of(most), count_of(wait)
+    local used = count_of(job[13])
+    local result = {'type', '4', 'worker_name', worker, 'return_value', value or '', 'execution_id', execution,
+        'execution_started_at', started, 'execution_ended_at', now_float}
+    if used > 0 and used >= most then
+        result[2] = '5'
+        fail_job(id, origin, 'failed', job[3], job[9], result)
+        add_webhooks(id, job[14], 'failed', job[12], job[15], '')
+        count_failure('failed', origin, run_us, wait_us)
+        return {2}
+    end
+    add_result(id, ttl_of(job[3]) or default_failure_ttl, unpack(result))
+    run_again(id, origin, wait, false, job[11], 'number_of_retries', used + 1)
+    count_failure('retried', origin, run_us, wait_us)
+    return {3, wait, used + 1, most}
+end
+
 for at = 4, #ARGV, width do
     local id, execution, origin, outcome, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
     local started, run_us, wait_us = ARGV[at + 5], tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
     attempt('ZREM', 'rq:executions:' .. id, execution)
     local job = held[at] and attempt('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left',
         'retry_intervals', 'enqueue_at_front_on_retry', 'repeats_left', 'repeat_intervals', 'group_id',
-        'dependency_ids', 'ttl', 'data')
+        'dependency_ids', 'ttl', 'data', 'number_of_retries', 'webhooks', 'enqueued_at')
     local answer
     if not job then
         answer = {0}
@@ -113,6 +149,7 @@ for at = 4, #ARGV, width do
         answer = {5}
     elseif outcome == 'S' then
         succeed(id, execution, origin, payload, started, job)
+        add_webhooks(id, job[14], 'finished', job[12], job[15], '')
         finished = finished + 1
         working_us = working_us + run_us
         measure('finished', run_us, wait_us)
@@ -121,20 +158,20 @@ for at = 4, #ARGV, width do
     elseif outcome == 'R' then
         return_job(id, origin)
         answer = {4}
+    elseif outcome == 'X' then
+        end_without_success(id, execution, origin, 'stopped', payload, started, job)
+        count_failure('stopped', origin, run_us, wait_us)
+        answer = {7}
+    elseif outcome == 'Y' then
+        answer = retry_as_asked(id, execution, origin, payload, started, job, run_us, wait_us)
+    elseif outcome == 'F' and count_of(job[4]) > 0 then
+        local wait, retry, of = retry_job(id, origin, count_of(job[4]), job[5], job[6], job[11])
+        count_failure('retried', origin, run_us, wait_us)
+        answer = {3, wait, retry, of}
     else
-        failed = failed + 1
-        working_us = working_us + run_us
-        local retries_left = count_of(job[4])
-        if outcome == 'F' and retries_left > 0 then
-            local wait, retry, of = retry_job(id, origin, retries_left, job[5], job[6], job[11])
-            total('retried', origin)
-            answer = {3, wait, retry, of}
-        else
-            fail_job(id, origin, job[3], payload, worker, execution, started, job[9])
-            measure('failed', run_us, wait_us)
-            total('failed', origin)
-            answer = {2}
-        end
+        end_without_success(id, execution, origin, 'failed', payload, started, job)
+        count_failure('failed', origin, run_us, wait_us)
+        answer = {2}
     end
     answers[#answers + 1] = answer
 end

@@ -32,7 +32,7 @@ public:
     Enqueued enqueue(std::string queue, Call call, EnqueueOptions options = {},
                      Serializer serializer = Serializer::pickle);
     /// As `Queue::enqueue_many`.
-    std::vector<std::string> enqueue_many(std::string queue, std::vector<NewJob> jobs,
+    std::vector<Enqueued> enqueue_many(std::string queue, std::vector<NewJob> jobs,
                                           Serializer serializer = Serializer::pickle);
     /// As `Monitor::job_info`.
     std::optional<JobInfo> job(std::string id);

@@ -2,6 +2,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
+#include <map>
 #include <optional>
 #include <rqxx/codec.hpp>
 #include <rqxx/job.hpp>
@@ -20,6 +21,36 @@ struct Retry {
     bool enqueue_at_front = false;
 };
 
+/// Jobs that must have finished before a job may run. Source: rq/job.py Dependency.
+struct Dependency {
+    std::vector<std::string> job_ids;  ///< A job that does not exist holds nothing back, as in RQ.
+    bool allow_failure = false;        ///< A failed one holds nothing back either.
+    bool enqueue_at_front = false;     ///< Once released, the job is next to be taken.
+};
+
+/// A function that is called when a job ends: a dotted path for Python executors, the name of a
+/// registered callback for native ones. Source: rq/job.py Callback.
+struct Callback {
+    std::string name;
+    std::optional<std::chrono::seconds> timeout;  ///< RQ's default: 60 s.
+};
+
+/// Further executions after a success. Source: rq/repeat.py Repeat.
+struct Repeat {
+    std::int64_t times = 0;
+    std::vector<std::chrono::seconds>
+        intervals;  ///< Used up from the end, as in RQ; empty: at once.
+};
+
+/// A request that is sent when a job ends. Source: rq/webhooks.py Webhook.
+struct Webhook {
+    std::string url;                                    ///< http or https.
+    std::string job_status = "finished";                ///< or `failed`.
+    std::string method = "GET";                         ///< or `POST`, which tells about the job.
+    std::map<std::string, std::string> headers;         ///< Beside ours.
+    std::chrono::seconds timeout{10};
+};
+
 /// Per-job settings; a member left alone means RQ's default.
 struct EnqueueOptions {
     std::string job_id;  ///< Empty: a new UUID.
@@ -34,7 +65,12 @@ struct EnqueueOptions {
     std::optional<std::string> description;  ///< Default: the call as text.
     Value meta;                              ///< A dict, or None for no meta.
     bool at_front = false;                   ///< Next to be taken, instead of last.
-    bool unique = false;                     ///< Refuse the job if one with its id exists.
+    bool unique = false;  ///< Refuse the job if one with its id exists, even one that has ended.
+    std::optional<Dependency> depends_on;
+    std::optional<Callback> on_success, on_failure, on_stopped;
+    std::optional<Repeat> repeat;
+    std::string group;  ///< Name of an RQ Group to join; empty for none.
+    std::vector<Webhook> webhooks;
 };
 
 /// One job of `enqueue_many`.
@@ -46,8 +82,9 @@ struct NewJob {
 /// What `Queue::enqueue` did.
 struct Enqueued {
     std::string job_id;
-    bool duplicate =
-        false;  ///< `unique` was asked and a job with this id exists; nothing was written.
+    /// A job with this id waits or runs (or, with `unique`, exists): nothing was written.
+    bool duplicate = false;
+    std::string status;  ///< queued, scheduled, deferred; of a duplicate, that of the job there.
 };
 
 /// A named list of job ids (`rq:queue:<name>`), shared with Python RQ.
@@ -64,15 +101,27 @@ public:
 
     /// Saves the job and adds its id to the queue, in one atomic step. One EVALSHA.
     ///
-    /// Without an explicit id a new one is made. If the error thrown says `in_doubt()`, the job may
+    /// Without an explicit id a new one is made. With one, a job that has ended makes way; RQ would
+    /// merge the two. A job whose dependencies are not met is deferred. If the error thrown says `in_doubt()`, the job may
     /// or may not be there: repeat the call only with its id and `unique`.
     /// @throws Error  `Errc::usage` for options out of range, naming the option; nothing was sent.
     /// Source: rq/queue.py Queue.enqueue_job, rq/scripts.py UNIQUE_ENQUEUE_SCRIPT (RQ 2.10).
     boost::asio::awaitable<Enqueued> enqueue(Call call, EnqueueOptions options = {});
 
-    /// Many jobs, in transactions of up to 64; each transaction is all or nothing. Ids come back
-    /// in order. Source: rq/queue.py Queue.enqueue_many (RQ 2.10).
-    boost::asio::awaitable<std::vector<std::string>> enqueue_many(std::vector<NewJob> jobs);
+    /// The same for a job that is not to run before `due`; a scheduler puts it on the queue then.
+    /// Cannot be combined with `depends_on`, which RQ's schedulers would not look at.
+    /// Source: rq/queue.py Queue.enqueue_at, enqueue_in (RQ 2.10).
+    boost::asio::awaitable<Enqueued> enqueue_at(Timestamp due, Call call,
+                                                EnqueueOptions options = {});
+    boost::asio::awaitable<Enqueued> enqueue_in(std::chrono::seconds delay, Call call,
+                                                EnqueueOptions options = {});
+
+    /// Many jobs. Those without id, dependencies and group go in transactions of up to 64, each all
+    /// or nothing; the others one atomic step each, jobs of this call before those that depend on
+    /// them. Results come back in the order of `jobs`.
+    /// @throws Error  `Errc::usage` for jobs that wait for each other.
+    /// Source: rq/queue.py Queue.enqueue_many (RQ 2.10).
+    boost::asio::awaitable<std::vector<Enqueued>> enqueue_many(std::vector<NewJob> jobs);
 
     /// Jobs that wait.
     boost::asio::awaitable<std::int64_t> size();
@@ -81,6 +130,13 @@ public:
     [[nodiscard]] Serializer serializer() const noexcept { return serializer_; }
 
 private:
+    boost::asio::awaitable<void> enqueue_plain(const std::vector<NewJob>& jobs,
+                                               const std::vector<std::size_t>& indices,
+                                               std::vector<Enqueued>& results);
+    boost::asio::awaitable<void> enqueue_one_by_one(const std::vector<NewJob>& jobs,
+                                                    const std::vector<std::size_t>& indices,
+                                                    std::vector<Enqueued>& results);
+
     RedisClient* redis_;
     std::string name_;
     Serializer serializer_;

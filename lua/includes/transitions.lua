@@ -67,22 +67,30 @@ local function add_result(id, ttl, ...)
     if ttl == -1 then attempt('PERSIST', key) else attempt('EXPIRE', key, text_of(ttl)) end
 end
 
--- Queues the children of a job that has just ended, as far as nothing else holds them back.
--- A missing dependency counts as met. Source: rq/queue.py Queue.enqueue_dependents (RQ 2.10).
+-- Whether a job in this status no longer holds back those that depend on it.
+-- Source: rq/job.py Job.dependencies_are_met (RQ 2.10), which also counts a missing job as met.
+local function lets_pass(status, allows_failure)
+    return not status or status == 'finished' or (status == 'failed' and allows_failure)
+end
+
+-- Queues the children of a job, as far as nothing else holds them back.
+-- `final`: the status in which it ended; nil: it no longer holds anything back, whatever its status.
+-- Returns how many children it has, and how many were queued.
+-- Source: rq/queue.py Queue.enqueue_dependents (RQ 2.10).
 local function release_dependents(id, final)
     local dependents = 'rq:job:' .. id .. ':dependents'
     local children = attempt('SMEMBERS', dependents)
+    local released = 0
     for _, child in ipairs(children) do
         local key = job_key(child)
         local status, origin, allow, front, ttl = unpack(attempt('HMGET', key,
             'status', 'origin', 'allow_dependency_failures', 'enqueue_at_front', 'ttl'))
-        local function met(word) return word == 'finished' or (word == 'failed' and allow == '1') end
-        local ready = status == 'deferred' and origin and met(final)
+        local ready = status == 'deferred' and origin and lets_pass(final, allow == '1')
         if ready then
             for _, other in ipairs(attempt('SMEMBERS', 'rq:job::' .. child .. ':dependencies')) do
-                if other ~= id then
-                    local word = attempt('HGET', job_key(other), 'status')
-                    if word and not met(word) then ready = false break end
+                if other ~= id and not lets_pass(attempt('HGET', job_key(other), 'status') or nil, allow == '1') then
+                    ready = false
+                    break
                 end
             end
         end
@@ -92,9 +100,10 @@ local function release_dependents(id, final)
             expire_job(child, ttl_of(ttl), true)
             push(origin, child, front == '1')
             attempt('SREM', dependents, child)
+            released = released + 1
         end
     end
-    return #children
+    return #children, released
 end
 
 -- Deletes all that RQ keeps of a job but its results. Source: rq/job.py Job.delete (RQ 2.10).
@@ -105,25 +114,20 @@ end
 
 local default_failure_ttl = 31536000   -- RQ's: a year
 
--- Ends a job as failed: hash, registry, result entry, dependents.
--- `worker` may be empty (abandoned); `execution` may be nil.
-local function fail_job(id, origin, failure_ttl, exc_string, worker, execution, started, group)
+-- Ends a job that did not succeed: hash, registry, result entry, dependents.
+-- `status`: failed or stopped. `result`: fields of the result entry, its type first.
+local function fail_job(id, origin, status, failure_ttl, group, result)
     local ttl = ttl_of(failure_ttl) or default_failure_ttl
     if ttl == 0 then
-        attempt('HSET', job_key(id), 'status', 'failed')
-        release_dependents(id, 'failed')
+        attempt('HSET', job_key(id), 'status', status)
+        release_dependents(id, status)
         delete_job(id, group)
         return
     end
-    attempt('HSET', job_key(id), 'status', 'failed', 'ended_at', now_iso, 'last_heartbeat', now_iso)
+    attempt('HSET', job_key(id), 'status', status, 'ended_at', now_iso, 'last_heartbeat', now_iso)
     attempt('ZADD', 'rq:failed:' .. origin, ttl == -1 and -1 or now + ttl, id)
-    if execution then
-        add_result(id, ttl, 'type', '2', 'worker_name', worker, 'exc_string', exc_string,
-            'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', now_float)
-    else
-        add_result(id, ttl, 'type', '2', 'worker_name', worker, 'exc_string', exc_string)
-    end
-    release_dependents(id, 'failed')
+    add_result(id, ttl, unpack(result))
+    release_dependents(id, status)
     if ttl == -1 then attempt('PERSIST', job_key(id)) else expire_job(id, ttl, true) end
 end
 
@@ -135,22 +139,25 @@ local function retry_interval(intervals, retries_left)
     return count_of(list[math.max(#list - retries_left, 0) + 1])
 end
 
--- Puts a failed job back, at once or later, using one of its retries.
+-- Puts a job that has run back, at once or after `wait` seconds. Further arguments: fields to write with it.
+local function run_again(id, origin, wait, at_front, ttl, ...)
+    attempt('SADD', 'rq:queues', 'rq:queue:' .. origin)
+    if wait > 0 then
+        attempt('HSET', job_key(id), 'status', 'scheduled', 'ended_at', now_iso, ...)
+        attempt('ZADD', 'rq:scheduled:' .. origin, now + wait, id)
+    else
+        attempt('HSET', job_key(id), 'status', 'queued', 'ended_at', now_iso, 'enqueued_at', now_iso, ...)
+        push(origin, id, at_front)
+    end
+    expire_job(id, ttl_of(ttl), true)
+end
+
+-- Puts a failed job back, using one of its retries.
 -- Returns the wait in seconds, the number of this retry, and how many there are in all.
 local function retry_job(id, origin, retries_left, intervals, at_front, ttl)
     local wait = retry_interval(intervals, retries_left)
-    local key = job_key(id)
     local retry = count_up(id, 'rqxx_retries')
-    attempt('SADD', 'rq:queues', 'rq:queue:' .. origin)
-    if wait > 0 then
-        attempt('HSET', key, 'status', 'scheduled', 'retries_left', retries_left - 1, 'ended_at', now_iso)
-        attempt('ZADD', 'rq:scheduled:' .. origin, now + wait, id)
-    else
-        attempt('HSET', key, 'status', 'queued', 'retries_left', retries_left - 1, 'ended_at', now_iso,
-            'enqueued_at', now_iso)
-        push(origin, id, at_front == '1')
-    end
-    expire_job(id, ttl_of(ttl), true)
+    run_again(id, origin, wait, at_front == '1', ttl, 'retries_left', retries_left - 1)
     return wait, retry, retry + retries_left - 1
 end
 

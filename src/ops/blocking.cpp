@@ -52,7 +52,7 @@ asio::awaitable<Enqueued> enqueue_on(Queue queue, Call call, EnqueueOptions opti
     co_return co_await queue.enqueue(std::move(call), std::move(options));
 }
 
-asio::awaitable<std::vector<std::string>> enqueue_many_on(Queue queue, std::vector<NewJob> jobs) {
+asio::awaitable<std::vector<Enqueued>> enqueue_many_on(Queue queue, std::vector<NewJob> jobs) {
     co_return co_await queue.enqueue_many(std::move(jobs));
 }
 
@@ -80,7 +80,7 @@ Enqueued Client::enqueue(std::string queue, Call call, EnqueueOptions options,
                                   std::move(call), std::move(options)));
 }
 
-std::vector<std::string> Client::enqueue_many(std::string queue, std::vector<NewJob> jobs,
+std::vector<Enqueued> Client::enqueue_many(std::string queue, std::vector<NewJob> jobs,
                                               Serializer serializer) {
     return impl_->wait(
         enqueue_many_on(Queue(impl_->redis, std::move(queue), serializer), std::move(jobs)));

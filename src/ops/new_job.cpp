@@ -2,12 +2,73 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <boost/url/parse.hpp>
+#include <boost/url/url_view.hpp>
+
 namespace rqxx::ops {
 namespace {
 
 std::optional<std::int64_t> count(const std::optional<std::chrono::seconds>& duration) {
     if (!duration) return std::nullopt;
     return duration->count();
+}
+
+std::vector<std::int64_t> counts(const std::vector<std::chrono::seconds>& durations) {
+    // RQ fails on an empty list.
+    if (durations.empty()) return {0};
+    std::vector<std::int64_t> result;
+    for (const auto duration : durations)
+        result.push_back(duration.count());
+    return result;
+}
+
+void check_intervals(std::string_view option, const std::vector<std::chrono::seconds>& intervals) {
+    for (const auto interval : intervals)
+        if (interval.count() < 0) refuse(option, "an interval must not be negative");
+}
+
+void check_callback(std::string_view option, const std::optional<Callback>& callback) {
+    if (!callback) return;
+    if (callback->name.empty()) refuse(option, "a name is needed");
+    if (callback->timeout && callback->timeout->count() < 1)
+        refuse(option, "the time limit must be at least 1 s");
+}
+
+void check_webhook(const Webhook& hook) {
+    const auto url = boost::urls::parse_uri(hook.url);
+    if (!url || (url->scheme() != "http" && url->scheme() != "https") || url->host().empty())
+        refuse("webhooks", fmt::format("\"{}\" is not an http or https URL", hook.url));
+    if (hook.job_status != status::finished && hook.job_status != status::failed)
+        refuse("webhooks", "the status must be finished or failed");
+    if (hook.method != "GET" && hook.method != "POST")
+        refuse("webhooks", "the method must be GET or POST");
+    if (hook.timeout.count() < 1) refuse("webhooks", "the time limit must be at least 1 s");
+}
+
+/// As rq/webhooks.py writes them.
+std::string webhooks_json(const std::vector<Webhook>& webhooks) {
+    Value::Items list;
+    for (const auto& hook : webhooks) {
+        Value::Pairs headers;
+        for (const auto& [name, value] : hook.headers)
+            headers.push_back({Value(name), Value(value)});
+        list.push_back(Value::dict({{Value("url"), Value(hook.url)},
+                                    {Value("job_status"), Value(hook.job_status)},
+                                    {Value("method"), Value(hook.method)},
+                                    {Value("headers"), hook.headers.empty()
+                                                           ? Value()
+                                                           : Value::dict(std::move(headers))},
+                                    {Value("timeout"), Value(hook.timeout.count())}}));
+    }
+    return encode_json(Value::list(std::move(list)));
+}
+
+void set_callback(const std::optional<Callback>& callback, std::string& name,
+                  std::optional<std::int64_t>& timeout) {
+    if (!callback) return;
+    name = callback->name;
+    timeout = callback->timeout.value_or(std::chrono::seconds(60)).count();
 }
 
 }  // namespace
@@ -39,9 +100,26 @@ void check(const EnqueueOptions& options) {
     if (options.retry) {
         if (options.retry->max < 0 || options.retry->max > 1'000'000)
             refuse("retry", "must be from 0 to 1000000");
-        for (const auto interval : options.retry->intervals)
-            if (interval.count() < 0) refuse("retry", "an interval must not be negative");
+        check_intervals("retry", options.retry->intervals);
     }
+    if (options.repeat) {
+        if (options.repeat->times < 1 || options.repeat->times > 1'000'000)
+            refuse("repeat", "must be from 1 to 1000000");
+        check_intervals("repeat", options.repeat->intervals);
+    }
+    if (options.depends_on) {
+        for (const auto& id : options.depends_on->job_ids)
+            if (!is_valid_job_id(id)) refuse("depends_on", fmt::format("\"{}\" is no job id", id));
+        if (!options.job_id.empty() &&
+            std::ranges::find(options.depends_on->job_ids, options.job_id) !=
+                options.depends_on->job_ids.end())
+            refuse("depends_on", "a job cannot wait for itself");
+    }
+    check_callback("on_success", options.on_success);
+    check_callback("on_failure", options.on_failure);
+    check_callback("on_stopped", options.on_stopped);
+    for (const auto& hook : options.webhooks)
+        check_webhook(hook);
 }
 
 Job make_job(const Call& call, const EnqueueOptions& options, const std::string& queue,
@@ -61,11 +139,23 @@ Job make_job(const Call& call, const EnqueueOptions& options, const std::string&
     job.ttl = count(options.ttl);
     if (options.retry && options.retry->max > 0) {
         job.retries_left = options.retry->max;
-        for (const auto interval : options.retry->intervals)
-            job.retry_intervals.push_back(interval.count());
+        job.retry_intervals = counts(options.retry->intervals);
         if (options.retry->enqueue_at_front) job.enqueue_at_front_on_retry = true;
     }
-    if (options.at_front) job.enqueue_at_front = true;
+    if (options.repeat) {
+        job.repeats_left = options.repeat->times;
+        job.repeat_intervals = counts(options.repeat->intervals);
+    }
+    if (options.depends_on && !options.depends_on->job_ids.empty()) {
+        job.dependency_ids = options.depends_on->job_ids;
+        if (options.depends_on->allow_failure) job.allow_dependency_failures = true;
+        if (options.depends_on->enqueue_at_front || options.at_front) job.enqueue_at_front = true;
+    }
+    set_callback(options.on_success, job.success_callback_name, job.success_callback_timeout);
+    set_callback(options.on_failure, job.failure_callback_name, job.failure_callback_timeout);
+    set_callback(options.on_stopped, job.stopped_callback_name, job.stopped_callback_timeout);
+    if (!options.webhooks.empty()) job.webhooks = webhooks_json(options.webhooks);
+    job.group_id = options.group;
     if (!options.meta.is_none()) job.meta = encode(options.meta, serializer);
     return job;
 }

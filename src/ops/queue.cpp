@@ -3,8 +3,10 @@
 #include <boost/asio/post.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <deque>
+#include <map>
 #include <rqxx/events.hpp>
 #include <rqxx/queue.hpp>
+#include <span>
 
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
@@ -35,38 +37,107 @@ void add_hset(Pipeline& pipeline, const std::string& key,
     }
 }
 
-/// One MULTI…EXEC for `jobs[begin, end)`. Hashes come before the ids that name them.
-Pipeline transaction(const std::vector<NewJob>& jobs, std::size_t begin, std::size_t end,
-                     const Queue& queue, std::vector<std::string>& ids) {
+/// One MULTI…EXEC for some of `jobs`. Hashes come before the ids that name them.
+Pipeline transaction(const std::vector<NewJob>& jobs, std::span<const std::size_t> indices,
+                     const Queue& queue, std::vector<Enqueued>& results) {
     const Timestamp now = utc_now();
     const std::string list = keys::queue(queue.name());
     Pipeline pipeline;
-    pipeline.reserve((end - begin) * 640);
+    pipeline.reserve(indices.size() * 640);
     pipeline.add("MULTI");
     pipeline.add("SADD", keys::queues, list);
-    std::vector<std::string> back;
-    for (std::size_t i = begin; i < end; ++i) {
+    std::vector<std::string_view> back;
+    for (const std::size_t i : indices) {
         const auto& [call, options] = jobs[i];
         Job job = make_job(call, options, queue.name(), queue.serializer(), now);
         const std::string key = keys::job(job.id);
-        if (!options.job_id.empty()) pipeline.add("DEL", key);
         add_hset(pipeline, key, field_values(job));
         if (job.ttl) pipeline.add("EXPIRE", key, *job.ttl);
+        results[i] = {std::move(job.id), false, std::string(status::queued)};
         if (options.at_front)
-            pipeline.add("LPUSH", list, job.id);
+            pipeline.add("LPUSH", list, results[i].job_id);
         else
-            back.push_back(job.id);
-        ids.push_back(std::move(job.id));
+            back.push_back(results[i].job_id);
     }
     if (!back.empty()) {
         pipeline.begin(2 + back.size());
         pipeline.argument(std::string_view("RPUSH"));
         pipeline.argument(std::string_view(list));
-        for (const auto& id : back)
-            pipeline.argument(std::string_view(id));
+        for (const auto id : back)
+            pipeline.argument(id);
     }
     pipeline.add("EXEC");
     return pipeline;
+}
+
+std::vector<std::string> enqueue_arguments(const Job& job, const EnqueueOptions& options,
+                                           std::optional<Timestamp> due) {
+    std::vector<std::string> args{job.id,
+                                  job.origin,
+                                  options.at_front ? "L" : "R",
+                                  options.unique ? "1" : "0",
+                                  job.ttl ? std::to_string(*job.ttl) : std::string(),
+                                  std::string(),
+                                  job.group_id,
+                                  std::to_string(job.dependency_ids.size())};
+    if (due)  // A registry's score: whole seconds, as RQ's.
+        args[5] = std::to_string(
+            std::chrono::floor<std::chrono::seconds>(due->time_since_epoch()).count());
+    args.insert(args.end(), job.dependency_ids.begin(), job.dependency_ids.end());
+    for (auto& [field, value] : field_values(job)) {
+        args.emplace_back(field);
+        args.push_back(std::move(value));
+    }
+    return args;
+}
+
+Enqueued enqueued(std::string job_id, const Reply& reply) {
+    static constexpr std::string_view words[] = {"", status::queued, status::scheduled,
+                                                 status::deferred};
+    const auto& parts = reply.as_array();
+    const auto code = static_cast<std::size_t>(parts.at(0).as_integer());
+    if (code == 0) return {std::move(job_id), true, parts.at(1).as_text()};
+    return {std::move(job_id), false, std::string(words[code])};
+}
+
+/// Indices of the jobs that a plain transaction can enqueue, and of the others: each after those of
+/// the same call that it depends on.
+std::pair<std::vector<std::size_t>, std::vector<std::size_t>> plain_first(
+    const std::vector<NewJob>& jobs) {
+    std::vector<std::size_t> plain, others;
+    std::map<std::string_view, std::size_t> by_id;
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+        const auto& options = jobs[i].options;
+        const bool is_plain =
+            options.job_id.empty() && !options.depends_on && options.group.empty();
+        (is_plain ? plain : others).push_back(i);
+        if (!options.job_id.empty()) by_id.emplace(options.job_id, i);
+    }
+    enum class Mark : char { none, open, done };
+    std::vector<Mark> marks(jobs.size(), Mark::none);
+    std::vector<std::size_t> ordered;
+    // Depth first, with a stack of its own: chains may be long.
+    for (const std::size_t root : others) {
+        std::vector<std::pair<std::size_t, std::size_t>> stack;  // job, next dependency to look at
+        if (marks[root] == Mark::none) stack.emplace_back(root, 0);
+        while (!stack.empty()) {
+            auto& [job, next] = stack.back();
+            marks[job] = Mark::open;
+            const auto& dependency = jobs[job].options.depends_on;
+            if (!dependency || next == dependency->job_ids.size()) {
+                marks[job] = Mark::done;
+                ordered.push_back(job);
+                stack.pop_back();
+                continue;
+            }
+            const auto parent = by_id.find(dependency->job_ids[next++]);
+            if (parent == by_id.end() || marks[parent->second] == Mark::done) continue;
+            if (marks[parent->second] == Mark::open)
+                refuse("depends_on", fmt::format("jobs wait for each other: {}", parent->first));
+            stack.emplace_back(parent->second, 0);
+        }
+    }
+    return {std::move(plain), std::move(ordered)};
 }
 
 }  // namespace
@@ -79,25 +150,43 @@ Queue::Queue(RedisClient& redis, std::string name, Serializer serializer)
 asio::awaitable<Enqueued> Queue::enqueue(Call call, EnqueueOptions options) {
     check(options);
     const Job job = make_job(call, options, name_, serializer_, utc_now());
-    std::vector<std::string> args{job.id, options.at_front ? "L" : "R", options.unique ? "1" : "0",
-                                  job.ttl ? std::to_string(*job.ttl) : std::string()};
-    for (auto& [field, value] : field_values(job)) {
-        args.emplace_back(field);
-        args.push_back(std::move(value));
-    }
-    const Reply reply = co_await redis_->eval(lua::enqueue, {keys::job(job.id), keys::queue(name_)},
-                                              std::move(args));
-    co_return Enqueued{job.id, reply.as_integer() == 0};
+    auto args = enqueue_arguments(job, options, {});
+    co_return enqueued(job.id, co_await redis_->eval(lua::enqueue,
+                                                     {keys::job(job.id), keys::queue(name_)},
+                                                     std::move(args)));
 }
 
-asio::awaitable<std::vector<std::string>> Queue::enqueue_many(std::vector<NewJob> jobs) {
-    for (const auto& job : jobs) {
+asio::awaitable<Enqueued> Queue::enqueue_at(Timestamp due, Call call, EnqueueOptions options) {
+    check(options);
+    if (options.depends_on)
+        refuse("depends_on", "a job is either scheduled or waits for others; give one of the two");
+    Job job = make_job(call, options, name_, serializer_, utc_now());
+    if (options.at_front) job.enqueue_at_front = true;
+    auto args = enqueue_arguments(job, options, due);
+    co_return enqueued(job.id, co_await redis_->eval(lua::enqueue,
+                                                     {keys::job(job.id), keys::queue(name_)},
+                                                     std::move(args)));
+}
+
+asio::awaitable<Enqueued> Queue::enqueue_in(std::chrono::seconds delay, Call call,
+                                            EnqueueOptions options) {
+    return enqueue_at(utc_now() + delay, std::move(call), std::move(options));
+}
+
+asio::awaitable<std::vector<Enqueued>> Queue::enqueue_many(std::vector<NewJob> jobs) {
+    for (const auto& job : jobs)
         check(job.options);
-        if (job.options.unique) refuse("unique", "is not supported for many jobs at once");
-    }
-    std::vector<std::string> ids;
-    ids.reserve(jobs.size());
-    // The next transaction is encoded while Redis works on the one before.
+    const auto [plain, others] = plain_first(jobs);
+    std::vector<Enqueued> results(jobs.size());
+    co_await enqueue_plain(jobs, plain, results);
+    co_await enqueue_one_by_one(jobs, others, results);
+    co_return results;
+}
+
+/// The next transaction is encoded while Redis works on the one before.
+asio::awaitable<void> Queue::enqueue_plain(const std::vector<NewJob>& jobs,
+                                           const std::vector<std::size_t>& indices,
+                                           std::vector<Enqueued>& results) {
     std::deque<RedisClient::Pending> in_flight;
     const auto finish_oldest =
         [](std::deque<RedisClient::Pending>& pending) -> asio::awaitable<void> {
@@ -106,15 +195,44 @@ asio::awaitable<std::vector<std::string>> Queue::enqueue_many(std::vector<NewJob
         for (const auto& reply : replies)
             reply.throw_if_error();
     };
-    for (std::size_t begin = 0; begin < jobs.size(); begin += chunk_size) {
-        const std::size_t end = std::min(begin + chunk_size, jobs.size());
-        in_flight.push_back(redis_->submit(transaction(jobs, begin, end, *this, ids)));
+    for (std::size_t begin = 0; begin < indices.size(); begin += chunk_size) {
+        const auto chunk = std::span(indices).subspan(
+            begin, std::min(chunk_size, indices.size() - begin));
+        in_flight.push_back(redis_->submit(transaction(jobs, chunk, *this, results)));
         co_await asio::post(redis_->executor(), asio::use_awaitable);
         if (in_flight.size() == 6) co_await finish_oldest(in_flight);
     }
     while (!in_flight.empty())
         co_await finish_oldest(in_flight);
-    co_return ids;
+}
+
+asio::awaitable<void> Queue::enqueue_one_by_one(const std::vector<NewJob>& jobs,
+                                                const std::vector<std::size_t>& indices,
+                                                std::vector<Enqueued>& results) {
+    const Timestamp now = utc_now();
+    for (std::size_t begin = 0; begin < indices.size(); begin += chunk_size) {
+        const std::size_t end = std::min(begin + chunk_size, indices.size());
+        std::vector<std::vector<std::string>> script_keys, script_args;
+        Pipeline pipeline;
+        for (std::size_t i = begin; i < end; ++i) {
+            const auto& [call, options] = jobs[indices[i]];
+            const Job job = make_job(call, options, name_, serializer_, now);
+            results[indices[i]].job_id = job.id;
+            script_keys.push_back({keys::job(job.id), keys::queue(name_)});
+            script_args.push_back(enqueue_arguments(job, options, {}));
+            pipeline.eval(lua::enqueue, script_keys.back(), script_args.back());
+        }
+        auto replies = co_await redis_->run(std::move(pipeline));
+        for (std::size_t i = begin; i < end; ++i) {
+            Reply& reply = replies[i - begin];
+            // A script that Redis has lost is loaded again by the single call.
+            if (reply.is_error() && reply.text.starts_with("NOSCRIPT"))
+                reply = co_await redis_->eval(lua::enqueue, std::move(script_keys[i - begin]),
+                                              std::move(script_args[i - begin]));
+            reply.throw_if_error();
+            results[indices[i]] = enqueued(results[indices[i]].job_id, reply);
+        }
+    }
 }
 
 asio::awaitable<std::int64_t> Queue::size() {

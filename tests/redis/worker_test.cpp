@@ -64,7 +64,7 @@ TEST_F(worker, reports_what_handlers_throw) {
         jobs.push_back(call("two", {Value("x")}));
         jobs.push_back(call("two", {Value(1)}));
         jobs.push_back(call("two", {Value(1), Value("a"), Value(2)}));
-        const auto ids = co_await queue.enqueue_many(std::move(jobs));
+        const auto made = co_await queue.enqueue_many(std::move(jobs));
         Worker worker(redis, handlers, burst(4), null_logger());
         const auto summary = co_await worker.run();
         EXPECT_EQ(summary.finished, 1u);
@@ -76,7 +76,7 @@ TEST_F(worker, reports_what_handlers_throw) {
             {2, "argument 1: an integer in range expected, not 'x'"},
             {4, "2 arguments expected, 3 given"}};
         for (const auto& [index, text] : expected) {
-            const auto info = co_await monitor.job_info(ids[index]);
+            const auto info = co_await monitor.job_info(made[index].job_id);
             EXPECT_NE(info->executions.front().error.find(text), std::string::npos)
                 << info->executions.front().error;
         }

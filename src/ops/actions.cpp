@@ -1,0 +1,244 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <boost/json/object.hpp>
+#include <boost/json/serialize.hpp>
+#include <rqxx/actions.hpp>
+#include <rqxx/codec.hpp>
+#include <rqxx/job.hpp>
+
+#include "ops/keys.hpp"
+#include "ops/lua_scripts.hpp"
+
+namespace rqxx {
+
+namespace asio = boost::asio;
+using namespace std::chrono_literals;
+
+namespace {
+
+/// How many jobs one call is for: as many as Redis handles in a few milliseconds.
+class BatchSize {
+public:
+    [[nodiscard]] std::size_t get() const noexcept { return size_; }
+    void took(std::chrono::steady_clock::duration time) noexcept {
+        if (time < 1500us) size_ = std::min<std::size_t>(size_ * 2, 1000);
+        if (time > 4ms) size_ = std::max<std::size_t>(size_ / 2, 1);
+    }
+
+private:
+    std::size_t size_ = 32;
+};
+
+/// The part of a registry or queue from `offset` on.
+void add_window(Pipeline& pipeline, const JobFilter& filter, std::size_t offset,
+                std::size_t count) {
+    const auto last = offset + count - 1;
+    if (filter.status == status::queued)
+        pipeline.add("LRANGE", keys::queue(filter.queue), offset, last);
+    else
+        pipeline.add("ZRANGE", keys::registry(filter.status, filter.queue), offset, last);
+}
+
+void add_count(Pipeline& pipeline, const JobFilter& filter) {
+    if (filter.status == status::queued)
+        pipeline.add("LLEN", keys::queue(filter.queue));
+    else
+        pipeline.add("ZCARD", keys::registry(filter.status, filter.queue));
+}
+
+/// `*` stands for any text.
+bool matches(std::string_view pattern, std::string_view text) noexcept {
+    const auto star = pattern.find('*');
+    if (star == std::string_view::npos) return pattern == text;
+    if (!text.starts_with(pattern.substr(0, star))) return false;
+    text.remove_prefix(star);
+    pattern.remove_prefix(star + 1);
+    for (std::size_t i = 0; i <= text.size(); ++i)
+        if (matches(pattern, text.substr(i))) return true;
+    return false;
+}
+
+bool function_matches(const std::string& pattern, const Reply& data) {
+    const auto call = decode_call(data.text);
+    return call && matches(pattern, call->func_name);
+}
+
+bool error_matches(const std::string& part, const Reply& newest_result) {
+    if (!newest_result.is_array() || newest_result.elements.empty()) return false;
+    const auto& entry = newest_result.elements.front();
+    if (entry.elements.size() != 2) return false;
+    const auto result = parse_result(entry.elements[0].text, entry.elements[1].as_pairs());
+    if (!result) return false;
+    std::string_view text = result->exc_string;
+    while (text.ends_with('\n'))
+        text.remove_suffix(1);
+    text.remove_prefix(text.rfind('\n') + 1);
+    return text.find(part) != std::string_view::npos;
+}
+
+/// Those of `ids` that the filter means.
+asio::awaitable<std::vector<std::string>> meant(RedisClient& redis, JobFilter filter,
+                                                std::vector<std::string> ids) {
+    if (filter.func.empty() && filter.error.empty()) co_return ids;
+    Pipeline pipeline;
+    for (const auto& id : ids) {
+        pipeline.add("HGET", keys::job(id), "data");
+        pipeline.add("XREVRANGE", keys::results(id), "+", "-", "COUNT", 1);
+    }
+    const auto replies = co_await redis.run(std::move(pipeline));
+    std::vector<std::string> result;
+    for (std::size_t i = 0; i < ids.size(); ++i) {
+        if (!filter.func.empty() && !function_matches(filter.func, replies[2 * i])) continue;
+        if (!filter.error.empty() && !error_matches(filter.error, replies[2 * i + 1])) continue;
+        result.push_back(std::move(ids[i]));
+    }
+    co_return result;
+}
+
+}  // namespace
+
+Parsed<Dependents> parse_dependents(std::string_view text) noexcept {
+    if (text == "leave") return Dependents::leave;
+    if (text == "enqueue") return Dependents::enqueue;
+    if (text == "cascade") return Dependents::cascade;
+    return ParseError(
+        fmt::format("\"{}\" is not one of leave, enqueue, cascade", text.substr(0, 40)),
+        "dependents");
+}
+
+static std::string word(Dependents dependents) {
+    return dependents == Dependents::leave     ? "leave"
+           : dependents == Dependents::enqueue ? "enqueue"
+                                               : "cascade";
+}
+
+asio::awaitable<std::vector<ActionResult>> JobActions::run(const Script& script,
+                                                           std::vector<std::string> head,
+                                                           std::vector<std::string> ids) {
+    std::vector<ActionResult> results;
+    results.reserve(ids.size());
+    BatchSize batch;
+    while (results.size() < ids.size()) {
+        const std::size_t begin = results.size();
+        const std::size_t end = std::min(begin + batch.get(), ids.size());
+        auto args = head;
+        args.insert(args.end(), ids.begin() + static_cast<std::ptrdiff_t>(begin),
+                    ids.begin() + static_cast<std::ptrdiff_t>(end));
+        const auto before = std::chrono::steady_clock::now();
+        const Reply reply = co_await redis_->eval(script, {}, std::move(args));
+        batch.took(std::chrono::steady_clock::now() - before);
+        const auto& rows = reply.as_array();
+        if (rows.size() != end - begin)
+            throw Error(Errc::protocol,
+                        fmt::format("the {} script gave an unexpected answer", script.name));
+        for (const auto& row : rows) {
+            const auto& cells = row.as_array();
+            results.push_back({ids[results.size()],
+                               static_cast<ActionResult::Code>(cells.at(0).as_integer()),
+                               cells.at(1).as_text(), cells.at(2).as_integer()});
+        }
+    }
+    co_return results;
+}
+
+asio::awaitable<std::vector<ActionResult>> JobActions::cancel(std::vector<std::string> ids,
+                                                              CancelOptions options) {
+    return run(lua::cancel,
+               {word(options.dependents), options.remove_from_dependencies ? "1" : "0",
+                options.dry_run ? "1" : "0"},
+               std::move(ids));
+}
+
+asio::awaitable<std::vector<ActionResult>> JobActions::remove(std::vector<std::string> ids,
+                                                              RemoveOptions options) {
+    return run(lua::delete_jobs, {word(options.dependents), options.dry_run ? "1" : "0"},
+               std::move(ids));
+}
+
+asio::awaitable<std::vector<ActionResult>> JobActions::requeue(std::vector<std::string> ids,
+                                                               RequeueOptions options) {
+    return run(lua::requeue, {options.at_front ? "L" : "R", options.dry_run ? "1" : "0"},
+               std::move(ids));
+}
+
+asio::awaitable<ActionResult> JobActions::stop(std::string id) {
+    ActionResult result;
+    const Reply job = co_await redis_->command("HMGET", keys::job(id), "status", "worker_name");
+    result.job_id = std::move(id);
+    const auto& fields = job.as_array();
+    if (fields.at(0).is_nil()) co_return result;
+    result.status = fields[0].text;
+    result.code = ActionResult::Code::refused;
+    if (result.status != status::started || fields.at(1).text.empty()) co_return result;
+    const boost::json::object command{{"command", "stop-job"}, {"job_id", result.job_id}};
+    const Reply listeners = co_await redis_->command(
+        "PUBLISH", keys::command_channel(fields[1].text), boost::json::serialize(command));
+    if (listeners.as_integer() > 0) result.code = ActionResult::Code::done;
+    co_return result;
+}
+
+asio::awaitable<ActionProgress> JobActions::for_each(
+    JobFilter filter, bool stays, Action action,
+    std::function<void(const ActionProgress&)> report) {
+    static constexpr std::string_view words[] = {
+        status::queued,   status::started,   status::finished, status::failed,
+        status::deferred, status::scheduled, status::canceled};
+    if (std::ranges::find(words, filter.status) == std::end(words))
+        throw Error(Errc::usage, fmt::format("status: \"{}\" is not one of {}", filter.status,
+                                             fmt::join(words, ", ")));
+    ActionProgress progress;
+    Pipeline count;
+    add_count(count, filter);
+    progress.total = static_cast<std::uint64_t>(
+        (co_await redis_->run_one(std::move(count), {})).as_integer());
+    std::size_t passed = 0;  // Entries at the beginning that have been looked at and stay.
+    while (progress.looked_at < progress.total) {
+        Pipeline window;
+        add_window(window, filter, passed,
+                   std::min<std::size_t>(500, progress.total - progress.looked_at));
+        const Reply entries = co_await redis_->run_one(std::move(window), {});
+        if (entries.as_array().empty()) break;
+        std::vector<std::string> ids;
+        for (const auto& entry : entries.elements)
+            ids.push_back(entry.text.substr(0, entry.text.find(':')));
+        const std::size_t here = ids.size();
+        auto wanted = co_await meant(*redis_, filter, std::move(ids));
+        if (filter.limit > 0)
+            wanted.resize(std::min<std::size_t>(wanted.size(), filter.limit - progress.matched));
+        progress.looked_at += here;
+        progress.matched += wanted.size();
+        std::size_t done = 0;
+        if (!wanted.empty()) {
+            const auto results = co_await action(std::move(wanted));
+            for (const auto& result : results)
+                result.code == ActionResult::Code::done ? ++done : ++progress.refused;
+        }
+        progress.done += done;
+        passed += stays ? here : here - std::min(done, here);
+        if (report) report(progress);
+        if (filter.limit > 0 && progress.matched >= filter.limit) break;
+    }
+    co_return progress;
+}
+
+asio::awaitable<std::uint64_t> JobActions::compact(std::string queue, bool dry_run) {
+    std::uint64_t removed = 0;
+    std::uint64_t at = 0;
+    BatchSize batch;
+    for (;;) {
+        std::vector<std::string> args{std::to_string(at), std::to_string(batch.get()),
+                                      dry_run ? "1" : "0"};
+        const auto before = std::chrono::steady_clock::now();
+        const Reply reply =
+            co_await redis_->eval(lua::compact, {keys::queue(queue)}, std::move(args));
+        batch.took(std::chrono::steady_clock::now() - before);
+        const auto looked_at = static_cast<std::uint64_t>(reply.as_array().at(0).as_integer());
+        const auto gone = static_cast<std::uint64_t>(reply.as_array().at(1).as_integer());
+        if (looked_at == 0) co_return removed;
+        removed += gone;
+        at += dry_run ? looked_at : looked_at - gone;
+    }
+}
+
+}  // namespace rqxx
