@@ -1,12 +1,15 @@
 // The floor: the Redis commands of RQ 2.10's full per-job life cycle, pipelined by the smallest
 // possible client, 128 jobs per pipeline and four pipelines in flight. Ids are known beforehand,
-// which no worker can have: nobody gets below this with these commands.
+// which no worker can have: nobody gets below this with these commands. Then enqueue again, one job
+// per pipeline and one pipeline in flight: what a producer gets that waits for each job.
 //   rqxx_floor SOCKET JOBS
 #include <fmt/format.h>
 #include <hiredis/hiredis.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cstdlib>
+#include <deque>
 #include <functional>
 #include <string>
 #include <utility>
@@ -14,8 +17,12 @@
 
 namespace {
 
-constexpr int batch = 128;
-constexpr int in_flight = 4;
+struct Pace {
+    int batch;              ///< Jobs per pipeline.
+    std::size_t in_flight;  ///< Pipelines.
+};
+constexpr Pace bulk{128, 4};
+constexpr Pace one_by_one{1, 1};
 using Clock = std::chrono::steady_clock;
 
 class Client {
@@ -150,21 +157,23 @@ void finish(Client& redis, int begin, int end) {
     redis.send(left);
 }
 
-double phase(Client& redis, int jobs, const std::function<void(Client&, int, int)>& send) {
-    const auto begin = Clock::now();
-    std::vector<int> outstanding;
-    for (int n = 0; n < jobs; n += batch) {
-        send(redis, n, std::min(n + batch, jobs));
+/// Jobs per second for `send` of the jobs [begin, end).
+double phase(Client& redis, int begin, int end, Pace pace,
+             const std::function<void(Client&, int, int)>& send) {
+    const auto start_time = Clock::now();
+    std::deque<int> outstanding;
+    for (int n = begin; n < end; n += pace.batch) {
+        send(redis, n, std::min(n + pace.batch, end));
         outstanding.push_back(redis.take_pending());
         redis.flush();
-        if (outstanding.size() == in_flight) {
+        if (outstanding.size() == pace.in_flight) {
             redis.receive(outstanding.front());
-            outstanding.erase(outstanding.begin());
+            outstanding.pop_front();
         }
     }
     for (const int count : outstanding)
         redis.receive(count);
-    return jobs / std::chrono::duration<double>(Clock::now() - begin).count();
+    return (end - begin) / std::chrono::duration<double>(Clock::now() - start_time).count();
 }
 
 }  // namespace
@@ -173,12 +182,14 @@ int main(int argc, char** argv) {
     if (argc != 3) return 2;
     Client redis(argv[1]);
     const int jobs = std::atoi(argv[2]);
-    const double enqueued = phase(redis, jobs, enqueue);
-    const double started = phase(redis, jobs, start);
-    const double finished = phase(redis, jobs, finish);
+    const double enqueued = phase(redis, 0, jobs, bulk, enqueue);
+    const double started = phase(redis, 0, jobs, bulk, start);
+    const double finished = phase(redis, 0, jobs, bulk, finish);
+    const double single =
+        phase(redis, jobs, jobs + std::min(jobs / 4 + 1, 15000), one_by_one, enqueue);
     fmt::print(
         "{{\"enqueue\": {:.0f}, \"start\": {:.0f}, \"finish\": {:.0f}, \"run\": {:.0f}, "
-        "\"life_cycle\": {:.0f}}}\n",
+        "\"life_cycle\": {:.0f}, \"enqueue_one\": {:.0f}}}\n",
         enqueued, started, finished, 1 / (1 / started + 1 / finished),
-        1 / (1 / enqueued + 1 / started + 1 / finished));
+        1 / (1 / enqueued + 1 / started + 1 / finished), single);
 }

@@ -8,4 +8,4 @@ def noop(n):
 
 
 def now(sent):
-    return time.time() - sent
+    return time.monotonic() - sent

@@ -1,10 +1,12 @@
 #!/usr/bin/env python3
-"""Measures rqxx, stock RQ and the floor in one run and prints one table of ratios. Called by scripts/bench."""
+"""Measures rqxx, the floor, stock RQ and BullMQ in one run and prints one table of ratios. Called by scripts/bench."""
 
 import argparse
+import datetime
 import json
 import os
 import pathlib
+import pickle
 import shutil
 import signal
 import statistics
@@ -13,18 +15,24 @@ import sys
 import tempfile
 import time
 import urllib.request
+import zlib
 
 import psutil
 import redis
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-BUILD = ROOT / "build" / "release"
+HERE = pathlib.Path(__file__).resolve().parent
+BUILD = HERE.parent / "build" / "release"
+NODE = HERE.parent / "build" / "bench-node"
+BULLMQ_MODES = {"concurrency_1": "concurrency 1", "concurrency_10": "10", "concurrency_100": "100",
+                "concurrency_100_removing": "100 with removeOnComplete"}
+STORED = {"finished": 1_000_000, "queued": 100_000, "failed": 100_000}
 
 
 class Server:
     """A private redis-server without persistence."""
 
-    def __init__(self, folder, stream_node_max_bytes):
+    def __init__(self, folder, stream_node_max_bytes=4096):
+        folder.mkdir()
         self.socket = folder / "redis.sock"
         self.process = subprocess.Popen(
             ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--appendonly", "no", "--dir", str(folder),
@@ -35,6 +43,8 @@ class Server:
                 self.client.ping()
                 return
             except redis.RedisError:
+                if self.process.poll() is not None:
+                    sys.exit("scripts/bench: redis-server did not start")
                 time.sleep(0.01)
 
     def end(self):
@@ -42,142 +52,298 @@ class Server:
         self.process.wait()
 
 
-def run_json(*command):
-    return json.loads(subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout)
+def run_json(*command, cwd=None):
+    done = subprocess.run([str(part) for part in command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=cwd)
+    if done.returncode != 0:
+        sys.exit(f"scripts/bench: {command[0]} failed: {done.stderr}")
+    return json.loads(done.stdout)
 
 
 def note(text):
-    print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True) if sys.stderr.isatty() else None
+    if sys.stderr.isatty():
+        print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
 
-def side_by_side(server, jobs, repetitions):
-    """The floor and rqxx in turn, each on an empty Redis, so that a machine that slows down slows both down. Medians."""
-    runs = []
-    for _ in range(repetitions):
-        server.client.flushall()
-        low = run_json(BUILD / "rqxx_floor", server.socket, jobs)
-        server.client.flushall()
-        ours = run_json(BUILD / "rqxx", "bench", "--json", "--jobs", jobs, "--repetitions", 1, "--log-level", "error",
-                        "--redis-url", f"unix://{server.socket}")
-        runs.append({"floor_enqueue": low["enqueue"], "floor_run": low["run"],
-                     "enqueue_many": ours["enqueue_many_per_second"], "enqueue_one": ours["enqueue_one_per_second"],
-                     "run": ours["process_per_second"], **ours["latency_ms"],
-                     "enqueue_many_of_floor": ours["enqueue_many_per_second"] / low["enqueue"],
-                     "run_of_floor": ours["process_per_second"] / low["run"]})
-    server.client.flushall()
-    return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-
-
-def memory(server, folder):
-    """Resident memory of idle programs, and what a job takes in Redis."""
-    server.client.flushall()
-    result = {}
-    worker = subprocess.Popen([BUILD / "rqxx", "worker", "--redis-url", f"unix://{server.socket}", "--data-dir", folder / "w"],
-                              stderr=subprocess.DEVNULL)
-    serve = subprocess.Popen([BUILD / "rqxx", "serve", "--redis-url", f"unix://{server.socket}", "--port", "0", "--data-dir", folder / "s"],
-                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+def bullmq_missing():
+    """Installs BullMQ into the build folder; why it cannot be measured, or nothing."""
     try:
-        url = serve.stdout.readline().split()[1].rstrip("/")
-        time.sleep(2)
-        result["worker_mb"] = psutil.Process(worker.pid).memory_info().rss / 1e6
-        result["serve_mb"] = psutil.Process(serve.pid).memory_info().rss / 1e6
-        result["serve_1m"] = pages(server, url)
-        result["serve_mb_1m"] = psutil.Process(serve.pid).memory_info().rss / 1e6
-    finally:
-        for process in (worker, serve):
-            process.send_signal(signal.SIGTERM)
-            process.wait(30)
+        version = subprocess.run(["node", "--version"], capture_output=True, text=True, check=True).stdout
+    except (OSError, subprocess.CalledProcessError):
+        return "node is missing"
+    if int(version.lstrip("v").split(".")[0]) < 18:
+        return "node is older than 18"
+    if not shutil.which("npm"):
+        return "npm is missing"
+    stamp, lock = NODE / "installed.json", HERE / "package-lock.json"
+    if stamp.exists() and stamp.read_bytes() == lock.read_bytes():
+        return None
+    note("installing BullMQ")
+    NODE.mkdir(parents=True, exist_ok=True)
+    for file in (HERE / "package.json", lock):
+        shutil.copy(file, NODE)
+    if subprocess.run(["npm", "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=NODE, stdout=subprocess.DEVNULL,
+                      stderr=subprocess.DEVNULL).returncode != 0:
+        return "npm cannot install it"
+    shutil.copy(lock, stamp)
+    return None
+
+
+def flat(figures, prefix=""):
+    """{"a": {"b": 1}} as {"a.b": 1}."""
+    result = {}
+    for key, value in figures.items():
+        result.update(flat(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
     return result
 
 
+def rqxx_bench(server, jobs, repetitions=1):
+    figures = run_json(BUILD / "rqxx", "bench", "--json", "--jobs", jobs, "--repetitions", repetitions, "--log-level", "error",
+                       "--redis-url", f"unix://{server.socket}")
+    return {"enqueue_many": figures["enqueue_many_per_second"], "enqueue_one": figures["enqueue_one_per_second"],
+            "run": figures["process_per_second"], "latency": figures["latency_ms"]}, figures["profile"]
+
+
+class Repetitions:
+    """Everything in turn, once per repetition, so that a machine that slows down slows all of them down."""
+
+    def __init__(self, plain, small, bull, quick):
+        self.jobs, self.scale, self.count = (20000, 0.4, 1) if quick else (60000, 1, 5)
+        steps = [("floor", "the floor", lambda: run_json(BUILD / "rqxx_floor", plain.socket, self.jobs)),
+                 ("rqxx", "rqxx", lambda: rqxx_bench(plain, self.jobs)[0]),
+                 ("small_floor", "the floor, small stream nodes", lambda: run_json(BUILD / "rqxx_floor", small.socket, self.jobs)),
+                 ("small", "rqxx, small stream nodes", lambda: rqxx_bench(small, self.jobs)[0]),
+                 ("rq", "RQ", lambda: run_json(sys.executable, HERE / "peers.py", plain.socket, "--scale", self.scale))]
+        if bull:
+            steps.append(("bullmq", "BullMQ", lambda: run_json("node", HERE / "bullmq.mjs", bull.socket, self.scale, cwd=NODE)))
+        self.figures = []
+        for repetition in range(self.count):
+            figures = {}
+            for number, (name, what, measure) in enumerate(steps):
+                note(f"repetition {repetition + 1} of {self.count}, step {number + 1} of {len(steps)}: {what}")
+                for server in filter(None, (plain, small, bull)):
+                    server.client.flushall()
+                figures[name] = measure()
+            self.figures.append(flat(figures))
+
+    def median(self, key):
+        return statistics.median(figures[key] for figures in self.figures)
+
+    def ratio(self, key, other):
+        """Median of the repetitions' ratios."""
+        return statistics.median(figures[key] / figures[other] for figures in self.figures)
+
+    def summary(self):
+        return {key: {"median": self.median(key), "min": min(figures[key] for figures in self.figures),
+                      "max": max(figures[key] for figures in self.figures)} for key in self.figures[0]}
+
+
+# ---- memory and monitoring ------------------------------------------------------------------------------------------------------
+
 FILL = """
+local status, data, queue, day, score = ARGV[3], ARGV[4], ARGV[5], ARGV[6], tonumber(ARGV[7])
 for n = tonumber(ARGV[1]), tonumber(ARGV[2]) do
-    local id = ARGV[3] .. '-' .. n
-    redis.call('HSET', 'rq:job:' .. id, 'status', ARGV[3], 'origin', 'default', 'description', 'bench.noop(1)',
-        'data', ARGV[4], 'created_at', string.format('2026-11-%02dT%02d:%02d:%02d.%06dZ', 1 + n % 20, n % 24, n % 60, n % 60, n % 1000000))
-    if ARGV[3] == 'queued' then redis.call('RPUSH', 'rq:queue:default', id)
-    else redis.call('ZADD', 'rq:' .. ARGV[3] .. ':default', 1795456544 + n, id) end
+    local id = string.format('%s-%07d', status, n)
+    local time = string.format('%sT%02d:%02d:%02d.%06dZ', day, math.floor(n / 41667) % 24, math.floor(n / 695) % 60, n % 60, n % 1000000)
+    redis.call('HSET', 'rq:job:' .. id, 'status', status, 'origin', queue, 'description', 'bench.noop(1)', 'data', data, 'timeout', '180',
+        'created_at', time, 'enqueued_at', time, 'started_at', status == 'queued' and '' or time, 'ended_at', status == 'queued' and '' or time)
+    if status == 'queued' then redis.call('RPUSH', 'rq:queue:' .. queue, id)
+    else redis.call('ZADD', 'rq:' .. status .. ':' .. queue, score + n, id) end
 end
 """
 
 
-def pages(server, url):
-    import pickle
-    import zlib
-
-    server.client.sadd("rq:queues", "rq:queue:default")
-    fill = server.client.register_script(FILL)
-    for status, count in (("finished", 1_000_000), ("failed", 100_000), ("deferred", 100_000)):
+def store(client, queue):
+    fill = client.register_script(FILL)
+    day = (datetime.datetime.now(datetime.timezone.utc) - datetime.timedelta(days=1)).strftime("%Y-%m-%d")
+    data = zlib.compress(pickle.dumps(("bench.noop", None, (1,), {})))
+    client.sadd("rq:queues", f"rq:queue:{queue}")
+    for status, count in STORED.items():
         for at in range(0, count, 20000):
-            fill(args=[at, at + 19999, status, zlib.compress(pickle.dumps(("bench.noop", None, (1,), {})))])
-    result = {}
-    for name, path in (("stats", "/api/rq/stats"), ("recent", "/api/rq/jobs/recent?limit=100"), ("job", "/api/rq/jobs/finished-7")):
-        times = []
-        for _ in range(200):
-            begin = time.perf_counter()
-            urllib.request.urlopen(url + path).read()
-            times.append((time.perf_counter() - begin) * 1000)
-        times.sort()
-        result[name] = {"p50": times[100], "p99": times[197]}
+            fill(args=[at, at + 19999, status, data, queue, day, int(time.time()) + 1_000_000])
+
+
+def memory_and_monitoring(server, folder):
+    """Resident memory of idle programs; what a page costs with many stored jobs, over HTTP and in RQ's Python API."""
+    note("memory")
     server.client.flushall()
-    return result
+    url = f"unix://{server.socket}"
+    worker = subprocess.Popen([BUILD / "rqxx", "worker", "--redis-url", url, "--data-dir", folder / "worker"], stderr=subprocess.DEVNULL)
+    serve = subprocess.Popen([BUILD / "rqxx", "serve", "--redis-url", url, "--port", "0", "--data-dir", folder / "serve"],
+                             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    rss = {}
+    try:
+        page = serve.stdout.readline().split()[1].rstrip("/")
+        time.sleep(2)
+        rss["worker"] = psutil.Process(worker.pid).memory_info().rss / 1e6
+        rss["serve"] = psutil.Process(serve.pid).memory_info().rss / 1e6
+        note("storing 1.2 M jobs")
+        store(server.client, "stored")
+        note("statistics and recent jobs with 1.2 M stored jobs")
+        ours = {}
+        for name, path in (("stats", "stats"), ("recent_10", "jobs/recent?limit=10"), ("recent_100", "jobs/recent?limit=100"),
+                           ("job", "jobs/finished-0999999")):
+            times = []
+            for _ in range(200):
+                begin = time.perf_counter()
+                urllib.request.urlopen(f"{page}/api/rq/{path}").read()
+                times.append((time.perf_counter() - begin) * 1000)
+            times.sort()
+            ours[name] = {"p50": times[100], "p95": times[190], "p99": times[198]}
+        rss["serve_after"] = psutil.Process(serve.pid).memory_info().rss / 1e6
+        rq = run_json(sys.executable, HERE / "peers.py", server.socket, "--stored", "stored")
+        left = server.client.zcard("rq:finished:stored"), server.client.llen("rq:queue:stored"), server.client.zcard("rq:failed:stored")
+        assert left == tuple(STORED.values()), f"the stored jobs changed meanwhile: {left}"
+    finally:
+        for process in (worker, serve):
+            process.send_signal(signal.SIGTERM)
+            process.wait(30)
+        server.client.flushall()
+    return {"rss_mb": rss, "rqxx": ours, "rq": rq}
 
 
-def table(r):
-    ours, small, peers = r["plain"], r["small_nodes"], r["peers"]
+# ---- the table ------------------------------------------------------------------------------------------------------------------
 
-    def ratio(value, other):
-        return f"{value / other:.1f}" if value < 20 * other else f"{value / other:.0f}"
+def short(value):
+    return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 20 else f"{value:.0f}"
 
-    rows = [
-        ("bulk enqueue, jobs/s", ours["enqueue_many"], ours["enqueue_many_of_floor"], peers["enqueue_many"], None),
-        ("single enqueue, jobs/s", ours["enqueue_one"], None, peers["enqueue_one"], None),
-        ("no-op jobs (start to finish), jobs/s", ours["run"], ours["run_of_floor"], peers["worker"], peers["simple_worker"]),
-        ("the same, stream-node-max-bytes 256", small["run"], small["run_of_floor"], peers["worker"], peers["simple_worker"]),
-    ]
-    lines = [f"{'measurement':38} {'rqxx':>10} {'of floor':>9} {'x RQ':>8} {'x SimpleWorker':>15}"]
-    for name, value, low, rq, simple in rows:
-        lines.append(f"{name:38} {value:10.0f} {f'{low:.2f}' if low else '':>9} {ratio(value, rq):>8} {ratio(value, simple) if simple else '':>15}")
-    lines.append("")
-    lines.append(f"{'enqueue to start, idle worker, ms':38} {'rqxx':>10} {'RQ':>9} {'SimpleWorker':>15}")
-    for key in ("p50", "p95", "p99"):
-        lines.append(f"{key:38} {ours[key]:10.3f} {peers['latency_worker'][key]:9.2f} {peers['latency_simple_worker'][key]:15.2f}")
-    lines.append("")
-    m = r["memory"]
-    lines.append(f"idle memory: worker {m['worker_mb']:.1f} MB, serve {m['serve_mb']:.1f} MB (after 600 requests with 1.2 M jobs "
-                 f"{m['serve_mb_1m']:.1f} MB), rq worker {peers['latency_worker']['rss_mb']:.1f} MB")
-    for name, times in m["serve_1m"].items():
-        lines.append(f"GET {name} with 1.2 M jobs: p50 {times['p50']:.2f} ms, p99 {times['p99']:.2f} ms")
+
+def table(runs, pages, missing):
+    best = None if missing else max(BULLMQ_MODES, key=lambda mode: runs.median(f"bullmq.{mode}"))
+    absent = f"not measured: {missing}"
+
+    def line(cells, widths=(38, 9, 10, 8, 16, 15)):
+        return "".join(f"{cell:{'<' if at == 0 else '>'}{widths[at]}}" for at, cell in enumerate(cells)).rstrip()
+
+    lines = [line(["jobs/s", "rqxx", "of floor", "x RQ", "x SimpleWorker", "x BullMQ"])]
+    for what, key, floor, rq, simple, bull in (
+            ("bulk enqueue", "rqxx.enqueue_many", "floor.enqueue", "rq.enqueue_many", None, "enqueue_many"),
+            ("single enqueue, one in flight", "rqxx.enqueue_one", "floor.enqueue_one", "rq.enqueue_one", None, "enqueue_one"),
+            ("no-op jobs, start to finish", "rqxx.run", "floor.run", "rq.worker", "rq.simple_worker", best),
+            ("the same, stream-node-max-bytes 256", "small.run", "small_floor.run", "rq.worker", "rq.simple_worker", best)):
+        cells = [what, f"{runs.median(key):.0f}", f"{runs.ratio(key, floor):.2f}", short(runs.ratio(key, rq)),
+                 short(runs.ratio(key, simple)) if simple else "", "" if missing else short(runs.ratio(key, f"bullmq.{bull}"))]
+        lines.append(line(cells))
+    if missing:
+        lines.append(f"BullMQ: {absent}")
+    else:
+        modes = ", ".join(f"{text} {runs.median(f'bullmq.{mode}'):.0f}{' (best)' if mode == best else ''}"
+                          for mode, text in BULLMQ_MODES.items())
+        lines.append(f"BullMQ, no-op jobs/s: {modes}")
+    lines.append(f"RQ, no-op jobs/s: Worker {runs.median('rq.worker'):.0f}, SimpleWorker {runs.median('rq.simple_worker'):.0f}")
+
+    widths = (38, 9, 9, 15, 10)
+    columns = ["rqxx.latency", "rq.latency_worker", "rq.latency_simple_worker"] + ([] if missing else ["bullmq.latency"])
+    lines += ["", line(["enqueue to start, idle worker, ms", "rqxx", "RQ", "SimpleWorker", "BullMQ"], widths)]
+    for quantile in ("p50", "p95", "p99"):
+        lines.append(line([quantile] + [f"{runs.median(f'{column}.{quantile}'):.3f}" for column in columns], widths))
+    if missing:
+        lines.append(f"BullMQ: {absent}")
+
+    rss = pages["rss_mb"]
+    widths = (38, 9, 9, 9, 15, 10)
+    bull = "" if missing else f"{runs.median('bullmq.latency.rss_mb'):.1f}"
+    lines += ["", line(["idle memory, MB", "worker", "serve", "RQ", "SimpleWorker", "BullMQ"], widths),
+              line(["resident", f"{rss['worker']:.1f}", f"{rss['serve']:.1f}", f"{runs.median('rq.latency_worker.rss_mb'):.1f}",
+                    f"{runs.median('rq.latency_simple_worker.rss_mb'):.1f}", bull], widths),
+              line(["after 800 requests with 1.2 M jobs", "", f"{rss['serve_after']:.1f}"], widths)]
+
+    widths = (38, 9, 9, 9, 9, 12)
+    lines += ["", line(["1.2 M stored jobs, ms", "rqxx p50", "p99", "RQ p50", "p99", "RQ / rqxx"], widths)]
+    for name, what in (("stats", "statistics"), ("recent_10", "10 newest jobs"), ("recent_100", "100 newest jobs"), ("job", "one job")):
+        ours, theirs = pages["rqxx"][name], pages["rq"][name]
+        lines.append(line([what] + [f"{value:.2f}" for value in (ours["p50"], ours["p99"], theirs["p50"], theirs["p99"])]
+                          + [short(theirs["p50"] / ours["p50"])], widths))
     return "\n".join(lines)
+
+
+# ---- where the time goes --------------------------------------------------------------------------------------------------------
+
+FAMILIES = {
+    "job hashes": ("hset", "hget", "hmget", "hgetall", "hsetnx", "hdel", "persist"),
+    "expiries": ("expire", "pexpire", "ttl"),
+    "registries and executions": ("zadd", "zrem", "zscore", "zmscore", "zcard", "zrange", "zrangebyscore"),
+    "result streams": ("xadd", "xtrim", "xlen"),
+    "lists": ("lmove", "lpop", "rpush", "lpush", "lrem", "llen", "lrange"),
+    "counters and statistics": ("hincrby", "hincrbyfloat", "incr", "incrby"),
+    "keys": ("del", "unlink", "exists", "type"),
+    "sets": ("sadd", "srem", "smembers", "sismember", "scard"),
+}
+CONTAINERS = {"eval": "scripts themselves (Lua)", "evalsha": "scripts themselves (Lua)", "fcall": "scripts themselves (Lua)",
+              "exec": "the transaction around them"}
+
+
+def split(phase):
+    """Redis' time per job, by command family. The time of a script or transaction contains that of its commands."""
+    commands = {name: figures for name, figures in phase["redis_commands"].items() if name != "info"}
+    inner = sum(figures["us"] for name, figures in commands.items() if name not in CONTAINERS)
+    outer = sum(figures["us"] for name, figures in commands.items() if name in CONTAINERS)
+    rows = {}
+    for name, figures in commands.items():
+        if name in CONTAINERS:
+            rows[CONTAINERS[name]] = (max(outer - inner, 0), figures["calls"])
+            continue
+        family = next((family for family, names in FAMILIES.items() if name in names), "other commands")
+        us, calls = rows.get(family, (0, 0))
+        rows[family] = (us + figures["us"], calls + figures["calls"])
+    rows["sockets, parsing, replies"] = (max(phase["redis_cpu_us"] - max(outer, inner), 0), None)
+    return sorted(rows.items(), key=lambda row: -row[1][0])
+
+
+def profile(plain, small, quick):
+    jobs, repetitions = (20000, 1) if quick else (60000, 3)
+    lines = []
+    result = {}
+    for name, server, title in (("plain", plain, "Redis as it comes"), ("small_nodes", small, "stream-node-max-bytes 256")):
+        note(f"profile: {title}")
+        floors = []
+        for _ in range(repetitions):
+            floors.append(run_json(BUILD / "rqxx_floor", server.socket, jobs))
+            server.client.flushall()
+        floor = {key: statistics.median(each[key] for each in floors) for key in floors[0]}
+        figures, phases = rqxx_bench(server, jobs, repetitions)
+        result[name] = {"jobs": jobs, "floor": floor, "rqxx": figures, "profile": phases}
+        for phase, what, rate, low in (("enqueue_many", "bulk enqueue", figures["enqueue_many"], floor["enqueue"]),
+                                       ("process", "no-op jobs, claim to settle", figures["run"], floor["run"])):
+            p = phases[phase]
+            lines.append(f"{what}, {title}: {1e6 / rate:.1f} us per job; the floor {1e6 / low:.1f}")
+            lines.append(f"  rqxx: {p['client_cpu_us']:.1f} us of CPU, {p['client_main_thread_cpu_us']:.1f} of them on the main thread")
+            lines.append(f"  Redis: {p['redis_cpu_us']:.1f} us of CPU")
+            for family, (us, calls) in split(p):
+                if us >= 0.05:
+                    count = "" if calls is None else f"{calls:8.2f} calls"
+                    lines.append(f"    {family:28}{us:6.1f} us {us / p['redis_cpu_us'] * 100:4.0f} %{count}")
+        lines.append("")
+    note("")
+    return "\n".join(lines).rstrip(), result
 
 
 def main():
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="small numbers, one repetition: under two minutes")
-    parser.add_argument("--json", metavar="FILE", help="also write all figures there")
+    parser.add_argument("--json", metavar="FILE", help="also write all figures there, each with median, min and max")
+    parser.add_argument("--profile", action="store_true", help="print instead where the processor time of a job goes")
     args = parser.parse_args()
-    jobs, repetitions = (20000, 1) if args.quick else (60000, 5)
     folder = pathlib.Path(tempfile.mkdtemp(prefix="rqxx-bench-"))
     servers = []
     try:
-        for number, size in enumerate((4096, 256)):
-            place = folder / str(number)
-            place.mkdir()
-            servers.append(Server(place, size))
+        for name, size in (("plain", 4096), ("small", 256)):
+            servers.append(Server(folder / name, size))
         plain, small = servers
-        result = {}
-        steps = [("plain", lambda: side_by_side(plain, jobs, repetitions)),
-                 ("small_nodes", lambda: side_by_side(small, jobs, repetitions)),
-                 ("peers", lambda: run_json(sys.executable, ROOT / "bench" / "peers.py", plain.socket, "--repetitions",
-                                            1 if args.quick else 3, "--scale", 0.5 if args.quick else 1)),
-                 ("memory", lambda: memory(plain, folder))]
-        for name, step in steps:
-            note(f"measuring {name}")
-            plain.client.flushall()
-            small.client.flushall()
-            result[name] = step()
-        note("")
-        print(table(result))
+        if args.profile:
+            text, result = profile(plain, small, args.quick)
+        else:
+            missing = bullmq_missing()
+            bull = None
+            if not missing:
+                bull = Server(folder / "bullmq")
+                servers.append(bull)
+            runs = Repetitions(plain, small, bull, args.quick)
+            pages = memory_and_monitoring(plain, folder)
+            note("")
+            text = table(runs, pages, missing)
+            result = {"repetitions": runs.count, "jobs": runs.jobs, "figures": runs.summary(), "stored": pages,
+                      "bullmq": f"not measured: {missing}" if missing else "measured"}
+        print(text)
         if args.json:
             pathlib.Path(args.json).write_text(json.dumps(result, indent=1) + "\n")
     finally:
