@@ -263,7 +263,7 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
             return ((*routes).*handler)(std::move(request));
         });
     };
-    RouteDoc create = describe("Begin a review session", 201, {415, 422});
+    RouteDoc create = describe("Begin a review session", 201, {422});
     create.request_schema =
         R"({"type":"object","required":["candidate_id","mr_package"],"properties":{"candidate_id":{"type":"string"},"mr_package":{"type":"string"}}})";
     create.response_schema =
@@ -283,7 +283,7 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
         describe("A session and its comments", 200, {404}), &Routes::show);
 
     RouteDoc comment =
-        describe("Add comments, one or a list; all of a list or none", 201, {404, 415, 422});
+        describe("Add comments, one or a list; all of a list or none", 201, {404, 422});
     constexpr std::string_view remark =
         R"({"type":"object","required":["file","line_range","type","text"],"properties":{"file":{"type":"string"},"line_range":{"type":"array","items":{"type":"integer","minimum":1},"minItems":2,"maxItems":2},"type":{"type":"string"},"text":{"type":"string"}}})";
     comment.request_schema =
@@ -292,7 +292,7 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
     add(Method::get, "/api/sessions/{session_id}/report", describe("The last report", 200, {404}),
         &Routes::report);
 
-    RouteDoc evaluate = describe("Evaluate a session in the background", 202, {404, 415, 422, 503});
+    RouteDoc evaluate = describe("Evaluate a session in the background", 202, {404, 422, 503});
     evaluate.request_schema =
         R"({"type":"object","properties":{"priority":{"enum":["high","normal","low"]},"timeout":{"type":["integer","string"]},"retry":{"type":"integer","minimum":0,"maximum":100}},"additionalProperties":false})";
     evaluate.response_schema =

@@ -145,14 +145,6 @@ std::optional<std::string_view> Request::header(std::string_view name) const noe
 }
 
 json::value Request::json() const {
-    if (const auto type = header("Content-Type")) {
-        std::string_view media = type->substr(0, type->find(';'));
-        while (media.ends_with(' '))
-            media.remove_suffix(1);
-        if (!equal_ignoring_case(media, "application/json"))
-            throw HttpError(415, fmt::format("the body must be application/json, not \"{}\"",
-                                             media.substr(0, 60)));
-    }
     boost::system::error_code error;
     auto value = json::parse(body, error);
     if (error) throw HttpError(422, fmt::format("the body is not valid JSON: {}", error.message()));

@@ -40,8 +40,8 @@ struct Request {
     [[nodiscard]] const std::string& path_param(std::string_view name) const;
     /// Case-insensitive.
     [[nodiscard]] std::optional<std::string_view> header(std::string_view name) const noexcept;
-    /// The body as JSON. @throws HttpError 422 for malformed JSON, 415 for another Content-Type
-    /// than JSON (absent is accepted).
+    /// The body as JSON, whatever its Content-Type says: `curl -d` sends forms. (Other sites' forms
+    /// are held off by their origin.) @throws HttpError 422 for malformed JSON.
     [[nodiscard]] boost::json::value json() const;
 };
 
