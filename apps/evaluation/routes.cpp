@@ -224,6 +224,7 @@ public:
     }
 
     asio::awaitable<Response> evaluate_legacy(Request request) {
+        if (request.from_another_site()) throw http::cross_site_refusal();
         const std::string& id = request.path_param("session_id");
         co_await find(id);
         Response response = http::json_response(200, json::object{});
@@ -299,7 +300,8 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
         R"({"type":"object","required":["job_id"],"properties":{"job_id":{"type":"string"}}})";
     add(Method::post, "/api/reviewer/sessions/{session_id}/evaluate", evaluate, &Routes::evaluate);
     if (!legacy_evaluate) return;
-    RouteDoc legacy = describe("Evaluate a session in the background (old form)", 200, {404, 503});
+    RouteDoc legacy =
+        describe("Evaluate a session in the background (old form)", 200, {403, 404, 503});
     legacy.deprecated = true;
     legacy.response_schema = evaluate.response_schema;
     add(Method::get, "/api/sessions/{session_id}/evaluate", legacy, &Routes::evaluate_legacy);

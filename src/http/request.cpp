@@ -144,6 +144,15 @@ std::optional<std::string_view> Request::header(std::string_view name) const noe
     return std::nullopt;
 }
 
+bool Request::from_another_site() const noexcept {
+    const auto site = header("Sec-Fetch-Site");
+    if (site && *site != "same-origin" && *site != "none") return true;
+    const auto origin = header("Origin");
+    if (!origin) return false;
+    const auto url = boost::urls::parse_uri(*origin);
+    return !url || std::string_view(url->encoded_host_and_port()) != header("Host").value_or("");
+}
+
 json::value Request::json() const {
     boost::system::error_code error;
     auto value = json::parse(body, error);
@@ -156,6 +165,10 @@ Response json_response(int status, const json::value& body) {
     response.status = status;
     response.body = to_text(body);
     return response;
+}
+
+HttpError cross_site_refusal() {
+    return HttpError(403, "Changes are accepted from this server's own pages only", "cross_site");
 }
 
 HttpError::HttpError(int status, std::string detail, std::string code, Headers headers)

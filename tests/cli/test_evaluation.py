@@ -184,6 +184,14 @@ def test_the_legacy_route_works_says_so_and_can_be_switched_off(system, web):
     assert http("GET", f"{other.url}/api/sessions/{session}/evaluate").status == 404
 
 
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}])
+def test_the_legacy_route_refuses_pages_of_other_sites(web, headers):
+    url = f"{web.url}/api/sessions/{begin(web)}/evaluate"
+    assert http("GET", url, headers=headers).status == 403
+    assert http("GET", web.url + "/api/rq/jobs/recent").json["count"] == 0
+    assert http("GET", url, headers={"Sec-Fetch-Site": "none"}).status == 200
+
+
 def test_the_demo_evaluates_a_sample_session(system):
     web = system.serve("--demo")
     jobs = wait_for(lambda: [job for job in http("GET", web.url + "/api/rq/jobs/recent").json["jobs"] if job["status"] == "finished"])

@@ -297,9 +297,17 @@ def test_foreign_hosts_are_misdirected(web):
     assert problem(http("GET", web.url + "/api/rq/stats", headers={"Host": "evil.example"}), 421)
 
 
+FOREIGN = [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}]
+
+
 def test_changes_from_other_sites_are_refused(web):
-    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+    for headers in FOREIGN:
         problem(http("POST", web.url + "/api/reviewer/sessions", {"candidate_id": "a", "mr_package": "b"}, headers), 403)
+
+
+def test_changes_from_the_servers_own_page_are_accepted(web):
+    headers = {"Origin": web.url, "Sec-Fetch-Site": "same-origin"}
+    problem(http("POST", web.url + "/api/reviewer/sessions", {"candidate_id": "a", "mr_package": "b"}, headers), 422)
 
 
 def test_a_public_address_needs_a_token(system, server):

@@ -40,6 +40,9 @@ struct Request {
     [[nodiscard]] const std::string& path_param(std::string_view name) const;
     /// Case-insensitive.
     [[nodiscard]] std::optional<std::string_view> header(std::string_view name) const noexcept;
+    /// Whether a browser sent it for a page of another origin, as far as it says: pages that are
+    /// sandboxed or local files (`Origin: null`) included.
+    [[nodiscard]] bool from_another_site() const noexcept;
     /// The body as JSON, whatever its Content-Type says: `curl -d` sends forms. (Other sites' forms
     /// are held off by their origin.) @throws HttpError 422 for malformed JSON.
     [[nodiscard]] boost::json::value json() const;
@@ -73,6 +76,10 @@ private:
     std::string code_;
     Headers headers_;
 };
+
+/// 403 for a change that another site's page asks for. Other methods than GET, HEAD and OPTIONS are
+/// held off before they reach a handler.
+[[nodiscard]] HttpError cross_site_refusal();
 
 /// `application/problem+json` with type, title, status, detail, instance, request_id.
 [[nodiscard]] Response problem_response(const Request& request, int status, std::string_view detail,
