@@ -21,6 +21,11 @@ bool is_address(std::string_view host) {
     return !error;
 }
 
+/// What says nothing of any job: health, and the page, which asks for the token itself.
+bool is_open(std::string_view path) {
+    return path == "/healthz" || path == "/readyz" || path == "/" || path.starts_with("/assets/");
+}
+
 }  // namespace
 
 bool is_loopback(std::string_view host) {
@@ -42,8 +47,7 @@ std::optional<HttpError> Gate::check(const Request& request) const {
     if (request.method != Method::get && request.method != Method::head &&
         request.method != Method::options && request.from_another_site())
         return cross_site_refusal();
-    if (token_.empty() || request.path == "/healthz" || request.path == "/readyz")
-        return std::nullopt;
+    if (token_.empty() || is_open(request.path)) return std::nullopt;
     const std::string_view given = request.header("Authorization").value_or("");
     constexpr std::string_view scheme = "Bearer ";
     const bool matches =

@@ -315,12 +315,18 @@ def test_a_public_address_needs_a_token(system, server):
     assert refused.returncode == 2 and "token" in refused.stderr
 
 
-def test_a_token_guards_everything_but_health(system, server):
+def test_a_token_guards_everything_but_health_and_the_page(system, server):
     token_file = system.folder / "token"
     token_file.write_text("s3cret-token\n")
     web = system.serve("--token-file", token_file, "--host", "0.0.0.0", url=server.url)
     url = web.url.replace("0.0.0.0", "127.0.0.1")
     assert http("GET", url + "/healthz").status == 200 and http("GET", url + "/readyz").status == 200
+    page = http("GET", url + "/")
+    assert page.status == 200
+    for asset in re.findall(rb'(?:src|href)="(/assets/[^"]+)"', page.body):
+        assert http("GET", url + asset.decode()).status == 200
+    for path in ["/metrics", "/api/v1/openapi.json", "/assets", "/api/reviewer/sessions"]:
+        problem(http("GET", url + path), 401)
     answer = http("GET", url + "/api/rq/stats")
     problem(answer, 401)
     assert answer.headers["WWW-Authenticate"] == "Bearer"
