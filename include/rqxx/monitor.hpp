@@ -65,7 +65,7 @@ struct Performance {
     Timestamp from, to;  ///< [from, to): whole minutes.
 
     [[nodiscard]] std::int64_t total() const noexcept { return successful + failed; }
-    [[nodiscard]] double success_rate() const noexcept;  ///< Percent, two decimals.
+    [[nodiscard]] double success_rate() const noexcept;  ///< Percent.
     [[nodiscard]] double throughput_per_hour() const noexcept;
 };
 
