@@ -212,7 +212,8 @@ std::string session_of(const Call& call) {
     if (call.args.is_sequence() && !call.args.items().empty()) session = &call.args.items().front();
     if (session == nullptr) return {};
     if (session->is_string()) return session->as_text();
-    return session->is_integer() ? std::to_string(session->as_integer()) : std::string();
+    return session->kind() == Value::Kind::integer ? std::to_string(session->as_integer())
+                                                   : std::string();
 }
 
 OptimizedQueue::OptimizedQueue(RedisClient& redis, Logger& log, Serializer serializer)
