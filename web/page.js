@@ -23,7 +23,10 @@ function el(name, properties = {}, ...children) {
 }
 
 async function get(path) {
-  const response = await fetch(path, { headers: { Accept: "application/json" } });
+  const headers = { Accept: "application/json" };
+  const token = sessionStorage.getItem("token");
+  if (token !== null) headers.Authorization = `Bearer ${token}`;
+  const response = await fetch(path, { headers });
   const body = await response.json().catch(() => ({}));
   answers.set(path, JSON.stringify(body));
   if (!response.ok) throw Object.assign(new Error(body.detail || response.statusText), { status: response.status });
@@ -137,6 +140,27 @@ function draw(parts) {
   main.querySelectorAll(".scroll").forEach((node, i) => { node.scrollLeft = sideways[i] || 0; });
 }
 
+function askForToken() {
+  shown = "";
+  live.className = "stale";
+  live.textContent = "Token needed";
+  if (document.getElementById("token")) return;   // It is being typed.
+  const refused = sessionStorage.getItem("token") !== null;
+  sessionStorage.removeItem("token");
+  const input = el("input", { id: "token", type: "password", autocomplete: "off", required: "", pattern: "[ -~]+" });
+  const form = el("form", { class: "ask" },
+    el("label", { for: "token" }, refused ? "That token was refused. The right one:" : "This server asks for its token:"),
+    input, el("button", { type: "submit" }, "Continue"));
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem("token", input.value);
+    main.replaceChildren();
+    refresh();
+  });
+  main.replaceChildren(form);
+  input.focus();
+}
+
 async function refresh() {
   clearTimeout(timer);
   const route = location.hash;
@@ -152,6 +176,7 @@ async function refresh() {
     live.className = "";
     live.textContent = paused ? "Paused" : "Live";
   } catch (error) {
+    if (error.status === 401) return askForToken();
     live.className = "stale";
     live.textContent = shownAt ? `${error.message}; data of ${Math.round((Date.now() - shownAt) / 1000)} s ago` : error.message;
     if (error.status === 404) {

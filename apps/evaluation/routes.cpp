@@ -101,6 +101,11 @@ OptimizedOptions parse_options(const Request& request) {
     OptimizedOptions options;
     if (request.body.empty()) return options;
     for (const auto& [key, value] : body_object(request)) {
+        if (key != "priority" && key != "timeout" && key != "retry")
+            throw HttpError(422,
+                            fmt::format("unknown field \"{}\"; known are priority, timeout, retry",
+                                        std::string_view(key).substr(0, 40)));
+        if (value.is_null()) continue;
         if (key == "priority") {
             const auto priority =
                 value.is_string()
@@ -121,13 +126,9 @@ OptimizedOptions parse_options(const Request& request) {
                     throw HttpError(422, fmt::format("timeout: {}", duration.error().message));
                 options.timeout = *duration;
             }
-        } else if (key == "retry") {
+        } else {
             if (!value.is_int64()) throw HttpError(422, "retry must be an integer from 0 to 100");
             options.retry = value.get_int64();
-        } else {
-            throw HttpError(422,
-                            fmt::format("unknown field \"{}\"; known are priority, timeout, retry",
-                                        std::string_view(key).substr(0, 40)));
         }
     }
     (void)resolve_policy(options);  // Refuses what is out of range, naming it.
@@ -217,18 +218,22 @@ public:
     asio::awaitable<Response> evaluate(Request request) {
         const std::string& id = request.path_param("session_id");
         co_await find(id);
-        const Enqueued job = co_await queue_.enqueue_evaluation(id, parse_options(request));
+        const OptimizedOptions options = parse_options(request);
+        queue_.require_connection();
+        const Enqueued job = co_await queue_.enqueue_evaluation(id, options);
         Response response = http::json_response(202, json::object{{"job_id", job.job_id}});
         response.headers = {{"Location", fmt::format("/api/rq/jobs/{}", job.job_id)}};
         co_return response;
     }
 
     asio::awaitable<Response> evaluate_legacy(Request request) {
+        if (request.from_another_site()) throw http::cross_site_refusal();
         const std::string& id = request.path_param("session_id");
         co_await find(id);
         Response response = http::json_response(200, json::object{});
         // A HEAD asks what a GET would say; it must not start anything.
         if (request.method == Method::get) {
+            queue_.require_connection();
             const Enqueued job = co_await queue_.enqueue_evaluation(id, {});
             response = http::json_response(200, json::object{{"job_id", job.job_id}});
         }
@@ -263,7 +268,7 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
             return ((*routes).*handler)(std::move(request));
         });
     };
-    RouteDoc create = describe("Begin a review session", 201, {415, 422});
+    RouteDoc create = describe("Begin a review session", 201, {422});
     create.request_schema =
         R"({"type":"object","required":["candidate_id","mr_package"],"properties":{"candidate_id":{"type":"string"},"mr_package":{"type":"string"}}})";
     create.response_schema =
@@ -283,7 +288,7 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
         describe("A session and its comments", 200, {404}), &Routes::show);
 
     RouteDoc comment =
-        describe("Add comments, one or a list; all of a list or none", 201, {404, 415, 422});
+        describe("Add comments, one or a list; all of a list or none", 201, {404, 422});
     constexpr std::string_view remark =
         R"({"type":"object","required":["file","line_range","type","text"],"properties":{"file":{"type":"string"},"line_range":{"type":"array","items":{"type":"integer","minimum":1},"minItems":2,"maxItems":2},"type":{"type":"string"},"text":{"type":"string"}}})";
     comment.request_schema =
@@ -292,14 +297,15 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
     add(Method::get, "/api/sessions/{session_id}/report", describe("The last report", 200, {404}),
         &Routes::report);
 
-    RouteDoc evaluate = describe("Evaluate a session in the background", 202, {404, 415, 422, 503});
+    RouteDoc evaluate = describe("Evaluate a session in the background", 202, {404, 422, 503});
     evaluate.request_schema =
-        R"({"type":"object","properties":{"priority":{"enum":["high","normal","low"]},"timeout":{"type":["integer","string"]},"retry":{"type":"integer","minimum":0,"maximum":100}},"additionalProperties":false})";
+        R"({"type":"object","properties":{"priority":{"enum":["high","normal","low",null]},"timeout":{"type":["integer","string","null"]},"retry":{"type":["integer","null"],"minimum":0,"maximum":100}},"additionalProperties":false})";
     evaluate.response_schema =
         R"({"type":"object","required":["job_id"],"properties":{"job_id":{"type":"string"}}})";
     add(Method::post, "/api/reviewer/sessions/{session_id}/evaluate", evaluate, &Routes::evaluate);
     if (!legacy_evaluate) return;
-    RouteDoc legacy = describe("Evaluate a session in the background (old form)", 200, {404, 503});
+    RouteDoc legacy =
+        describe("Evaluate a session in the background (old form)", 200, {403, 404, 503});
     legacy.deprecated = true;
     legacy.response_schema = evaluate.response_schema;
     add(Method::get, "/api/sessions/{session_id}/evaluate", legacy, &Routes::evaluate_legacy);

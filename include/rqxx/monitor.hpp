@@ -65,7 +65,7 @@ struct Performance {
     Timestamp from, to;  ///< [from, to): whole minutes.
 
     [[nodiscard]] std::int64_t total() const noexcept { return successful + failed; }
-    [[nodiscard]] double success_rate() const noexcept;  ///< Percent, two decimals.
+    [[nodiscard]] double success_rate() const noexcept;  ///< Percent.
     [[nodiscard]] double throughput_per_hour() const noexcept;
 };
 
@@ -76,6 +76,9 @@ struct Performance {
 class Monitor {
 public:
     explicit Monitor(RedisClient& redis) : redis_(&redis) {}
+
+    /// As `RedisClient::require_connection`.
+    void require_connection() const { redis_->require_connection(); }
 
     /// Every queue known to RQ, by name. Two round trips.
     boost::asio::awaitable<std::vector<QueueStats>> all_queue_stats();

@@ -5,6 +5,8 @@
 #include <mutex>
 #include <rqxx/log.hpp>
 
+#include "base/utf8.hpp"
+
 namespace rqxx {
 namespace {
 
@@ -21,23 +23,25 @@ std::string_view name_of(LogLevel level) noexcept {
     }
 }
 
-/// Appends `text` with control characters escaped, and quotes too where `quoted`.
+/// Appends `text` as valid UTF-8 with control characters escaped, and quotes too where `quoted`.
 void append_escaped(fmt::memory_buffer& out, std::string_view text, bool quoted) {
-    for (char c : text) {
-        const auto byte = static_cast<unsigned char>(c);
-        if (c == '\n')
+    for (std::size_t at = 0; at < text.size();) {
+        const auto [code, length] = next_utf8(text, at);
+        if (code == '\n')
             out.append(std::string_view("\\n"));
-        else if (c == '\r')
+        else if (code == '\r')
             out.append(std::string_view("\\r"));
-        else if (c == '\t')
+        else if (code == '\t')
             out.append(std::string_view("\\t"));
-        else if (byte < 0x20 || byte == 0x7f)
-            fmt::format_to(fmt::appender(out), "\\u{:04x}", byte);
-        else if (quoted && (c == '"' || c == '\\')) {
-            out.push_back('\\');
-            out.push_back(c);
-        } else
-            out.push_back(c);
+        else if (code < 0x20 || (code >= 0x7f && code < 0xa0))
+            fmt::format_to(fmt::appender(out), "\\u{:04x}", code);
+        else if (code == Utf8::invalid || (code >= 0xd800 && code < 0xe000))
+            out.append(std::string_view("\xef\xbf\xbd"));
+        else {
+            if (quoted && (code == '"' || code == '\\')) out.push_back('\\');
+            out.append(text.substr(at, length));
+        }
+        at += length;
     }
 }
 

@@ -2,8 +2,6 @@
 #include <openssl/crypto.h>
 
 #include <boost/asio/ip/address.hpp>
-#include <boost/url/parse.hpp>
-#include <boost/url/url_view.hpp>
 
 #include "http/gate.hpp"
 
@@ -23,6 +21,11 @@ bool is_address(std::string_view host) {
     return !error;
 }
 
+/// What says nothing of any job: health, and the page, which asks for the token itself.
+bool is_open(std::string_view path) {
+    return path == "/healthz" || path == "/readyz" || path == "/" || path.starts_with("/assets/");
+}
+
 }  // namespace
 
 bool is_loopback(std::string_view host) {
@@ -34,8 +37,7 @@ bool is_loopback(std::string_view host) {
 Gate::Gate(const ServerOptions& options) : token_(options.token), host_(options.host) {}
 
 std::optional<HttpError> Gate::check(const Request& request) const {
-    const std::string_view authority = request.header("Host").value_or("");
-    const std::string_view host = host_of(authority);
+    const std::string_view host = host_of(request.header("Host").value_or(""));
     // A page of another site that points its own name at 127.0.0.1 must not get at us.
     if (token_.empty() && !host.empty() && host != "localhost" && host != host_ &&
         !is_address(host))
@@ -43,19 +45,9 @@ std::optional<HttpError> Gate::check(const Request& request) const {
             421, fmt::format("This server does not answer for the host \"{}\"", host.substr(0, 80)),
             "wrong_host");
     if (request.method != Method::get && request.method != Method::head &&
-        request.method != Method::options) {
-        bool foreign = request.header("Sec-Fetch-Site") == "cross-site";
-        if (const auto origin = request.header("Origin"); origin && *origin != "null") {
-            const auto url = boost::urls::parse_uri(*origin);
-            foreign =
-                foreign || !url || std::string_view(url->encoded_host_and_port()) != authority;
-        }
-        if (foreign)
-            return HttpError(403, "Changes are accepted from this server's own pages only",
-                             "cross_site");
-    }
-    if (token_.empty() || request.path == "/healthz" || request.path == "/readyz")
-        return std::nullopt;
+        request.method != Method::options && request.from_another_site())
+        return cross_site_refusal();
+    if (token_.empty() || is_open(request.path)) return std::nullopt;
     const std::string_view given = request.header("Authorization").value_or("");
     constexpr std::string_view scheme = "Bearer ";
     const bool matches =

@@ -96,6 +96,21 @@ std::string_view reason(int status) noexcept {
 }
 
 bool parse_target(Request& request) {
+    if (!request.target.starts_with('/')) {
+        // As sent to a proxy: its authority takes the place of Host. Source: RFC 9112, 3.2.2.
+        const auto absolute = boost::urls::parse_absolute_uri(request.target);
+        if (!absolute || (absolute->scheme_id() != boost::urls::scheme::http &&
+                          absolute->scheme_id() != boost::urls::scheme::https))
+            return false;
+        std::string host(absolute->encoded_host_and_port());
+        if (host.empty()) return false;
+        std::string target(absolute->encoded_resource());
+        if (!target.starts_with('/')) target.insert(0, "/");
+        std::erase_if(request.headers,
+                      [](const auto& header) { return equal_ignoring_case(header.first, "Host"); });
+        request.headers.emplace_back("Host", std::move(host));
+        request.target = std::move(target);
+    }
     const auto url = boost::urls::parse_origin_form(request.target);
     if (!url) return false;
     request.path = url->path();
@@ -144,15 +159,16 @@ std::optional<std::string_view> Request::header(std::string_view name) const noe
     return std::nullopt;
 }
 
+bool Request::from_another_site() const noexcept {
+    const auto site = header("Sec-Fetch-Site");
+    if (site && *site != "same-origin" && *site != "none") return true;
+    const auto origin = header("Origin");
+    if (!origin) return false;
+    const auto url = boost::urls::parse_uri(*origin);
+    return !url || std::string_view(url->encoded_host_and_port()) != header("Host").value_or("");
+}
+
 json::value Request::json() const {
-    if (const auto type = header("Content-Type")) {
-        std::string_view media = type->substr(0, type->find(';'));
-        while (media.ends_with(' '))
-            media.remove_suffix(1);
-        if (!equal_ignoring_case(media, "application/json"))
-            throw HttpError(415, fmt::format("the body must be application/json, not \"{}\"",
-                                             media.substr(0, 60)));
-    }
     boost::system::error_code error;
     auto value = json::parse(body, error);
     if (error) throw HttpError(422, fmt::format("the body is not valid JSON: {}", error.message()));
@@ -164,6 +180,10 @@ Response json_response(int status, const json::value& body) {
     response.status = status;
     response.body = to_text(body);
     return response;
+}
+
+HttpError cross_site_refusal() {
+    return HttpError(403, "Changes are accepted from this server's own pages only", "cross_site");
 }
 
 HttpError::HttpError(int status, std::string detail, std::string code, Headers headers)

@@ -6,7 +6,8 @@
 #include <rqxx/codec.hpp>
 #include <rqxx/job.hpp>
 
-#include "model/utf8.hpp"
+#include "base/utf8.hpp"
+#include "model/python_float.hpp"
 
 namespace rqxx {
 namespace {

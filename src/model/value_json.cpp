@@ -7,7 +7,8 @@
 #include <rqxx/convert.hpp>
 #include <rqxx/value.hpp>
 
-#include "model/utf8.hpp"
+#include "base/utf8.hpp"
+#include "model/python_float.hpp"
 
 namespace rqxx {
 namespace {

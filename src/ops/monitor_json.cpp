@@ -80,14 +80,12 @@ json::value exc_info_json(const JobInfo& info) {
 }  // namespace
 
 double Performance::success_rate() const noexcept {
-    return total() == 0
-               ? 0
-               : rounded(100.0 * static_cast<double>(successful) / static_cast<double>(total()),
-                         100);
+    return total() == 0 ? 0
+                        : 100.0 * static_cast<double>(successful) / static_cast<double>(total());
 }
 
 double Performance::throughput_per_hour() const noexcept {
-    return hours <= 0 ? 0 : rounded(static_cast<double>(total()) / hours, 100);
+    return hours <= 0 ? 0 : static_cast<double>(total()) / hours;
 }
 
 json::object to_json(const QueueStats& stats) {
@@ -205,8 +203,8 @@ json::object to_json(const Performance& performance, Timestamp now) {
             {"total_jobs", performance.total()},
             {"successful_jobs", performance.successful},
             {"failed_jobs", performance.failed},
-            {"success_rate", performance.success_rate()},
-            {"throughput_per_hour", performance.throughput_per_hour()},
+            {"success_rate", rounded(performance.success_rate(), 100)},
+            {"throughput_per_hour", rounded(performance.throughput_per_hour(), 100)},
             {"duration_metrics",
              {{"avg_seconds", rounded(run.avg, 1e6)},
               {"median_seconds", rounded(run.median, 1e6)},
@@ -249,10 +247,10 @@ json::object trends_json(const std::vector<Performance>& periods) {
               {"total_jobs", sum.total()},
               {"successful_jobs", sum.successful},
               {"failed_jobs", sum.failed},
-              {"success_rate", sum.success_rate()},
-              {"throughput_per_hour", sum.throughput_per_hour()},
-              {"best_throughput_per_hour", best},
-              {"worst_throughput_per_hour", worst}}}};
+              {"success_rate", rounded(sum.success_rate(), 100)},
+              {"throughput_per_hour", rounded(sum.throughput_per_hour(), 100)},
+              {"best_throughput_per_hour", rounded(best, 100)},
+              {"worst_throughput_per_hour", rounded(worst, 100)}}}};
 }
 
 json::object comparison_json(const Performance& current, const Performance& previous,

@@ -1,9 +1,14 @@
 """The first application, through its routes and its report."""
 
 import json
+import re
+import shutil
+import subprocess
 
 import pytest
-from conftest import http, wait_for
+from conftest import ROOT, http, wait_for
+
+needs_curl = pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 
 COMMENT = {"file": "a.py", "line_range": [1, 5], "type": "bug", "text": "wrong"}
 
@@ -104,7 +109,8 @@ def test_an_unreadable_package_fails_the_job_naming_file_and_reason(web, truth, 
 
 @pytest.mark.parametrize(("body", "timeout", "queue", "retry"), [
     ({"priority": "high", "timeout": 900}, 600, "high", 2), ({"priority": "low", "timeout": 60}, 180, "low", 2),
-    ({"timeout": "90s", "retry": 0}, 90, "default", None), ({}, 300, "default", 2), (None, 300, "default", 2)])
+    ({"timeout": "90s", "retry": 0}, 90, "default", None), ({}, 300, "default", 2), (None, 300, "default", 2),
+    ({"timeout": None, "retry": None, "priority": None}, 300, "default", 2), ({"retry": 1, "priority": None}, 300, "default", 1)])
 def test_priority_timeout_and_retry_of_an_evaluation(system, body, timeout, queue, retry):
     web = system.serve("--demo", "--no-worker")
     answer = http("POST", f"{web.url}/api/reviewer/sessions/2/evaluate", body)
@@ -149,11 +155,21 @@ def test_one_bad_comment_spoils_the_list_and_nothing_is_stored(web, bad):
     assert http("GET", f"{web.url}/api/sessions/{session}").json["comments"] == []
 
 
-def test_empty_lists_and_other_types_are_refused(web):
+def test_empty_lists_and_forms_are_refused(web):
     session = begin(web)
     assert comment(web, session, []).status == 422
     assert http("POST", f"{web.url}/api/sessions/{session}/comments", b"x=1",
-                {"Content-Type": "application/x-www-form-urlencoded"}).status == 415
+                {"Content-Type": "application/x-www-form-urlencoded"}).status == 422
+
+
+@needs_curl
+def test_the_curl_line_of_the_readme_enqueues(web):
+    session = begin(web)
+    line = re.search(r"^curl -X POST localhost:8000(\S+) -d '(.+)'$", (ROOT / "README.md").read_text(), re.M)
+    url = web.url + line[1].replace("/3/", f"/{session}/")
+    answer = subprocess.run(["curl", "-sS", "-X", "POST", url, "-d", line[2]], capture_output=True, text=True, timeout=20)
+    job = http("GET", f"{web.url}/api/rq/jobs/{json.loads(answer.stdout)['job_id']}").json["job"]
+    assert job["queue"] == "high"
 
 
 def test_the_legacy_route_works_says_so_and_can_be_switched_off(system, web):
@@ -167,6 +183,14 @@ def test_the_legacy_route_works_says_so_and_can_be_switched_off(system, web):
     other = system.serve("--no-legacy-evaluate", "--packages", web.packages, data_dir=system.folder / "other")
     session = begin(other)
     assert http("GET", f"{other.url}/api/sessions/{session}/evaluate").status == 404
+
+
+@pytest.mark.parametrize("headers", [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}])
+def test_the_legacy_route_refuses_pages_of_other_sites(web, headers):
+    url = f"{web.url}/api/sessions/{begin(web)}/evaluate"
+    assert http("GET", url, headers=headers).status == 403
+    assert http("GET", web.url + "/api/rq/jobs/recent").json["count"] == 0
+    assert http("GET", url, headers={"Sec-Fetch-Site": "none"}).status == 200
 
 
 def test_the_demo_evaluates_a_sample_session(system):

@@ -5,6 +5,7 @@ import math
 import re
 import signal
 import socket
+import time
 
 import pytest
 import tasks
@@ -280,6 +281,25 @@ def test_what_is_not_http_is_refused(web, data):
     assert status_of(raw_http(web.url, data)) == 400
 
 
+@pytest.mark.parametrize("head", [b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n"])
+def test_a_request_without_one_host_is_refused(web, head):
+    raw = raw_http(web.url, head + b"\r\n")
+    assert status_of(raw) == 400 and b"application/problem+json" in raw and b"Host" in raw
+
+
+def test_http_1_0_needs_no_host(web):
+    assert status_of(raw_http(web.url, b"GET /healthz HTTP/1.0\r\n\r\n")) == 200
+
+
+@pytest.mark.parametrize(("target", "status"), [
+    (b"http://localhost/api/rq/jobs/recent?limit=2", 200), (b"http://127.0.0.1:1/healthz", 200), (b"http://localhost", 200),
+    (b"http://localhost?x=1", 200), (b"http://localhost/nothing", 404), (b"http://localhost/api/rq/jobs/recent?limit=0", 422),
+    (b"http://evil.example/healthz", 421), (b"ftp://localhost/healthz", 400), (b"http:///healthz", 400), (b"localhost/healthz", 400)])
+def test_whole_urls_are_request_targets_and_their_host_counts(web, target, status):
+    raw = raw_http(web.url, b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert status_of(raw) == status
+
+
 def test_keep_alive_answers_pipelined_requests_in_order(web):
     raw = raw_http(web.url, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: one\r\n\r\n"
                             b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: two\r\nConnection: close\r\n\r\n")
@@ -297,9 +317,17 @@ def test_foreign_hosts_are_misdirected(web):
     assert problem(http("GET", web.url + "/api/rq/stats", headers={"Host": "evil.example"}), 421)
 
 
+FOREIGN = [{"Origin": "https://evil.example"}, {"Origin": "null"}, {"Sec-Fetch-Site": "cross-site"}, {"Sec-Fetch-Site": "same-site"}]
+
+
 def test_changes_from_other_sites_are_refused(web):
-    for headers in ({"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"}):
+    for headers in FOREIGN:
         problem(http("POST", web.url + "/api/reviewer/sessions", {"candidate_id": "a", "mr_package": "b"}, headers), 403)
+
+
+def test_changes_from_the_servers_own_page_are_accepted(web):
+    headers = {"Origin": web.url, "Sec-Fetch-Site": "same-origin"}
+    problem(http("POST", web.url + "/api/reviewer/sessions", {"candidate_id": "a", "mr_package": "b"}, headers), 422)
 
 
 def test_a_public_address_needs_a_token(system, server):
@@ -307,18 +335,43 @@ def test_a_public_address_needs_a_token(system, server):
     assert refused.returncode == 2 and "token" in refused.stderr
 
 
-def test_a_token_guards_everything_but_health(system, server):
+def test_a_token_guards_everything_but_health_and_the_page(system, server):
     token_file = system.folder / "token"
     token_file.write_text("s3cret-token\n")
     web = system.serve("--token-file", token_file, "--host", "0.0.0.0", url=server.url)
     url = web.url.replace("0.0.0.0", "127.0.0.1")
     assert http("GET", url + "/healthz").status == 200 and http("GET", url + "/readyz").status == 200
+    page = http("GET", url + "/")
+    assert page.status == 200
+    for asset in re.findall(rb'(?:src|href)="(/assets/[^"]+)"', page.body):
+        assert http("GET", url + asset.decode()).status == 200
+    for path in ["/metrics", "/api/v1/openapi.json", "/assets", "/api/reviewer/sessions"]:
+        problem(http("GET", url + path), 401)
     answer = http("GET", url + "/api/rq/stats")
     problem(answer, 401)
     assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert http("GET", url + "/api/rq/stats", headers={"Authorization": "Bearer wrong-token"}).status == 401
     assert http("GET", url + "/api/rq/stats", headers={"Authorization": "Bearer s3cret-token"}).status == 200
     assert "s3cret-token" not in web.log + web.out
+
+
+def test_without_redis_requests_are_refused_at_once(system, server):
+    web = system.serve("--demo", "--no-worker", url=server.url)
+    web.wait_for_log("Job enqueued")
+    server.stop(signal.SIGKILL)
+    for method, path in [("GET", "/api/rq/stats"), ("GET", "/api/rq/jobs/recent"), ("GET", "/api/rq/jobs/x"), ("GET", "/api/jobs/x"),
+                         ("GET", "/api/rq/performance"), ("GET", "/api/rq/performance/trends"), ("GET", "/api/rq/performance/compare"),
+                         ("GET", "/api/rq/workers"), ("GET", "/readyz"), ("POST", "/api/reviewer/sessions/1/evaluate"),
+                         ("GET", "/api/sessions/1/evaluate")]:
+        begun = time.monotonic()
+        answer = http(method, web.url + path)
+        assert time.monotonic() - begun < 1, path
+        problem(answer, 503)
+        assert answer.headers["Retry-After"] == "1"
+    assert b"rqxx_redis_up 0" in http("GET", web.url + "/metrics").body
+    assert http("GET", web.url + "/api/sessions/1").status == 200
+    server.start()
+    wait_for(lambda: http("GET", web.url + "/api/rq/stats").status == 200)
 
 
 def test_a_busy_port_is_reported(system, server, web):

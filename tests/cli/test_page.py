@@ -107,6 +107,23 @@ def test_an_unreachable_redis_is_said_and_overcome(page, server):
     playwright.expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
 
 
+def test_a_token_is_asked_for_until_it_is_right_and_then_remembered(browser, system, server):
+    web = system.serve("--no-worker", "--token", "s3cret", url=server.url)
+    page = browser.new_page(base_url=web.url)
+    page.goto("/")
+    has_text(page, "asks for its token")
+    page.get_by_label("token").fill("wrong")
+    page.get_by_role("button", name="Continue").click()
+    has_text(page, "was refused")
+    page.get_by_label("right one").fill("s3cret")
+    page.keyboard.press("Enter")
+    has_text(page, "No jobs yet")
+    playwright.expect(page.locator("#live")).to_have_text("Live")
+    page.reload()
+    has_text(page, "No jobs yet")
+    page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_phone_needs_no_sideways_scrolling(page, connection, scheme):
     for n in range(5):

@@ -40,8 +40,11 @@ struct Request {
     [[nodiscard]] const std::string& path_param(std::string_view name) const;
     /// Case-insensitive.
     [[nodiscard]] std::optional<std::string_view> header(std::string_view name) const noexcept;
-    /// The body as JSON. @throws HttpError 422 for malformed JSON, 415 for another Content-Type
-    /// than JSON (absent is accepted).
+    /// Whether a browser sent it for a page of another origin, as far as it says: pages that are
+    /// sandboxed or local files (`Origin: null`) included.
+    [[nodiscard]] bool from_another_site() const noexcept;
+    /// The body as JSON, whatever its Content-Type says: `curl -d` sends forms. (Other sites' forms
+    /// are held off by their origin.) @throws HttpError 422 for malformed JSON.
     [[nodiscard]] boost::json::value json() const;
 };
 
@@ -74,11 +77,16 @@ private:
     Headers headers_;
 };
 
+/// 403 for a change that another site's page asks for. Other methods than GET, HEAD and OPTIONS are
+/// held off before they reach a handler.
+[[nodiscard]] HttpError cross_site_refusal();
+
 /// `application/problem+json` with type, title, status, detail, instance, request_id.
 [[nodiscard]] Response problem_response(const Request& request, int status, std::string_view detail,
                                         std::string_view code = {});
 
-/// Fills `path`, `query` from `target`. False for a malformed target.
+/// Fills `path`, `query` from `target`; a whole URL becomes path and query, and its host the
+/// request's. False for a malformed target.
 [[nodiscard]] bool parse_target(Request& request);
 
 using Handler = std::function<boost::asio::awaitable<Response>(Request)>;

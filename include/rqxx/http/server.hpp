@@ -35,9 +35,9 @@ struct RequestRecord {
 
 /// HTTP/1.1 on one listener.
 ///
-/// `/healthz` and `/readyz` need no token; everything else does where one is set (401 with
-/// WWW-Authenticate). Binding to an address that is not loopback without a token is refused.
-/// Lifetime: router and logger outlive the server.
+/// `/healthz`, `/readyz`, `/` and `/assets/` need no token; everything else does where one is set
+/// (401 with WWW-Authenticate). Binding to an address that is not loopback without a token is
+/// refused. Lifetime: router and logger outlive the server.
 class Server {
 public:
     Server(boost::asio::any_io_executor executor, const Router& router, ServerOptions options,

@@ -1,5 +1,6 @@
 #include <gtest/gtest.h>
 
+#include <boost/json/object.hpp>
 #include <ops/performance.hpp>
 #include <rqxx/queue.hpp>
 
@@ -74,4 +75,20 @@ TEST(figures, are_zero_without_jobs_and_ignore_junk) {
     EXPECT_EQ(performance.total(), 0);
     EXPECT_EQ(performance.success_rate(), 0);
     EXPECT_EQ(performance.duration.p95, 0);
+}
+
+TEST(changes, are_those_of_the_unrounded_figures) {
+    Performance now, before;
+    now.hours = before.hours = 1000;
+    now.successful = 2, now.failed = 1;
+    before.successful = 1, before.failed = 2;
+    const auto changes = comparison_json(now, before, {}).at("changes");
+    EXPECT_DOUBLE_EQ(changes.at("success_rate_change").as_double(), 33.33);
+    EXPECT_DOUBLE_EQ(changes.at("throughput_change_percent").as_double(), 0);
+    before.failed = 0;
+    const auto grown = comparison_json(now, before, {});
+    EXPECT_DOUBLE_EQ(grown.at("changes").at("throughput_change_percent").as_double(), 200);
+    EXPECT_DOUBLE_EQ(grown.at("current_period").at("throughput_per_hour").as_double(), 0);
+    EXPECT_DOUBLE_EQ(grown.at("current_period").at("success_rate").as_double(), 66.67);
+    EXPECT_FALSE(grown.at("changes").at("is_improving").as_bool());
 }

@@ -16,8 +16,5 @@ struct Utf8 {
 [[nodiscard]] Utf8 next_utf8(std::string_view text, std::size_t at) noexcept;
 /// With U+FFFD for what is not UTF-8, and for lone surrogates.
 [[nodiscard]] std::string to_valid_utf8(std::string_view text);
-/// Python's repr() of a float; `nan` and `infinity` as the caller's format spells them.
-[[nodiscard]] std::string python_float(double value, std::string_view nan,
-                                       std::string_view infinity);
 
 }  // namespace rqxx
