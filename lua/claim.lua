@@ -1,7 +1,8 @@
 -- Take up to N jobs from queues in order, and start them: execution, lease, status, worker, in one step.
 -- KEYS: 1 worker hash, 2 set of the worker's executions, 3.. queue lists, first has precedence
 -- ARGV: 1 worker name, 2 N, 3 seconds until RQ's maintenance may judge the execution,
---       4 the worker's oldest running job or "", 5 most executions that may stand in the worker's set, 6.. N execution ids
+--       4 the worker's oldest running job or "", 5 most executions that may stand in the worker's set,
+--       6 "1": one job of each queue in turn, 7.. N execution ids
 -- Returns: {state, now in us, {{job id, execution id, queue, hash as a list}...}, {{id, queue, why}...}}
 --       state: 0 ok, 1 suspended, 2 the worker's lease is gone (register again), 3 no slot is free
 -- Dynamic keys: see includes/transitions.lua
@@ -59,7 +60,7 @@ local function start(id, queue)
     local registry = started_registry(origin)
     if not registry then return 'rq:wip:' .. origin .. ' is not a sorted set' end
 
-    local execution = ARGV[5 + #claimed + 1]
+    local execution = ARGV[6 + #claimed + 1]
     local member = id .. ':' .. execution
     local record = 'rq:execution:' .. member
     redis.call('HSET', record, 'id', execution, 'created_at', now_float, 'last_heartbeat', now_float,
@@ -80,27 +81,43 @@ local function start(id, queue)
     claimed[#claimed + 1] = {id, execution, origin, job}
 end
 
-for k = 3, #KEYS do
-    local queue = string.sub(KEYS[k], 10)   -- without rq:queue:
+-- Starts up to `most` jobs of a queue; whether there may be more.
+local function take(key, most)
+    local queue = string.sub(key, 10)   -- without rq:queue:
     -- Looked at before anything is taken: a job popped into a broken registry would be lost.
-    local sound = #claimed < limit and redis.call('EXISTS', KEYS[k]) == 1 and started_registry(queue) ~= false
-    if not sound and by_origin[queue] == false then
-        skipped[#skipped + 1] = {'', queue, 'rq:wip:' .. queue .. ' is not a sorted set'}
+    local sound = redis.call('EXISTS', key) == 1 and started_registry(queue) ~= false
+    if not sound then
+        if by_origin[queue] == false then
+            skipped[#skipped + 1] = {'', queue, 'rq:wip:' .. queue .. ' is not a sorted set'}
+        end
+        return false
     end
-    while sound and #claimed < limit and budget > 0 do
-        local ids = redis.pcall('LPOP', KEYS[k], math.min(limit - #claimed, budget))
+    local upto = math.min(#claimed + most, limit)
+    while #claimed < upto and budget > 0 do
+        local ids = redis.pcall('LPOP', key, math.min(upto - #claimed, budget))
         if ids and ids.err then
             skipped[#skipped + 1] = {'', queue, 'the queue is not a list'}
-            break
+            return false
         end
-        if not ids then break end
+        if not ids then return false end
         budget = budget - #ids
         for _, id in ipairs(ids) do
             local why = start(id, queue)
             if why then skipped[#skipped + 1] = {id, queue, why} end
         end
     end
+    return true
 end
+
+local in_turn = ARGV[6] == '1'
+local queues = {unpack(KEYS, 3)}
+repeat
+    local with_more = {}
+    for _, key in ipairs(queues) do
+        if #claimed < limit and take(key, in_turn and 1 or limit) then with_more[#with_more + 1] = key end
+    end
+    queues = with_more
+until not in_turn or #queues == 0 or #claimed >= limit or budget <= 0
 
 for origin, registry in pairs(by_origin) do
     if registry and #registry > 0 then

@@ -32,9 +32,9 @@ struct JobFilter {
     std::string queue;
     /// queued, started, finished, failed (stopped ones too), deferred, scheduled or canceled.
     std::string status;
-    std::string func;          ///< Name of the function, `*` for any text; empty: any.
-    std::string error;         ///< Part of the last line of the error; empty: any.
-    std::uint64_t limit = 0;   ///< At most so many; 0: all.
+    std::string func;         ///< Name of the function, `*` for any text; empty: any.
+    std::string error;        ///< Part of the last line of the error; empty: any.
+    std::uint64_t limit = 0;  ///< At most so many; 0: all.
 };
 
 /// How far an action on many jobs has got.

@@ -33,7 +33,7 @@ public:
                      Serializer serializer = Serializer::pickle);
     /// As `Queue::enqueue_many`.
     std::vector<Enqueued> enqueue_many(std::string queue, std::vector<NewJob> jobs,
-                                          Serializer serializer = Serializer::pickle);
+                                       Serializer serializer = Serializer::pickle);
     /// As `Monitor::job_info`.
     std::optional<JobInfo> job(std::string id);
     /// As `Monitor::queue_stats`.

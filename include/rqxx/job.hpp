@@ -108,6 +108,10 @@ struct Result {
 /// None. A value that the serializer cannot carry is stored as RQ does: "Unserializable return
 /// value".
 [[nodiscard]] std::string encode_return_value(const Value& value, Serializer serializer);
+/// The result entry of a function that asked for a retry: a pickled `rq.job.Retry`, in base64.
+/// With JSON, which cannot carry it, RQ's "Unserializable return value".
+[[nodiscard]] std::string encode_retry(std::int64_t max, const std::vector<std::int64_t>& intervals,
+                                       bool enqueue_at_front, Serializer serializer);
 /// `exc_string` as RQ stores it: base64 of zlib of the text.
 [[nodiscard]] std::string encode_exc_string(std::string_view traceback);
 

@@ -44,10 +44,10 @@ struct Repeat {
 
 /// A request that is sent when a job ends. Source: rq/webhooks.py Webhook.
 struct Webhook {
-    std::string url;                                    ///< http or https.
-    std::string job_status = "finished";                ///< or `failed`.
-    std::string method = "GET";                         ///< or `POST`, which tells about the job.
-    std::map<std::string, std::string> headers;         ///< Beside ours.
+    std::string url;                             ///< http or https.
+    std::string job_status = "finished";         ///< or `failed`.
+    std::string method = "GET";                  ///< or `POST`, which tells about the job.
+    std::map<std::string, std::string> headers;  ///< Beside ours.
     std::chrono::seconds timeout{10};
 };
 
@@ -102,8 +102,9 @@ public:
     /// Saves the job and adds its id to the queue, in one atomic step. One EVALSHA.
     ///
     /// Without an explicit id a new one is made. With one, a job that has ended makes way; RQ would
-    /// merge the two. A job whose dependencies are not met is deferred. If the error thrown says `in_doubt()`, the job may
-    /// or may not be there: repeat the call only with its id and `unique`.
+    /// merge the two. A job whose dependencies are not met is deferred. If the error thrown says
+    /// `in_doubt()`, the job may or may not be there: repeat the call only with its id and
+    /// `unique`.
     /// @throws Error  `Errc::usage` for options out of range, naming the option; nothing was sent.
     /// Source: rq/queue.py Queue.enqueue_job, rq/scripts.py UNIQUE_ENQUEUE_SCRIPT (RQ 2.10).
     boost::asio::awaitable<Enqueued> enqueue(Call call, EnqueueOptions options = {});

@@ -8,6 +8,7 @@
 #include <rqxx/convert.hpp>
 #include <rqxx/job.hpp>
 #include <rqxx/log.hpp>
+#include <rqxx/queue.hpp>
 #include <rqxx/redis/client.hpp>
 #include <stop_token>
 #include <string>
@@ -38,6 +39,30 @@ public:
     [[nodiscard]] virtual Logger& log() noexcept = 0;
 };
 
+/// Thrown by a handler that wants to be run again: RQ's "return Retry(…)".
+///
+/// Counts apart from the retries that the producer granted. Source: rq/worker/base.py
+/// handle_job_retry (RQ 2.10).
+class RetryRequest : public std::exception {
+public:
+    explicit RetryRequest(Retry retry) : retry_(std::move(retry)) {}
+    [[nodiscard]] const Retry& retry() const noexcept { return retry_; }
+    [[nodiscard]] const char* what() const noexcept override {
+        return "the handler asks for a retry";
+    }
+
+private:
+    Retry retry_;
+};
+
+/// Why a callback is called.
+struct CallbackEvent {
+    enum class Kind { success, failure, stopped };
+    Kind kind = Kind::success;
+    Value result;       ///< Of a success.
+    std::string error;  ///< Of a failure: one line.
+};
+
 /// Native functions by the names under which RQ jobs call them.
 ///
 /// Filled before a worker runs; then read by its threads.
@@ -52,35 +77,55 @@ public:
     /// parameter may be left out. A call that does not fit fails the job with a clear message.
     template <class F>
     void add(std::string func_name, F function);
+    /// What runs under a name that producers give as `on_success`, `on_failure` or `on_stopped`.
+    /// A success callback that throws fails the job, as in RQ; it runs before the result is stored,
+    /// so that after a crash both may happen again.
+    using CallbackFunction = std::function<void(JobContext&, const CallbackEvent&)>;
+    void add_callback(std::string name, CallbackFunction function);
     [[nodiscard]] const Handler* find(std::string_view func_name) const noexcept;
+    [[nodiscard]] const CallbackFunction* find_callback(std::string_view name) const noexcept;
     [[nodiscard]] std::vector<std::string> names() const;
 
 private:
     std::map<std::string, Handler, std::less<>> handlers_;
+    std::map<std::string, CallbackFunction, std::less<>> callbacks_;
 };
 
 /// What happens to a job without retries whose worker died.
 enum class RecoverPolicy { requeue, fail };
 
+/// What happens to a job whose callback is not registered: it fails, or runs without (and the log
+/// says so).
+enum class CallbackPolicy { require, skip };
+
+/// In which order a worker serves its queues: as listed, one job of each in turn, or shuffled for
+/// each claim. Source: rq/worker DequeueStrategy (RQ 2.10).
+enum class Strategy { strict, round_robin, random };
+[[nodiscard]] Parsed<Strategy> parse_strategy(std::string_view text) noexcept;
+
 struct WorkerOptions {
     std::vector<std::string> queues{"high", "default", "low"};  ///< In priority order.
-    std::string name;                           ///< Empty: host, pid and a random part.
-    std::size_t concurrency = 8;                ///< Jobs at once, 1…1024.
-    bool burst = false;                         ///< End when the queues are empty.
-    std::optional<std::uint64_t> max_jobs;      ///< End after that many.
+    std::string name;                                   ///< Empty: host, pid and a random part.
+    std::size_t concurrency = 8;                        ///< Jobs at once, 1…1024.
+    bool burst = false;                                 ///< End when the queues are empty.
+    std::optional<std::uint64_t> max_jobs;              ///< End after that many.
+    std::optional<std::chrono::seconds> max_idle_time;  ///< End after so long without a job.
+    Strategy strategy = Strategy::strict;
+    CallbackPolicy callbacks = CallbackPolicy::require;
     std::chrono::seconds grace{25};             ///< For running jobs at shutdown.
     std::chrono::milliseconds heartbeat{3000};  ///< Lease renewal.
     std::chrono::milliseconds lease{10000};     ///< Without a heartbeat, jobs are recovered.
     RecoverPolicy recover = RecoverPolicy::requeue;
     std::optional<Serializer> serializer;          ///< Empty: sniff each job.
     std::chrono::seconds default_result_ttl{500};  ///< For jobs that carry none.
-    std::chrono::seconds kill_after{5};            ///< After the time limit, a handler that ignores
-                                                   ///< its stop token loses its job and thread.
+    std::chrono::seconds kill_after{
+        5};  ///< After its time limit, or being asked to stop, a handler
+             ///< that ignores its stop token loses job and thread.
 };
 
 /// What a worker did until it ended.
 struct WorkerSummary {
-    std::uint64_t finished = 0, failed = 0, retried = 0;
+    std::uint64_t finished = 0, failed = 0, retried = 0, stopped = 0;
     std::uint64_t returned = 0;  ///< Put back at shutdown.
     std::uint64_t lost = 0;      ///< Results refused because the lease had been lost.
     std::uint64_t unstored = 0;  ///< Results that Redis did not take before the end.

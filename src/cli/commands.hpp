@@ -50,6 +50,9 @@ struct WorkerCommandOptions {
     std::string grace = "25s";
     std::string recover = "requeue";
     std::string serializer;
+    std::string strategy = "strict";
+    std::string callbacks = "require";
+    std::string max_idle_time;
 };
 
 struct EnqueueCommandOptions {
@@ -59,6 +62,17 @@ struct EnqueueCommandOptions {
     std::string priority;
     std::string timeout, result_ttl, failure_ttl, ttl;
     std::optional<std::int64_t> retry;
+    std::vector<std::string> retry_intervals;
+    bool retry_at_front = false;
+    std::string at, in;
+    std::vector<std::string> depends_on;
+    bool allow_failure = false;
+    std::string on_success, on_failure, on_stopped;
+    std::optional<std::int64_t> repeat;
+    std::vector<std::string> repeat_intervals;
+    std::string group;
+    std::vector<std::string> webhooks;
+    std::string meta;
     std::string job_id;
     std::string description;
     std::string serializer = "pickle";
@@ -75,6 +89,26 @@ struct InfoOptions {
 
 struct JobShowOptions {
     std::vector<std::string> ids;
+    bool json = false;
+};
+
+/// Of an action on jobs: those named, or those of a queue and status.
+struct JobActionOptions {
+    std::vector<std::string> ids;
+    std::string queue, status, func, error;
+    std::uint64_t limit = 0;
+    std::string dependents = "leave";
+    bool remove_from_dependencies = false;
+    bool at_front = false;
+    bool no_wait = false;
+    bool dry_run = false;
+    bool json = false;
+};
+
+struct QueueActionOptions {
+    std::string queue;
+    std::string func, error;
+    bool dry_run = false;
     bool json = false;
 };
 
@@ -99,6 +133,13 @@ int info(const CommonOptions& common, const InfoOptions& options);
 int show_jobs(const CommonOptions& common, const JobShowOptions& options);
 int list_queues(const CommonOptions& common, const QueueListOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);
+int cancel_jobs(const CommonOptions& common, const JobActionOptions& options);
+int delete_jobs(const CommonOptions& common, const JobActionOptions& options);
+int requeue_jobs(const CommonOptions& common, const JobActionOptions& options);
+int stop_jobs(const CommonOptions& common, const JobActionOptions& options);
+int empty_queue(const CommonOptions& common, const QueueActionOptions& options);
+int requeue_failed(const CommonOptions& common, const QueueActionOptions& options);
+int compact_queue(const CommonOptions& common, const QueueActionOptions& options);
 
 // ---- shared by the commands
 // ----------------------------------------------------------------------

@@ -45,6 +45,13 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     if (options.max_jobs > 0) settings.max_jobs = options.max_jobs;
     settings.grace = duration_option("--grace", options.grace);
     settings.recover = options.recover == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
+    const auto strategy = parse_strategy(options.strategy);
+    if (!strategy) throw Error(Errc::usage, fmt::format("--{}", strategy.error().describe()));
+    settings.strategy = *strategy;
+    settings.callbacks =
+        options.callbacks == "skip" ? CallbackPolicy::skip : CallbackPolicy::require;
+    if (!options.max_idle_time.empty())
+        settings.max_idle_time = duration_option("--max-idle-time", options.max_idle_time);
     if (!options.serializer.empty())
         settings.serializer = parse_serializer(options.serializer).value();
 

@@ -77,6 +77,24 @@ std::string encode_return_value(const Value& value, Serializer serializer) {
     }
 }
 
+std::string encode_retry(std::int64_t max, const std::vector<std::int64_t>& intervals,
+                         bool enqueue_at_front, Serializer serializer) {
+    if (serializer == Serializer::json)
+        return base64_encode(encode_json(Value("Unserializable return value")));
+    // An instance of rq.job.Retry: NEWOBJ of the class without arguments, BUILD from its state.
+    Value::Items list;
+    for (const auto interval : intervals)
+        list.emplace_back(interval);
+    const std::string state =
+        encode_pickle(Value::dict({{Value("max"), Value(max)},
+                                   {Value("intervals"), Value::list(std::move(list))},
+                                   {Value("enqueue_at_front"), Value(enqueue_at_front)}}));
+    std::string bytes("\x80\x04\x8c\x06rq.job\x8c\x05Retry\x93)\x81", 20);
+    bytes += std::string_view(state).substr(2, state.size() - 3);  // without PROTO and STOP
+    bytes += "b.";
+    return base64_encode(bytes);
+}
+
 std::string encode_exc_string(std::string_view traceback) {
     return base64_encode(zlib_compress(traceback));
 }

@@ -190,8 +190,8 @@ asio::awaitable<ActionProgress> JobActions::for_each(
     ActionProgress progress;
     Pipeline count;
     add_count(count, filter);
-    progress.total = static_cast<std::uint64_t>(
-        (co_await redis_->run_one(std::move(count), {})).as_integer());
+    progress.total =
+        static_cast<std::uint64_t>((co_await redis_->run_one(std::move(count), {})).as_integer());
     std::size_t passed = 0;  // Entries at the beginning that have been looked at and stay.
     while (progress.looked_at < progress.total) {
         Pipeline window;

@@ -81,7 +81,7 @@ Enqueued Client::enqueue(std::string queue, Call call, EnqueueOptions options,
 }
 
 std::vector<Enqueued> Client::enqueue_many(std::string queue, std::vector<NewJob> jobs,
-                                              Serializer serializer) {
+                                           Serializer serializer) {
     return impl_->wait(
         enqueue_many_on(Queue(impl_->redis, std::move(queue), serializer), std::move(jobs)));
 }

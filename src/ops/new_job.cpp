@@ -53,13 +53,12 @@ std::string webhooks_json(const std::vector<Webhook>& webhooks) {
         Value::Pairs headers;
         for (const auto& [name, value] : hook.headers)
             headers.push_back({Value(name), Value(value)});
-        list.push_back(Value::dict({{Value("url"), Value(hook.url)},
-                                    {Value("job_status"), Value(hook.job_status)},
-                                    {Value("method"), Value(hook.method)},
-                                    {Value("headers"), hook.headers.empty()
-                                                           ? Value()
-                                                           : Value::dict(std::move(headers))},
-                                    {Value("timeout"), Value(hook.timeout.count())}}));
+        list.push_back(Value::dict(
+            {{Value("url"), Value(hook.url)},
+             {Value("job_status"), Value(hook.job_status)},
+             {Value("method"), Value(hook.method)},
+             {Value("headers"), hook.headers.empty() ? Value() : Value::dict(std::move(headers))},
+             {Value("timeout"), Value(hook.timeout.count())}}));
     }
     return encode_json(Value::list(std::move(list)));
 }

@@ -153,9 +153,9 @@ asio::awaitable<Enqueued> Queue::enqueue(Call call, EnqueueOptions options) {
     check(options);
     const Job job = make_job(call, options, name_, serializer_, utc_now());
     auto args = enqueue_arguments(job, options, {});
-    co_return enqueued(job.id, co_await redis_->eval(lua::enqueue,
-                                                     {keys::job(job.id), keys::queue(name_)},
-                                                     std::move(args)));
+    co_return enqueued(job.id,
+                       co_await redis_->eval(lua::enqueue, {keys::job(job.id), keys::queue(name_)},
+                                             std::move(args)));
 }
 
 asio::awaitable<Enqueued> Queue::enqueue_at(Timestamp due, Call call, EnqueueOptions options) {
@@ -165,9 +165,9 @@ asio::awaitable<Enqueued> Queue::enqueue_at(Timestamp due, Call call, EnqueueOpt
     Job job = make_job(call, options, name_, serializer_, utc_now());
     if (options.at_front) job.enqueue_at_front = true;
     auto args = enqueue_arguments(job, options, due);
-    co_return enqueued(job.id, co_await redis_->eval(lua::enqueue,
-                                                     {keys::job(job.id), keys::queue(name_)},
-                                                     std::move(args)));
+    co_return enqueued(job.id,
+                       co_await redis_->eval(lua::enqueue, {keys::job(job.id), keys::queue(name_)},
+                                             std::move(args)));
 }
 
 asio::awaitable<Enqueued> Queue::enqueue_in(std::chrono::seconds delay, Call call,
@@ -198,8 +198,8 @@ asio::awaitable<void> Queue::enqueue_plain(const std::vector<NewJob>& jobs,
             reply.throw_if_error();
     };
     for (std::size_t begin = 0; begin < indices.size(); begin += chunk_size) {
-        const auto chunk = std::span(indices).subspan(
-            begin, std::min(chunk_size, indices.size() - begin));
+        const auto chunk =
+            std::span(indices).subspan(begin, std::min(chunk_size, indices.size() - begin));
         in_flight.push_back(redis_->submit(transaction(jobs, chunk, *this, results)));
         co_await asio::post(redis_->executor(), asio::use_awaitable);
         if (in_flight.size() == 6) co_await finish_oldest(in_flight);

@@ -3,7 +3,9 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/asio/ip/host_name.hpp>
+#include <random>
 
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
@@ -43,13 +45,14 @@ ClaimResult claim_result(Reply reply) {
 }  // namespace
 
 WorkerOps::WorkerOps(RedisClient& redis, std::string name, std::vector<std::string> queues,
-                     std::chrono::milliseconds lease)
+                     std::chrono::milliseconds lease, Strategy strategy)
     : redis_(&redis),
       name_(std::move(name)),
       queues_(std::move(queues)),
       key_(keys::worker(name_)),
       executions_key_(keys::worker_executions(name_)),
-      lease_(lease) {
+      lease_(lease),
+      strategy_(strategy) {
     for (const auto& queue : queues_)
         queue_keys_.push_back(keys::queue(queue));
 }
@@ -85,12 +88,20 @@ asio::awaitable<void> WorkerOps::expire_lease() {
 }
 
 std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_arguments(
-    std::size_t limit, std::size_t capacity, std::string current_job) const {
+    std::size_t limit, std::size_t capacity, std::string current_job) {
     std::vector<std::string> script_keys{key_, executions_key_};
     script_keys.insert(script_keys.end(), queue_keys_.begin(), queue_keys_.end());
-    std::vector<std::string> args{name_, std::to_string(limit),
-                                  std::to_string(rq_heartbeat_ttl.count()), std::move(current_job),
-                                  std::to_string(capacity)};
+    const auto first = script_keys.begin() + 2;
+    if (strategy_ == Strategy::round_robin)
+        std::rotate(first, first + static_cast<std::ptrdiff_t>(first_queue_), script_keys.end());
+    else if (strategy_ == Strategy::random)
+        std::shuffle(first, script_keys.end(), random_);
+    std::vector<std::string> args{name_,
+                                  std::to_string(limit),
+                                  std::to_string(rq_heartbeat_ttl.count()),
+                                  std::move(current_job),
+                                  std::to_string(capacity),
+                                  strategy_ == Strategy::strict ? "0" : "1"};
     args.reserve(args.size() + limit);
     for (std::size_t i = 0; i < limit; ++i)
         args.push_back(new_execution_id());
@@ -98,10 +109,19 @@ std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_a
 }
 
 asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::size_t capacity,
-                                            std::string current_job) {
+                                              std::string current_job) {
     auto [script_keys, args] = claim_arguments(limit, capacity, std::move(current_job));
-    co_return claim_result(
-        co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));
+    auto result =
+        claim_result(co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));
+    serve_next_after(result);
+    co_return result;
+}
+
+void WorkerOps::serve_next_after(const ClaimResult& result) {
+    if (result.claimed.empty()) return;
+    const auto served = std::ranges::find(queues_, result.claimed.back().origin);
+    if (served != queues_.end())
+        first_queue_ = static_cast<std::size_t>(served - queues_.begin() + 1) % queues_.size();
 }
 
 asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string queue_key,
@@ -115,7 +135,10 @@ asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string
     }
     auto replies = co_await blocking.run(std::move(pipeline), timeout + std::chrono::seconds(10));
     // Without the script (NOSCRIPT) the ordinary claim that follows does the work.
-    if (limit > 0 && !replies[1].is_error()) result = claim_result(std::move(replies[1]));
+    if (limit > 0 && !replies[1].is_error()) {
+        result = claim_result(std::move(replies[1]));
+        serve_next_after(result);
+    }
     replies[0].throw_if_error();
     co_return !replies[0].is_nil();
 }
@@ -208,6 +231,14 @@ asio::awaitable<RecoverResult> WorkerOps::recover(RecoverPolicy policy) {
 
 asio::awaitable<void> WorkerOps::set_state(std::string state) {
     co_await redis_->command("HSET", key_, "state", state);
+}
+
+asio::awaitable<void> WorkerOps::note_shutdown() {
+    co_await redis_->command("HSET", key_, "shutdown_requested_date", format_utc(utc_now()));
+}
+
+std::string WorkerOps::command_channel() const {
+    return keys::command_channel(name_);
 }
 
 asio::awaitable<void> WorkerOps::register_death() {

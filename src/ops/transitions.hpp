@@ -3,6 +3,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <cstdint>
+#include <random>
 #include <rqxx/job.hpp>
 #include <rqxx/redis/client.hpp>
 #include <rqxx/worker.hpp>
@@ -44,7 +45,9 @@ struct Settlement {
         success = 'S',
         failure = 'F',
         terminal_failure = 'T',
-        returned = 'R'
+        returned = 'R',
+        stopped = 'X',
+        retry = 'Y'  ///< Asked for by the function.
     };
     std::string job_id;
     std::string execution_id;
@@ -64,7 +67,8 @@ struct Settled {
         retried = 3,
         returned = 4,
         canceled = 5,
-        deleted = 6
+        deleted = 6,
+        stopped = 7
     };
     Code code = Code::refused;
     std::chrono::seconds next_in{};    ///< Of a retry.
@@ -102,7 +106,7 @@ struct RecoverResult {
 class WorkerOps {
 public:
     WorkerOps(RedisClient& redis, std::string name, std::vector<std::string> queues,
-              std::chrono::milliseconds lease);
+              std::chrono::milliseconds lease, Strategy strategy = Strategy::strict);
 
     struct Birth {
         bool registered = false;
@@ -111,8 +115,8 @@ public:
     asio::awaitable<Birth> register_birth();
     /// Declares a worker of this name dead, so that `recover` takes its jobs back.
     asio::awaitable<void> expire_lease();
-    /// Up to `limit` jobs, and no more than would make `capacity` executions of this worker stand in
-    /// Redis.
+    /// Up to `limit` jobs, and no more than would make `capacity` executions of this worker stand
+    /// in Redis.
     asio::awaitable<ClaimResult> claim(std::size_t limit, std::size_t capacity,
                                        std::string current_job);
     asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch,
@@ -122,6 +126,10 @@ public:
                                                Seconds oldest_run_time);
     asio::awaitable<RecoverResult> recover(RecoverPolicy policy);
     asio::awaitable<void> set_state(std::string state);
+    /// Tells monitors that it ends when what it runs has ended.
+    asio::awaitable<void> note_shutdown();
+    /// Where RQ's commands to this worker are published. Source: rq/command.py (RQ 2.10).
+    [[nodiscard]] std::string command_channel() const;
     /// Signs off. What is claimed under this name without being known here goes back to its queue.
     asio::awaitable<void> register_death();
     /// Blocks until the list `queue_key` has an element, without removing any, then claims up to
@@ -138,7 +146,8 @@ public:
 
 private:
     [[nodiscard]] std::pair<std::vector<std::string>, std::vector<std::string>> claim_arguments(
-        std::size_t limit, std::size_t capacity, std::string current_job) const;
+        std::size_t limit, std::size_t capacity, std::string current_job);
+    void serve_next_after(const ClaimResult& result);
 
     RedisClient* redis_;
     std::string name_;
@@ -147,6 +156,9 @@ private:
     std::string key_;
     std::string executions_key_;
     std::chrono::microseconds lease_;
+    Strategy strategy_;
+    std::minstd_rand random_{std::random_device{}()};
+    std::size_t first_queue_ = 0;  ///< Whose turn it is, where they take turns.
 };
 
 /// Until when RQ's own maintenance leaves an execution alone after a heartbeat. Source: RQ's

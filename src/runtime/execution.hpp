@@ -14,7 +14,7 @@
 namespace rqxx::runtime {
 
 /// Why a running job was asked to stop.
-enum class StopReason { none, time_limit, canceled, lease_lost, shutdown };
+enum class StopReason { none, time_limit, canceled, lease_lost, shutdown, stopped, killed };
 
 /// One run of one job, from the claim until it is settled.
 ///
@@ -30,34 +30,51 @@ struct Execution {
     std::chrono::steady_clock::time_point started;  ///< This process' clock.
     std::optional<std::chrono::steady_clock::time_point> deadline;
 
-    std::stop_source stop;                                  ///< Any thread.
+    std::stop_source stop;                                  ///< Of the function. Any thread.
     std::atomic<StopReason> stop_reason{StopReason::none};  ///< Any thread.
+    std::stop_source callback_stop;                         ///< Of a callback. Any thread.
+    std::atomic<bool> callback_overran{false};              ///< Any thread.
     std::mutex progress_mutex;
     std::string progress;  ///< JSON; guarded by the mutex above.
 
-    bool settled =
-        false;  ///< Its outcome is decided; a later one is ignored. Worker's executor only.
+    // Worker's executor only.
+    bool settled = false;      ///< Its outcome is decided; a later one is ignored.
+    bool in_callback = false;  ///< `deadline` is that of a callback.
+    std::optional<std::chrono::steady_clock::time_point>
+        give_up_at;  ///< Asked to stop: until when it may take.
 
     void request_stop(StopReason reason) {
         StopReason none = StopReason::none;
         stop_reason.compare_exchange_strong(none, reason);
         stop.request_stop();
+        if (reason != StopReason::time_limit) callback_stop.request_stop();
+    }
+    void callback_over_limit() {
+        callback_overran = true;
+        callback_stop.request_stop();
     }
 };
 
 /// How a run ended.
 struct RunOutcome {
-    bool success = false;
-    std::string payload;  ///< As stored: `return_value` or `exc_string`.
-    std::string error;    ///< One line for the log; empty on success.
+    enum class Kind { success, failure, stopped, retry };
+    Kind kind = Kind::failure;
+    /// As stored: `return_value` or `exc_string`; of a retry, what lua/settle.lua asks for.
+    std::string payload;
+    std::string error;  ///< One line for the log; empty on success.
 };
 
 /// Runs executions. The worker's engine knows nothing of how.
 ///
-/// Called on the worker's executor; `on_done` is called there as well, once per execution.
+/// Called on the worker's executor; what it reports is reported there as well.
 class Executor {
 public:
-    using OnDone = std::function<void(std::shared_ptr<Execution>, RunOutcome)>;
+    struct Events {
+        /// Once per execution.
+        std::function<void(std::shared_ptr<Execution>, RunOutcome)> on_done;
+        /// The function has ended and a callback with this time limit begins.
+        std::function<void(const std::shared_ptr<Execution>&, std::chrono::seconds)> on_callback;
+    };
 
     virtual ~Executor() = default;
     virtual void start(std::shared_ptr<Execution> execution) = 0;

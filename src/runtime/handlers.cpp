@@ -16,11 +16,32 @@ const HandlerRegistry::Handler* HandlerRegistry::find(std::string_view func_name
     return it == handlers_.end() ? nullptr : &it->second;
 }
 
+void HandlerRegistry::add_callback(std::string name, CallbackFunction function) {
+    if (name.empty()) throw Error(Errc::usage, "a callback needs a name");
+    const auto [it, added] = callbacks_.emplace(std::move(name), std::move(function));
+    if (!added) throw Error(Errc::usage, fmt::format("there is a callback {} already", it->first));
+}
+
+const HandlerRegistry::CallbackFunction* HandlerRegistry::find_callback(
+    std::string_view name) const noexcept {
+    const auto it = callbacks_.find(name);
+    return it == callbacks_.end() ? nullptr : &it->second;
+}
+
 std::vector<std::string> HandlerRegistry::names() const {
     std::vector<std::string> names;
     for (const auto& [name, handler] : handlers_)
         names.push_back(name);
     return names;
+}
+
+Parsed<Strategy> parse_strategy(std::string_view text) noexcept {
+    if (text == "strict" || text == "default") return Strategy::strict;
+    if (text == "round-robin" || text == "round_robin") return Strategy::round_robin;
+    if (text == "random") return Strategy::random;
+    return ParseError(
+        fmt::format("\"{}\" is not one of strict, round-robin, random", text.substr(0, 40)),
+        "strategy");
 }
 
 namespace detail {

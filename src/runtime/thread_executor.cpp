@@ -26,7 +26,7 @@ std::string type_name(const std::exception& error) {
 RunOutcome failure(const Execution& execution, std::string_view type, std::string_view message) {
     // RQ keeps a Python traceback here; its last line is what people and tools read.
     const std::string line = fmt::format("{}: {}", type, message);
-    return {.success = false,
+    return {.kind = RunOutcome::Kind::failure,
             .payload =
                 encode_exc_string(fmt::format("Traceback (most recent call last):\n"
                                               "  Native handler of {}, rqxx " RQXX_VERSION "\n{}\n",
@@ -39,12 +39,23 @@ RunOutcome failure(const Execution& execution, std::string_view type, std::strin
 /// down.
 constexpr auto patience = std::chrono::microseconds(300);
 
+/// What a stopped or killed job leaves, word for word as RQ's workers do.
+RunOutcome fixed_outcome(RunOutcome::Kind kind, std::string text) {
+    std::string payload = encode_exc_string(text);
+    return {.kind = kind, .payload = std::move(payload), .error = std::move(text)};
+}
+
+std::string timeout_text(std::int64_t seconds) {
+    return fmt::format("Task exceeded maximum timeout value ({} seconds)", seconds);
+}
+
 class ThreadContext final : public JobContext {
 public:
-    ThreadContext(Execution& execution, Logger& log) : execution_(execution), log_(log) {}
+    ThreadContext(Execution& execution, std::stop_token stop, Logger& log)
+        : execution_(execution), stop_(std::move(stop)), log_(log) {}
     const Job& job() const noexcept override { return execution_.job; }
     const std::string& execution_id() const noexcept override { return execution_.id; }
-    std::stop_token stop_token() const noexcept override { return execution_.stop.get_token(); }
+    std::stop_token stop_token() const noexcept override { return stop_; }
     std::optional<std::chrono::steady_clock::time_point> deadline() const noexcept override {
         return execution_.deadline;
     }
@@ -59,6 +70,7 @@ public:
 
 private:
     Execution& execution_;
+    std::stop_token stop_;
     Logger& log_;
 };
 
@@ -70,18 +82,20 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
         RunOutcome outcome;
     };
 
-    Pool(boost::asio::any_io_executor executor_, const HandlerRegistry& handlers_, Logger& log_,
-         OnDone on_done_)
+    Pool(boost::asio::any_io_executor executor_, const HandlerRegistry& handlers_,
+         CallbackPolicy callbacks_, Logger& log_, Events events_)
         : executor(std::move(executor_)),
           handlers(handlers_),
+          callbacks(callbacks_),
           log(log_),
-          on_done(std::move(on_done_)),
+          events(std::move(events_)),
           impatience(std::in_place, executor) {}
 
     boost::asio::any_io_executor executor;
     const HandlerRegistry& handlers;
+    const CallbackPolicy callbacks;
     Logger& log;
-    OnDone on_done;  ///< Worker's executor only; empty once the worker is gone.
+    Events events;  ///< Worker's executor only; empty once the worker is gone.
     /// Worker's executor only. Gone with the worker: threads may outlive its event loop.
     std::optional<boost::asio::steady_timer> impatience;
     bool impatient = false;  ///< The timer above runs.
@@ -115,7 +129,7 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
             auto execution = std::move(pool->waiting.front().first);
             pool->waiting.pop_front();
             lock.unlock();
-            RunOutcome outcome = pool->run(*execution);
+            RunOutcome outcome = pool->run(execution);
             lock.lock();
             if (pool->closing)
                 return;  // Nobody is left to be told, perhaps not even an event loop.
@@ -127,8 +141,53 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
         --pool->threads;
     }
 
-    RunOutcome run(Execution& execution) {
-        ThreadContext context(execution, log);
+    RunOutcome run(const std::shared_ptr<Execution>& execution) {
+        const Job& job = execution->job;
+        for (const auto* name :
+             {&job.success_callback_name, &job.failure_callback_name, &job.stopped_callback_name}) {
+            if (callbacks == CallbackPolicy::require && !name->empty() &&
+                handlers.find_callback(*name) == nullptr)
+                return failure(*execution, "rqxx.UnknownCallback",
+                               fmt::format("no native callback is registered for {}", *name));
+        }
+        Value result;
+        RunOutcome outcome = call(*execution, result);
+        switch (execution->stop_reason.load()) {
+            case StopReason::stopped:
+                call_back(execution, job.stopped_callback_name, job.stopped_callback_timeout,
+                          {CallbackEvent::Kind::stopped, {}, {}});
+                return fixed_outcome(RunOutcome::Kind::stopped,
+                                     "Job stopped by user, work-horse terminated.");
+            case StopReason::killed:
+                return fixed_outcome(
+                    RunOutcome::Kind::failure,
+                    "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); ");
+            case StopReason::canceled:
+            case StopReason::lease_lost:
+            case StopReason::shutdown:
+                return outcome;
+            case StopReason::none:
+            case StopReason::time_limit:
+                break;
+        }
+        if (outcome.kind == RunOutcome::Kind::success) {
+            if (auto failed =
+                    call_back(execution, job.success_callback_name, job.success_callback_timeout,
+                              {CallbackEvent::Kind::success, std::move(result), {}}))
+                outcome = std::move(*failed);
+        }
+        if (outcome.kind == RunOutcome::Kind::failure) {
+            if (auto failed =
+                    call_back(execution, job.failure_callback_name, job.failure_callback_timeout,
+                              {CallbackEvent::Kind::failure, {}, outcome.error}))
+                outcome = std::move(*failed);
+        }
+        return outcome;
+    }
+
+    RunOutcome call(Execution& execution, Value& result) {
+        ThreadContext context(execution, execution.stop.get_token(), log);
+        const auto timed_out = [&] { return execution.stop_reason == StopReason::time_limit; };
         try {
             const auto* handler = handlers.find(execution.call.func_name);
             if (handler == nullptr)
@@ -138,15 +197,16 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
             if (!execution.call.instance.is_none())
                 return failure(execution, "rqxx.UnsupportedCall",
                                "a native handler cannot run a method of an object");
-            const Value result = (*handler)(context, execution.call);
-            if (execution.stop_reason.load() == StopReason::time_limit)
-                return time_limit(execution);
-            return {.success = true,
+            result = (*handler)(context, execution.call);
+            if (timed_out()) return time_limit(execution);
+            return {.kind = RunOutcome::Kind::success,
                     .payload = encode_return_value(result, execution.serializer),
                     .error = {}};
+        } catch (const RetryRequest& request) {
+            if (timed_out()) return time_limit(execution);
+            return retry(execution, request.retry());
         } catch (const std::exception& error) {
-            if (execution.stop_reason.load() == StopReason::time_limit)
-                return time_limit(execution);
+            if (timed_out()) return time_limit(execution);
             return failure(execution, type_name(error), error.what());
         } catch (...) {
             return failure(execution, "unknown",
@@ -154,10 +214,62 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
         }
     }
 
+    /// Runs a callback, if the job has one. What it throws, or its overrun, as a failure.
+    std::optional<RunOutcome> call_back(const std::shared_ptr<Execution>& execution,
+                                        const std::string& name,
+                                        std::optional<std::int64_t> timeout,
+                                        const CallbackEvent& event) {
+        if (name.empty()) return std::nullopt;
+        const auto* callback = handlers.find_callback(name);
+        if (callback == nullptr) {
+            log.warning("Callback skipped", "id", execution->job.id, "callback", name, "reason",
+                        "it is not registered here");
+            return std::nullopt;
+        }
+        const std::chrono::seconds limit(timeout.value_or(60));
+        boost::asio::post(executor, [self = shared_from_this(), execution, limit] {
+            if (self->events.on_callback) self->events.on_callback(execution, limit);
+        });
+        // A callback before this one may have used up the first one's time.
+        ThreadContext context(*execution, execution->callback_stop.get_token(), log);
+        std::optional<RunOutcome> failed;
+        try {
+            (*callback)(context, event);
+        } catch (const std::exception& error) {
+            failed = failure(*execution, type_name(error), error.what());
+        } catch (...) {
+            failed = failure(*execution, "unknown",
+                             "the callback threw something that is not a std::exception");
+        }
+        if (execution->callback_overran)
+            failed =
+                failure(*execution, "rq.timeouts.JobTimeoutException", timeout_text(limit.count()));
+        if (failed && event.kind == CallbackEvent::Kind::stopped)
+            log.error("Callback failed", "id", execution->job.id, "callback", name, "error",
+                      failed->error);
+        return failed;
+    }
+
     static RunOutcome time_limit(const Execution& execution) {
         return failure(execution, "rq.timeouts.JobTimeoutException",
-                       fmt::format("Task exceeded maximum timeout value ({} seconds)",
-                                   execution.job.timeout.value_or(180)));
+                       timeout_text(execution.job.timeout.value_or(180)));
+    }
+
+    static RunOutcome retry(const Execution& execution, const Retry& asked) {
+        const auto used = static_cast<std::size_t>(
+            std::max<std::int64_t>(execution.job.number_of_retries.value_or(0), 0));
+        const auto& intervals = asked.intervals;
+        // Source: rq/job.py Retry.get_interval (RQ 2.10).
+        const auto wait = intervals.empty() ? std::chrono::seconds(0)
+                                            : intervals[std::min(used, intervals.size() - 1)];
+        std::vector<std::int64_t> seconds;
+        for (const auto interval : intervals)
+            seconds.push_back(interval.count());
+        return {.kind = RunOutcome::Kind::retry,
+                .payload = fmt::format(
+                    "{} {} {}", asked.max, wait.count(),
+                    encode_retry(asked.max, seconds, asked.enqueue_at_front, execution.serializer)),
+                .error = "the function asked for a retry"};
     }
 
     /// One more thread at work. With the mutex held.
@@ -200,19 +312,21 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
                 batch.swap(self->done);
                 self->delivery_posted = false;
             }
-            if (!self->on_done) return;
+            if (!self->events.on_done) return;
             for (auto& one : batch)
-                self->on_done(std::move(one.execution), std::move(one.outcome));
+                self->events.on_done(std::move(one.execution), std::move(one.outcome));
         });
     }
 };
 
 ThreadExecutor::ThreadExecutor(boost::asio::any_io_executor executor,
-                               const HandlerRegistry& handlers, Logger& log, OnDone on_done)
-    : pool_(std::make_shared<Pool>(std::move(executor), handlers, log, std::move(on_done))) {}
+                               const HandlerRegistry& handlers, CallbackPolicy callbacks,
+                               Logger& log, Events events)
+    : pool_(std::make_shared<Pool>(std::move(executor), handlers, callbacks, log,
+                                   std::move(events))) {}
 
 ThreadExecutor::~ThreadExecutor() {
-    pool_->on_done = nullptr;
+    pool_->events = {};
     pool_->impatience.reset();
     const std::scoped_lock lock(pool_->mutex);
     pool_->closing = true;

@@ -13,7 +13,7 @@ namespace rqxx::runtime {
 class ThreadExecutor final : public Executor {
 public:
     ThreadExecutor(boost::asio::any_io_executor executor, const HandlerRegistry& handlers,
-                   Logger& log, OnDone on_done);
+                   CallbackPolicy callbacks, Logger& log, Events events);
     ~ThreadExecutor() override;
     void start(std::shared_ptr<Execution> execution) override;
     void abandon(const std::shared_ptr<Execution>& execution) override;

@@ -5,6 +5,7 @@
 #include <boost/asio/ip/host_name.hpp>
 #include <charconv>
 #include <deque>
+#include <rqxx/codec.hpp>
 #include <rqxx/events.hpp>
 #include <rqxx/worker.hpp>
 #include <unordered_map>
@@ -55,7 +56,7 @@ struct Worker::Impl {
           log(log_),
           executor(redis_.executor()),
           name(options.name.empty() ? default_name() : options.name),
-          redis_ops(redis, name, options.queues, options.lease),
+          redis_ops(redis, name, options.queues, options.lease, options.strategy),
           slot_freed(executor),
           work_arrived(executor),
           queues_empty(executor),
@@ -63,10 +64,12 @@ struct Worker::Impl {
           deadline_changed(executor),
           stop_wanted(executor),
           drained(executor),
-          thread_executor(executor, handlers, log,
-                          [this](std::shared_ptr<Execution> execution, RunOutcome outcome) {
-                              on_done(std::move(execution), std::move(outcome));
-                          }),
+          thread_executor(executor, handlers, options.callbacks, log,
+                          {[this](std::shared_ptr<Execution> execution, RunOutcome outcome) {
+                               on_done(std::move(execution), std::move(outcome));
+                           },
+                           [this](const std::shared_ptr<Execution>& execution,
+                                  std::chrono::seconds limit) { on_callback(execution, limit); }}),
           watchers(executor),
           tasks(executor) {}
 
@@ -94,6 +97,9 @@ struct Worker::Impl {
         drained;
     runtime::ThreadExecutor thread_executor;
     std::vector<std::unique_ptr<RedisClient>> blocking;
+    std::unique_ptr<RedisSubscriber> commands;
+    bool suspended = false;  ///< As monitors are told.
+    std::chrono::steady_clock::time_point last_worked = std::chrono::steady_clock::now();
     TaskGroup watchers;
     TaskGroup tasks;
 
@@ -109,9 +115,12 @@ struct Worker::Impl {
         log.info("Worker started", "name", name, "queues",
                  fmt::format("{}", fmt::join(options.queues, ",")), "concurrency",
                  options.concurrency);
+        commands = std::make_unique<RedisSubscriber>(
+            executor, redis.options(), std::vector{redis_ops.command_channel()}, log);
         tasks.spawn("heartbeat", heartbeat_loop());
         tasks.spawn("recovery", recover_loop());
         tasks.spawn("deadlines", deadline_loop());
+        tasks.spawn("commands", command_loop());
         for (std::size_t i = 0; i < settles_in_flight; ++i)
             tasks.spawn("settling", settle_loop());
         std::exception_ptr failure;
@@ -126,6 +135,7 @@ struct Worker::Impl {
         }
         co_await stop_watching();
         tasks.cancel();
+        commands->close();
         co_await tasks.join();
         if (failure) std::rethrow_exception(failure);
         try {
@@ -194,9 +204,9 @@ struct Worker::Impl {
             std::optional<Error> failed;
             try {
                 // What is settled by a command that stands before this one no longer counts.
-                result = co_await redis_ops.claim(std::min(free, batch_size),
-                                                  options.concurrency + outcomes.size(),
-                                                  oldest_job());
+                result =
+                    co_await redis_ops.claim(std::min(free, batch_size),
+                                             options.concurrency + outcomes.size(), oldest_job());
                 last_poll = std::chrono::steady_clock::now();
             } catch (const Error& error) {
                 failed = error;
@@ -206,6 +216,7 @@ struct Worker::Impl {
                 continue;
             }
             const auto [dropped, broken] = report_skipped(result.skipped);
+            co_await tell_suspended(result.state == ops::ClaimResult::State::suspended);
             if (result.state == ops::ClaimResult::State::lease_gone) {
                 co_await register_again();
                 continue;
@@ -225,10 +236,21 @@ struct Worker::Impl {
                 continue;
             }
             // Blocking on a queue that cannot be taken from would return at once, again and again.
-            if (broken || result.state == ops::ClaimResult::State::suspended)
+            if (broken || suspended)
                 co_await stop_wanted.wait(1s);
-            else
-                co_await wait_for_work();
+            else if (!co_await wait_for_work())
+                co_return;
+        }
+    }
+
+    /// For monitors; a Redis that does not answer is met again by the next claim.
+    asio::awaitable<void> tell_suspended(bool now) {
+        if (now == suspended) co_return;
+        suspended = now;
+        log.info(now ? "Worker suspended" : "Worker resumed", "name", name);
+        try {
+            co_await redis_ops.set_state(now ? "suspended" : "idle");
+        } catch (const Error&) {
         }
     }
 
@@ -260,8 +282,9 @@ struct Worker::Impl {
         log.error("Queue cannot be read", "queue", queue.queue, "reason", queue.why);
     }
 
-    /// Blocks until a queue has a job, without removing it.
-    asio::awaitable<void> wait_for_work() {
+    /// Blocks until a queue has a job, without removing it. False when the worker has been idle for
+    /// as long as it may.
+    asio::awaitable<bool> wait_for_work() {
         if (watchers.size() == 0) {
             for (const auto& key : redis_ops.queue_keys()) {
                 blocking.push_back(
@@ -271,8 +294,20 @@ struct Worker::Impl {
         }
         work_may_wait = false;
         queues_empty.notify();
-        while (!work_may_wait && !stopping())
-            co_await work_arrived.wait();
+        while (!work_may_wait && !stopping()) {
+            if (!options.max_idle_time) {
+                co_await work_arrived.wait();
+                continue;
+            }
+            const auto until = (running.empty() ? last_worked : std::chrono::steady_clock::now()) +
+                               *options.max_idle_time;
+            if (std::chrono::steady_clock::now() >= until) {
+                log.info("Worker has been idle for long enough", "name", name);
+                co_return false;
+            }
+            co_await work_arrived.wait(until - std::chrono::steady_clock::now());
+        }
+        co_return true;
     }
 
     asio::awaitable<void> watch(RedisClient& client, std::string key) {
@@ -355,17 +390,37 @@ struct Worker::Impl {
 
     void on_done(std::shared_ptr<Execution> execution, RunOutcome outcome) {
         if (execution->settled) return;
-        const auto kind = execution->stop_reason == StopReason::shutdown && !outcome.success
-                              ? Settlement::Outcome::returned
-                          : outcome.success ? Settlement::Outcome::success
-                                            : Settlement::Outcome::failure;
-        finish(execution, kind, std::move(outcome.payload), std::move(outcome.error));
+        finish(execution, settlement_of(*execution, outcome.kind), std::move(outcome.payload),
+               std::move(outcome.error));
+    }
+
+    static Settlement::Outcome settlement_of(const Execution& execution, RunOutcome::Kind kind) {
+        if (execution.stop_reason == StopReason::shutdown && kind != RunOutcome::Kind::success)
+            return Settlement::Outcome::returned;
+        switch (kind) {
+            case RunOutcome::Kind::success:
+                return Settlement::Outcome::success;
+            case RunOutcome::Kind::failure:
+                return Settlement::Outcome::failure;
+            case RunOutcome::Kind::stopped:
+                return Settlement::Outcome::stopped;
+            case RunOutcome::Kind::retry:
+                return Settlement::Outcome::retry;
+        }
+        return Settlement::Outcome::failure;
+    }
+
+    void on_callback(const std::shared_ptr<Execution>& execution, std::chrono::seconds limit) {
+        execution->in_callback = true;
+        execution->deadline = std::chrono::steady_clock::now() + limit;
+        deadline_changed.notify();
     }
 
     void finish(const std::shared_ptr<Execution>& execution, Settlement::Outcome outcome,
                 std::string payload, std::string error) {
         execution->settled = true;
         running.remove(execution);
+        last_worked = std::chrono::steady_clock::now();
         const auto run_time = std::chrono::duration_cast<std::chrono::microseconds>(
             std::chrono::steady_clock::now() - execution->started);
         outcomes.emplace_back(
@@ -427,6 +482,10 @@ struct Worker::Impl {
                 log_job_retry(log, settlement.job_id, settled.attempt, settled.of, settled.next_in,
                               error);
                 break;
+            case Settled::Code::stopped:
+                ++summary.stopped;
+                log.warning("Job stopped", "id", settlement.job_id);
+                break;
             case Settled::Code::returned:
                 ++summary.returned;
                 log.info("Job returned", "id", settlement.job_id, "queue", settlement.origin);
@@ -452,6 +511,13 @@ struct Worker::Impl {
     /// First signal: wait for what runs. After the grace, or on a second signal: put it back.
     asio::awaitable<void> drain() {
         const auto until = std::chrono::steady_clock::now() + options.grace;
+        if (stopping() && !running.empty()) {
+            try {
+                co_await redis_ops.note_shutdown();
+            } catch (const Error&) {
+                // Only monitors miss something.
+            }
+        }
         while (!running.empty() && stop_requests < 2) {
             const auto now = std::chrono::steady_clock::now();
             if (stopping() && now >= until) break;
@@ -505,7 +571,7 @@ struct Worker::Impl {
                 for (const auto& notice : result.notices) {
                     for (const auto& execution : running) {
                         if (execution->id != notice.execution_id) continue;
-                        execution->request_stop(notice.canceled ? StopReason::canceled
+                        ask_to_stop(*execution, notice.canceled ? StopReason::canceled
                                                                 : StopReason::lease_lost);
                     }
                 }
@@ -568,32 +634,112 @@ struct Worker::Impl {
         }
     }
 
-    /// Soft at the limit, hard `kill_after` later.
+    /// The soft stage; `deadline_loop` gives up on a handler that does not listen.
+    void ask_to_stop(Execution& execution, StopReason reason) {
+        execution.request_stop(reason);
+        if (execution.give_up_at) return;
+        execution.give_up_at = std::chrono::steady_clock::now() + options.kill_after;
+        deadline_changed.notify();
+    }
+
     asio::awaitable<void> deadline_loop() {
         for (;;) {
             const auto now = std::chrono::steady_clock::now();
             auto next = now + 1h;
-            for (const auto& execution : std::list(running)) {
-                if (!execution->deadline) continue;
-                const auto hard = *execution->deadline + options.kill_after;
-                if (now >= hard) {
-                    log.error("Handler ignores its time limit; its thread is replaced", "id",
-                              execution->job.id, "function", execution->call.func_name);
-                    thread_executor.abandon(execution);
-                    const std::string line = fmt::format(
-                        "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value ({} "
-                        "seconds)",
-                        execution->job.timeout.value_or(180));
-                    finish(execution, Settlement::Outcome::failure, encode_exc_string(line + "\n"),
-                           line);
-                } else if (now >= *execution->deadline) {
-                    execution->request_stop(StopReason::time_limit);
-                    next = std::min(next, hard);
-                } else {
-                    next = std::min(next, *execution->deadline);
-                }
-            }
+            for (const auto& execution : std::list(running))
+                next = std::min(next, look_at_limits(execution, now));
             co_await deadline_changed.wait(next - now);
+        }
+    }
+
+    /// Soft at the time limit, hard `kill_after` later. When to look again.
+    std::chrono::steady_clock::time_point look_at_limits(
+        const std::shared_ptr<Execution>& execution, std::chrono::steady_clock::time_point now) {
+        auto next = now + 1h;
+        if (execution->give_up_at) {
+            if (now >= *execution->give_up_at) {
+                give_up(execution);
+                return next;
+            }
+            next = *execution->give_up_at;
+        }
+        if (!execution->deadline) return next;
+        if (now < *execution->deadline) return std::min(next, *execution->deadline);
+        const auto hard = *execution->deadline + options.kill_after;
+        if (now >= hard) {
+            execution->request_stop(StopReason::time_limit);
+            give_up(execution);
+            return next;
+        }
+        if (execution->in_callback)
+            execution->callback_over_limit();
+        else
+            execution->request_stop(StopReason::time_limit);
+        return std::min(next, hard);
+    }
+
+    /// The handler does not listen: its job ends without it, and its place is taken.
+    void give_up(const std::shared_ptr<Execution>& execution) {
+        log.error("Handler ignores that it is to stop; its thread is replaced", "id",
+                  execution->job.id, "function", execution->call.func_name);
+        thread_executor.abandon(execution);
+        auto outcome = Settlement::Outcome::failure;
+        std::string text;
+        switch (execution->stop_reason.load()) {
+            case StopReason::stopped:
+                outcome = Settlement::Outcome::stopped;
+                text = "Job stopped by user, work-horse terminated.";
+                if (!execution->job.stopped_callback_name.empty())
+                    log.error("Callback skipped", "id", execution->job.id, "callback",
+                              execution->job.stopped_callback_name, "reason",
+                              "the handler had to be given up");
+                break;
+            case StopReason::killed:
+                text = "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); ";
+                break;
+            default:
+                text = fmt::format(
+                    "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value ({} "
+                    "seconds)\n",
+                    execution->job.timeout.value_or(180));
+        }
+        std::string payload = encode_exc_string(text);
+        if (text.ends_with('\n')) text.pop_back();
+        finish(execution, outcome, std::move(payload), std::move(text));
+    }
+
+    // ---- commands -------------------------------------------------------------------------------
+
+    asio::awaitable<void> command_loop() {
+        commands = std::make_unique<RedisSubscriber>(executor, redis.options(),
+                                                     std::vector{redis_ops.command_channel()}, log);
+        for (;;) {
+            const auto message = co_await commands->next();
+            obey(message.payload);
+        }
+    }
+
+    /// Source: rq/command.py; `stop-execution` is of RQ's main branch. What is not understood is
+    /// passed over: the channel is open to anybody.
+    void obey(const std::string& payload) {
+        const auto command = decode_json(payload, {.max_bytes = 65536, .max_depth = 8});
+        if (!command || !command->is_dict()) return;
+        const auto text = [&](std::string_view key) {
+            const Value* value = command->find(key);
+            return value != nullptr && value->is_string() ? value->as_text() : std::string();
+        };
+        const std::string what = text("command");
+        if (what == "shutdown") {
+            log.info("Told to shut down", "name", name);
+            request_stop();
+        } else if (what == "stop-job" || what == "stop-execution" || what == "kill-horse") {
+            const auto reason = what == "kill-horse" ? StopReason::killed : StopReason::stopped;
+            const std::string id = text("job_id"), execution_id = text("execution_id");
+            for (const auto& execution : std::list(running)) {
+                if (reason == StopReason::stopped && execution->job.id != id) continue;
+                if (what == "stop-execution" && execution->id != execution_id) continue;
+                ask_to_stop(*execution, reason);
+            }
         }
     }
 

@@ -36,3 +36,35 @@ def mark(path, seconds):
         out.write(job_id + "\n")
     time.sleep(seconds)
     return job_id
+
+
+def ask_retry(max, interval):
+    from rq import Retry
+
+    return Retry(max=max, interval=interval)
+
+
+def note(job, text):
+    if "marks" in job.meta:
+        with open(job.meta["marks"], "a") as out:
+            out.write(text + "\n")
+
+
+def on_success(job, connection, result):
+    note(job, f"success {result}")
+
+
+def on_failure(job, connection, exc_type, exc, traceback):
+    note(job, f"failure {str(exc).split()[-1]}")
+
+
+def on_stopped(job, connection):
+    note(job, "stopped")
+
+
+def bad_callback(*args):
+    raise RuntimeError("callback broke")
+
+
+def slow_callback(*args):
+    time.sleep(30)

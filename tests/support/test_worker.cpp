@@ -1,7 +1,7 @@
 // A worker with the functions that the tests call, on the library alone. The Python side of the
 // same functions is tests/interop/tasks.py.
 //   test_worker REDIS_URL [--burst] [--concurrency N] [--name NAME] [--grace S] [--recover fail]
-//   QUEUE...
+//   [--strategy S] [--max-idle-time S] [--max-jobs N] [--callbacks skip] QUEUE...
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -47,6 +47,10 @@ void register_tasks(HandlerRegistry& handlers) {
         std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
         return seconds;
     });
+    handlers.add("tasks.ask_retry", [](std::int64_t max, std::int64_t interval) {
+        throw RetryRequest(
+            {.max = max, .intervals = {std::chrono::seconds(interval)}, .enqueue_at_front = false});
+    });
     // Leaves a line per run, so that a test can count executions.
     handlers.add("tasks.mark", [](JobContext& context, std::string path, double seconds) {
         std::ofstream(path, std::ios::app) << context.job().id << "\n";
@@ -65,6 +69,32 @@ void listen(boost::asio::signal_set& signals, Worker& worker) {
         if (error) return;
         worker.request_stop();
         listen(signals, worker);
+    });
+}
+
+/// Leaves a line per call: which callback, and for what.
+void note(JobContext& context, const std::string& text) {
+    const Value* path = nullptr;
+    const auto meta = decode(context.job().meta);
+    if (meta && meta->is_dict()) path = meta->find("marks");
+    if (path != nullptr) std::ofstream(path->as_text(), std::ios::app) << text << "\n";
+}
+
+void register_callbacks(HandlerRegistry& handlers) {
+    handlers.add_callback("tasks.on_success", [](JobContext& context, const CallbackEvent& event) {
+        note(context, "success " + encode_json(event.result));
+    });
+    handlers.add_callback("tasks.on_failure", [](JobContext& context, const CallbackEvent& event) {
+        note(context, "failure " + event.error.substr(event.error.rfind(' ') + 1));
+    });
+    handlers.add_callback("tasks.on_stopped", [](JobContext& context, const CallbackEvent&) {
+        note(context, "stopped");
+    });
+    handlers.add_callback("tasks.bad_callback", [](JobContext&, const CallbackEvent&) {
+        throw std::runtime_error("callback broke");
+    });
+    handlers.add_callback("tasks.slow_callback", [](JobContext& context, const CallbackEvent&) {
+        nap(context.stop_token(), 30);
     });
 }
 
@@ -88,6 +118,15 @@ int main(int argc, char** argv) {
             options.grace = std::chrono::seconds(std::atoi(argv[++i]));
         else if (arg == "--kill-after")
             options.kill_after = std::chrono::seconds(std::atoi(argv[++i]));
+        else if (arg == "--strategy")
+            options.strategy = parse_strategy(argv[++i]).value();
+        else if (arg == "--max-idle-time")
+            options.max_idle_time = std::chrono::seconds(std::atoi(argv[++i]));
+        else if (arg == "--max-jobs")
+            options.max_jobs = std::strtoul(argv[++i], nullptr, 10);
+        else if (arg == "--callbacks")
+            options.callbacks =
+                std::string(argv[++i]) == "skip" ? CallbackPolicy::skip : CallbackPolicy::require;
         else if (arg == "--recover")
             options.recover =
                 std::string(argv[++i]) == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
@@ -96,6 +135,7 @@ int main(int argc, char** argv) {
     }
     HandlerRegistry handlers;
     register_tasks(handlers);
+    register_callbacks(handlers);
     Logger log;
     boost::asio::io_context context(1);
     register_scripts(lua::all());
