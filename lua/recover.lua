@@ -12,6 +12,7 @@
 --- @include transitions
 --- @include metrics
 --- @include webhooks
+--- @include stock_cleanup
 
 -- After an outage, or when no process of ours was there, leases have run out though their workers live:
 -- sweeps must have gone on for a while before one may judge.
@@ -94,7 +95,7 @@ for _, worker in ipairs(attempt('ZRANGEBYSCORE', KEYS[1], '-inf', now_us, 'LIMIT
 end
 for i = 4, #ARGV do
     local registry = 'rq:wip:' .. ARGV[i]
-    if budget > 0 and attempt('TYPE', registry).ok == 'zset' then
+    if budget > 0 and attempt('TYPE', registry).ok == 'zset' and not stock_cleans(ARGV[i]) then
         local lapsed = attempt('ZRANGEBYSCORE', registry, '-inf', now, 'LIMIT', 0, budget)
         budget = budget - #lapsed
         for _, member in ipairs(lapsed) do recover(member, ARGV[i], nil) end

@@ -109,7 +109,10 @@ end
 -- Deletes all that RQ keeps of a job but its results. Source: rq/job.py Job.delete (RQ 2.10).
 local function delete_job(id, group)
     attempt('DEL', job_key(id), 'rq:job:' .. id .. ':dependents', 'rq:job::' .. id .. ':dependencies')
-    if group and group ~= '' then attempt('SREM', 'rq:group:' .. group, id) end
+    if group and group ~= '' then
+        attempt('SREM', 'rq:group:' .. group, id)
+        if attempt('EXISTS', 'rq:group:' .. group) == 0 then attempt('SREM', 'rq:groups', group) end
+    end
 end
 
 local default_failure_ttl = 31536000   -- RQ's: a year

@@ -156,6 +156,8 @@ struct Commands {
     EnqueueCommandOptions enqueue;
     InfoOptions info;
     JobShowOptions job_show;
+    JobActionOptions job_action;
+    QueueActionOptions queue_action;
     QueueListOptions queue_list;
     BenchCommandOptions bench;
 };
@@ -202,6 +204,12 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
         ->check(CLI::IsMember({"requeue", "fail"}));
     add_option(app, "--serializer", o.serializer, "of results; default: each job's own")
         ->check(CLI::IsMember({"pickle", "json"}));
+    add_option(app, "--strategy", o.strategy,
+               "order of the queues: strict (as listed), round-robin or random");
+    add_option(app, "--max-idle-time", o.max_idle_time, "end after so long without a job");
+    add_option(app, "--callbacks", o.callbacks,
+               "a job with a callback that is not registered here: fail it, or run it without")
+        ->check(CLI::IsMember({"require", "skip"}));
     return &app;
 }
 
@@ -222,6 +230,34 @@ CLI::App* add_enqueue(CLI::App& root, Commands& to) {
     add_option(app, "--failure-ttl", o.failure_ttl, "how long a failed job is kept");
     add_option(app, "--ttl", o.ttl, "how long the job may wait before it is dropped");
     named(app.add_option("--retry", o.retry, "how often a failing job is run again"));
+    named(app.add_option("--retry-interval", o.retry_intervals,
+                         "wait before a retry; more of them for the next ones")
+              ->type_name("DURATION")
+              ->allow_extra_args(false));
+    add_flag(app, "--retry-at-front", o.retry_at_front, "a retried job is next to be run");
+    add_option(
+        app, "--at", o.at,
+        "not before this time: 2026-12-24T18:00:00Z, an offset for Z, or seconds since 1970");
+    add_option(app, "--in", o.in, "not before so long from now");
+    named(app.add_option("--depends-on", o.depends_on,
+                         "not before the job of this id has finished; repeat for more")
+              ->type_name("ID")
+              ->allow_extra_args(false));
+    add_flag(app, "--allow-failure", o.allow_failure, "… or has failed");
+    add_option(app, "--on-success", o.on_success,
+               "callback, NAME or NAME@DURATION with its time limit (default 60s)");
+    add_option(app, "--on-failure", o.on_failure, "the same for a failure");
+    add_option(app, "--on-stopped", o.on_stopped, "the same for a stopped job");
+    named(app.add_option("--repeat", o.repeat, "run so many times more after a success"));
+    named(app.add_option("--repeat-interval", o.repeat_intervals,
+                         "wait before a repetition; more of them are used up from the end")
+              ->type_name("DURATION")
+              ->allow_extra_args(false));
+    add_option(app, "--group", o.group, "name of a group to join");
+    named(app.add_option("--webhook", o.webhooks,
+                         "finished=URL or failed=URL: what is told (POST) when the job ends so")
+              ->allow_extra_args(false));
+    add_option(app, "--meta", o.meta, "a JSON object kept with the job");
     add_option(app, "--job-id", o.job_id, "id of the job; default: a new UUID");
     add_option(app, "--description", o.description, "shown by monitors; default: the call");
     add_option(app, "--serializer", o.serializer, "how the arguments are stored")
@@ -231,6 +267,63 @@ CLI::App* add_enqueue(CLI::App& root, Commands& to) {
     add_flag(app, "--unique", o.unique, "refuse when a job with this --job-id exists");
     add_flag(app, "--wait", o.wait, "wait for the end and print the result as JSON");
     return &app;
+}
+
+void add_filter(CLI::App& app, JobActionOptions& o) {
+    app.add_option("ID", o.ids, "ids of jobs");
+    add_option(app, "--queue", o.queue, "instead of ids: the jobs of this queue");
+    add_option(app, "--status", o.status,
+               "… that are queued, started, finished, failed, deferred, scheduled or canceled");
+    add_option(app, "--func", o.func, "… that call this function; * stands for any text");
+    add_option(app, "--error", o.error, "… whose last error line has this text in it");
+    add_option(app, "--limit", o.limit, "… at most so many; 0: all");
+}
+
+void add_action_flags(CLI::App& app, bool& dry_run, bool& json) {
+    add_flag(app, "--dry-run", dry_run, "only tell what would be done");
+    add_flag(app, "--json", json, "as JSON");
+}
+
+/// `job cancel`, `delete`, `requeue`, `stop`: what each is called, and what carries it out.
+using JobCommand = std::pair<CLI::App*, int (*)(const CommonOptions&, const JobActionOptions&)>;
+std::vector<JobCommand> add_job_actions(CLI::App& job, JobActionOptions& o) {
+    auto* cancel = job.add_subcommand("cancel", "Keep jobs from being run; stop those that run");
+    auto* remove = job.add_subcommand("delete", "Delete jobs with all that is kept of them");
+    auto* requeue =
+        job.add_subcommand("requeue", "Put failed, stopped or canceled jobs back on their queues");
+    auto* stop = job.add_subcommand("stop", "Stop running jobs; they end as stopped");
+    for (auto* app : {cancel, remove, requeue}) {
+        add_filter(*app, o);
+        add_action_flags(*app, o.dry_run, o.json);
+    }
+    for (auto* app : {cancel, remove})
+        add_option(*app, "--dependents", o.dependents,
+                   "jobs that wait for them: leave them deferred, enqueue them, or do the same to "
+                   "them (cascade)")
+            ->check(CLI::IsMember({"leave", "enqueue", "cascade"}));
+    add_flag(*cancel, "--remove-from-dependencies", o.remove_from_dependencies,
+             "no longer list them with the jobs that they wait for");
+    add_flag(*requeue, "--at-front", o.at_front, "next to be run, instead of last");
+    stop->add_option("ID", o.ids, "ids of jobs")->required();
+    add_flag(*stop, "--no-wait", o.no_wait, "do not wait until they have stopped");
+    add_flag(*stop, "--json", o.json, "as JSON");
+    return {
+        {cancel, cancel_jobs}, {remove, delete_jobs}, {requeue, requeue_jobs}, {stop, stop_jobs}};
+}
+
+using QueueCommand = std::pair<CLI::App*, int (*)(const CommonOptions&, const QueueActionOptions&)>;
+std::vector<QueueCommand> add_queue_actions(CLI::App& queue, QueueActionOptions& o) {
+    auto* empty = queue.add_subcommand("empty", "Delete the jobs that wait on a queue");
+    auto* requeue = queue.add_subcommand("requeue-failed", "Put a queue's failed jobs back on it");
+    auto* compact = queue.add_subcommand("compact", "Take ids without a job off a queue");
+    for (auto* app : {empty, requeue, compact}) {
+        app->add_option("NAME", o.queue, "name of the queue")->required();
+        add_action_flags(*app, o.dry_run, o.json);
+    }
+    for (auto* app : {empty, requeue})
+        add_option(*app, "--func", o.func, "only jobs that call this function; * is any text");
+    add_option(*requeue, "--error", o.error, "only jobs whose last error line has this text");
+    return {{empty, empty_queue}, {requeue, requeue_failed}, {compact, compact_queue}};
 }
 
 /// Every command with its flags, one per line: what the completion scripts offer.
@@ -324,14 +417,18 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     add_flag(*info_app, "--json", to.info.json, "as JSON");
     add_option(*info_app, "--interval", to.info.interval, "show again every so many seconds")
         ->check(CLI::NonNegativeNumber);
-    auto* job_app = root.add_subcommand("job", "Look at jobs")->require_subcommand(1);
+    auto* job_app =
+        root.add_subcommand("job", "Look at jobs, and act on them")->require_subcommand(1);
     auto* show_app = job_app->add_subcommand("show", "Show all that is known of jobs");
     show_app->add_option("ID", to.job_show.ids, "ids of jobs")->required();
     add_flag(*show_app, "--json", to.job_show.json, "as JSON");
-    auto* queue_app = root.add_subcommand("queue", "Look at queues")->require_subcommand(1);
+    auto* queue_app =
+        root.add_subcommand("queue", "Look at queues, and act on them")->require_subcommand(1);
     auto* list_app =
         queue_app->add_subcommand("list", "Show the queues and how many jobs are where");
     add_flag(*list_app, "--json", to.queue_list.json, "as JSON");
+    const auto job_actions = add_job_actions(*job_app, to.job_action);
+    const auto queue_actions = add_queue_actions(*queue_app, to.queue_action);
     auto* bench_app =
         root.add_subcommand("bench", "Measure throughput and latency on this machine");
     add_option(*bench_app, "--jobs", to.bench.jobs, "jobs per measurement")
@@ -349,6 +446,10 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     completion_app->add_option("shell", shell, "bash, zsh or fish")
         ->check(CLI::IsMember({"bash", "zsh", "fish"}));
     for (auto* app : {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, bench_app})
+        add_common(*app, to.common);
+    for (const auto& [app, run] : job_actions)
+        add_common(*app, to.common);
+    for (const auto& [app, run] : queue_actions)
         add_common(*app, to.common);
 
     try {
@@ -373,6 +474,10 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     if (*enqueue_app) return enqueue(to.common, to.enqueue);
     if (*info_app) return info(to.common, to.info);
     if (*show_app) return show_jobs(to.common, to.job_show);
+    for (const auto& [app, run] : job_actions)
+        if (*app) return run(to.common, to.job_action);
+    for (const auto& [app, run] : queue_actions)
+        if (*app) return run(to.common, to.queue_action);
     if (*list_app) return list_queues(to.common, to.queue_list);
     return bench(to.common, to.bench);
 }

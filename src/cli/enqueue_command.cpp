@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <boost/json/value.hpp>
+#include <rqxx/codec.hpp>
 #include <rqxx/events.hpp>
 #include <rqxx/json.hpp>
 #include <rqxx/monitor.hpp>
@@ -21,6 +22,94 @@ std::optional<std::chrono::seconds> optional_duration(std::string_view flag,
     return duration_option(flag, text);
 }
 
+std::vector<std::chrono::seconds> durations(std::string_view flag,
+                                            const std::vector<std::string>& texts) {
+    std::vector<std::chrono::seconds> result;
+    for (const auto& text : texts)
+        result.push_back(duration_option(flag, text));
+    return result;
+}
+
+/// NAME or NAME@DURATION.
+std::optional<Callback> callback(std::string_view flag, const std::string& text) {
+    if (text.empty()) return std::nullopt;
+    const auto at = text.find('@');
+    Callback result{text.substr(0, at), std::nullopt};
+    if (at != std::string::npos) result.timeout = duration_option(flag, text.substr(at + 1));
+    return result;
+}
+
+Webhook webhook(const std::string& text) {
+    const auto equals = text.find('=');
+    if (equals == std::string::npos)
+        throw Error(Errc::usage, "--webhook: finished=URL or failed=URL is expected");
+    Webhook hook;
+    hook.job_status = text.substr(0, equals);
+    hook.url = text.substr(equals + 1);
+    hook.method = "POST";
+    return hook;
+}
+
+/// RFC 3339 with Z or an offset, or seconds since 1970.
+Timestamp time_option(const std::string& text) {
+    if (const auto epoch = parse_epoch(text)) return *epoch;
+    std::string utc = text;
+    std::chrono::minutes offset{0};
+    if (text.size() > 6 && text[text.size() - 3] == ':' &&
+        (text[text.size() - 6] == '+' || text[text.size() - 6] == '-')) {
+        const std::string_view zone = std::string_view(text).substr(text.size() - 6);
+        const auto digits = [&](std::size_t at) {
+            return (zone[at] - '0') * 10 + zone[at + 1] - '0';
+        };
+        offset = std::chrono::minutes((digits(1) * 60 + digits(4)) * (zone[0] == '-' ? -1 : 1));
+        utc = text.substr(0, text.size() - 6) + "Z";
+    }
+    const auto time = parse_utc(utc);
+    if (!time) throw Error(Errc::usage, fmt::format("--at: {}", time.error().message));
+    return *time - offset;
+}
+
+/// What is asked for beside queue and policy.
+EnqueueOptions enqueue_options(const EnqueueCommandOptions& options) {
+    EnqueueOptions settings;
+    settings.timeout = optional_duration("--timeout", options.timeout);
+    settings.result_ttl = optional_duration("--result-ttl", options.result_ttl);
+    settings.failure_ttl = optional_duration("--failure-ttl", options.failure_ttl);
+    settings.ttl = optional_duration("--ttl", options.ttl);
+    if (options.retry)
+        settings.retry =
+            Retry{*options.retry, durations("--retry-interval", options.retry_intervals),
+                  options.retry_at_front};
+    else if (!options.retry_intervals.empty() || options.retry_at_front)
+        throw Error(Errc::usage, "--retry: how often is not said");
+    if (options.repeat)
+        settings.repeat =
+            Repeat{*options.repeat, durations("--repeat-interval", options.repeat_intervals)};
+    else if (!options.repeat_intervals.empty())
+        throw Error(Errc::usage, "--repeat: how often is not said");
+    if (!options.depends_on.empty())
+        settings.depends_on = Dependency{options.depends_on, options.allow_failure, false};
+    else if (options.allow_failure)
+        throw Error(Errc::usage, "--allow-failure: goes with --depends-on");
+    settings.on_success = callback("--on-success", options.on_success);
+    settings.on_failure = callback("--on-failure", options.on_failure);
+    settings.on_stopped = callback("--on-stopped", options.on_stopped);
+    settings.group = options.group;
+    for (const auto& text : options.webhooks)
+        settings.webhooks.push_back(webhook(text));
+    if (!options.meta.empty()) {
+        auto meta = decode_json(options.meta);
+        if (!meta || !meta->is_dict())
+            throw Error(Errc::usage, "--meta: a JSON object is expected");
+        settings.meta = std::move(*meta);
+    }
+    settings.job_id = options.job_id;
+    if (!options.description.empty()) settings.description = options.description;
+    settings.at_front = options.at_front;
+    settings.unique = options.unique;
+    return settings;
+}
+
 asio::awaitable<Enqueued> put(RedisClient& redis, Logger& log, const EnqueueCommandOptions& options,
                               Call call) {
     const Serializer serializer = parse_serializer(options.serializer).value();
@@ -34,22 +123,19 @@ asio::awaitable<Enqueued> put(RedisClient& redis, Logger& log, const EnqueueComm
         OptimizedQueue queue(redis, log, serializer);
         co_return co_await queue.enqueue(std::move(call), std::move(settings));
     }
-    EnqueueOptions settings;
-    settings.timeout = timeout;
-    settings.result_ttl = optional_duration("--result-ttl", options.result_ttl);
-    settings.failure_ttl = optional_duration("--failure-ttl", options.failure_ttl);
-    settings.ttl = optional_duration("--ttl", options.ttl);
-    if (options.retry)
-        settings.retry = Retry{.max = *options.retry, .intervals = {}, .enqueue_at_front = false};
-    settings.job_id = options.job_id;
-    if (!options.description.empty()) settings.description = options.description;
-    settings.at_front = options.at_front;
-    settings.unique = options.unique;
-    const std::string session = session_of(call);
+    EnqueueOptions settings = enqueue_options(options);
     Queue queue(redis, options.queue, serializer);
-    Enqueued enqueued = co_await queue.enqueue(std::move(call), std::move(settings));
+    Enqueued enqueued;
+    if (!options.at.empty())
+        enqueued = co_await queue.enqueue_at(time_option(options.at), std::move(call),
+                                             std::move(settings));
+    else if (!options.in.empty())
+        enqueued = co_await queue.enqueue_in(duration_option("--in", options.in), std::move(call),
+                                             std::move(settings));
+    else
+        enqueued = co_await queue.enqueue(std::move(call), std::move(settings));
     if (!enqueued.duplicate)
-        log_job_enqueued(log, enqueued.job_id, session, options.queue,
+        log_job_enqueued(log, enqueued.job_id, {}, options.queue,
                          timeout.value_or(std::chrono::seconds(180)));
     co_return enqueued;
 }
@@ -86,16 +172,23 @@ int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options) {
         throw Error(Errc::usage, "--queue: the priority decides the queue; give only one of them");
     if (!options.priority.empty() &&
         (options.at_front || !options.result_ttl.empty() || !options.failure_ttl.empty() ||
-         !options.ttl.empty() || !options.description.empty()))
+         !options.ttl.empty() || !options.description.empty() || !options.at.empty() ||
+         !options.in.empty() || !options.depends_on.empty() || !options.retry_intervals.empty() ||
+         options.retry_at_front || options.repeat || !options.on_success.empty() ||
+         !options.on_failure.empty() || !options.on_stopped.empty() || !options.group.empty() ||
+         !options.webhooks.empty() || !options.meta.empty()))
         throw Error(Errc::usage,
-                    "--priority: the policy sets TTLs and place; only --timeout, --retry and "
-                    "--job-id go with it");
+                    "--priority: the policy sets TTLs, retries and place; only --timeout, --retry "
+                    "and --job-id go with it");
+    if (!options.at.empty() && !options.in.empty())
+        throw Error(Errc::usage, "--at: give either it or --in");
     const Call call = parse_call(options.function, options.arguments, options.json_args);
     return with_redis(common, [&](RedisClient& redis, Logger& log) -> asio::awaitable<int> {
         const auto enqueued = co_await put(redis, log, options, call);
         if (enqueued.duplicate) {
-            fmt::print(stderr, "rqxx: a job with the id {} exists already; nothing was enqueued\n",
-                       enqueued.job_id);
+            fmt::print(stderr,
+                       "rqxx: a job with the id {} exists already ({}); nothing was enqueued\n",
+                       enqueued.job_id, printable(enqueued.status));
             co_return 1;
         }
         fmt::print("{}\n", enqueued.job_id);

@@ -13,6 +13,7 @@
 #include "cli/commands.hpp"
 #include "http/api.hpp"
 #include "runtime/embedded_redis.hpp"
+#include "runtime/janitor.hpp"
 
 namespace rqxx::cli {
 namespace {
@@ -46,6 +47,7 @@ public:
           application_(make_application(application_settings(common, options, directory_.path()))),
           metrics_(monitor_, redis_),
           sampler_(redis_, log_),
+          janitor_(redis_, {}, RecoverPolicy::requeue, log_),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM) {
         make_routes();
@@ -124,6 +126,7 @@ private:
         co_await connect();
         tasks_.spawn("http", server_->run());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
+        tasks_.spawn("janitor", janitor_.run());
         if (embedded_) tasks_.spawn("redis-server", keep_redis());
         WorkerSummary summary;
         TaskGroup workers(context_.get_executor());
@@ -151,7 +154,8 @@ private:
         co_return summary.returned + summary.unstored > 0 ? 1 : 0;
     }
 
-    /// An embedded Redis may take long to load a large append-only file; as long as it lives we wait.
+    /// An embedded Redis may take long to load a large append-only file; as long as it lives we
+    /// wait.
     asio::awaitable<void> connect() {
         for (;;) {
             std::optional<Error> failed;
@@ -233,6 +237,7 @@ private:
     http::Router router_;
     http::Metrics metrics_;
     Sampler sampler_;
+    runtime::Janitor janitor_;
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<Worker> worker_;
     TaskGroup tasks_;

@@ -69,6 +69,9 @@ inline std::string scheduled(std::string_view name) {
 inline std::string canceled(std::string_view name) {
     return join("rq:canceled:", name);
 }
+inline std::string maintained(std::string_view name) {
+    return join("rqxx:maintained:", name);
+}
 /// The registry of a status word other than `queued`.
 inline std::string registry(std::string_view status, std::string_view name) {
     return join(join(join("rq:", status == "started" ? "wip" : status), ":"), name);

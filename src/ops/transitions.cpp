@@ -205,30 +205,6 @@ asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> runni
     co_return result;
 }
 
-asio::awaitable<RecoverResult> WorkerOps::recover(RecoverPolicy policy) {
-    // RQ's text, down to the clock's offset.
-    std::string time = format_utc(utc_now());
-    time[10] = ' ';
-    time.replace(time.size() - 1, 1, "+00:00");
-    std::vector<std::string> args{
-        policy == RecoverPolicy::requeue ? "requeue" : "fail",
-        encode_exc_string(
-            fmt::format("Moved to FailedJobRegistry, due to AbandonedJobError, at {}", time)),
-        "200"};
-    args.insert(args.end(), queues_.begin(), queues_.end());
-    const Reply reply = co_await redis_->eval(
-        lua::recover, {std::string(keys::leases), std::string(keys::sweeper)}, std::move(args));
-    const auto& parts = reply.as_array();
-    RecoverResult result;
-    result.more = parts.at(0).as_integer() == 1;
-    for (const auto& row : parts.at(1).as_array()) {
-        result.jobs.push_back({row.elements.at(0).text, row.elements.at(1).text,
-                               row.elements.at(2).text, row.elements.at(3).text,
-                               row.elements.at(4).as_integer(), row.elements.at(5).as_integer()});
-    }
-    co_return result;
-}
-
 asio::awaitable<void> WorkerOps::set_state(std::string state) {
     co_await redis_->command("HSET", key_, "state", state);
 }

@@ -92,16 +92,6 @@ struct HeartbeatResult {
     std::int64_t orphans = 0;  ///< Jobs put back whose claim was never answered.
 };
 
-struct Recovered {
-    std::string job_id, what, worker, queue;
-    std::int64_t attempt = 0, of = 0;
-};
-
-struct RecoverResult {
-    bool more = false;
-    std::vector<Recovered> jobs;
-};
-
 /// One worker's record and leases in Redis.
 class WorkerOps {
 public:
@@ -124,7 +114,6 @@ public:
                                                  std::chrono::seconds default_result_ttl);
     asio::awaitable<HeartbeatResult> heartbeat(std::vector<Running> running, std::string oldest_job,
                                                Seconds oldest_run_time);
-    asio::awaitable<RecoverResult> recover(RecoverPolicy policy);
     asio::awaitable<void> set_state(std::string state);
     /// Tells monitors that it ends when what it runs has ended.
     asio::awaitable<void> note_shutdown();

@@ -12,6 +12,7 @@
 
 #include "base/task_group.hpp"
 #include "ops/transitions.hpp"
+#include "runtime/janitor.hpp"
 #include "runtime/thread_executor.hpp"
 
 namespace rqxx {
@@ -31,7 +32,6 @@ namespace {
 constexpr std::size_t batch_size = 128;
 /// Calls under way at once: one is worked on while the next is on its way.
 constexpr std::size_t settles_in_flight = 2;
-constexpr auto recover_interval = 2s;
 
 std::string default_name() {
     return fmt::format("{}.{}.{}", asio::ip::host_name(), ::getpid(),
@@ -57,6 +57,7 @@ struct Worker::Impl {
           executor(redis_.executor()),
           name(options.name.empty() ? default_name() : options.name),
           redis_ops(redis, name, options.queues, options.lease, options.strategy),
+          janitor(redis, options.queues, options.recover, log),
           slot_freed(executor),
           work_arrived(executor),
           queues_empty(executor),
@@ -79,6 +80,7 @@ struct Worker::Impl {
     asio::any_io_executor executor;
     std::string name;
     ops::WorkerOps redis_ops;
+    runtime::Janitor janitor;
 
     std::list<std::shared_ptr<Execution>> running;  ///< Oldest first.
     std::deque<std::pair<Settlement, std::string>>
@@ -118,7 +120,7 @@ struct Worker::Impl {
         commands = std::make_unique<RedisSubscriber>(
             executor, redis.options(), std::vector{redis_ops.command_channel()}, log);
         tasks.spawn("heartbeat", heartbeat_loop());
-        tasks.spawn("recovery", recover_loop());
+        tasks.spawn("janitor", janitor.run());
         tasks.spawn("deadlines", deadline_loop());
         tasks.spawn("commands", command_loop());
         for (std::size_t i = 0; i < settles_in_flight; ++i)
@@ -174,7 +176,7 @@ struct Worker::Impl {
             }
             if (attempt > 40)
                 throw Error(Errc::internal, fmt::format("name: {} could not be taken over", name));
-            co_await recover_once();
+            co_await janitor.recover();
             Event pause(executor);
             co_await pause.wait(500ms);
         }
@@ -603,35 +605,6 @@ struct Worker::Impl {
         }
         Event pause(executor);
         co_await pause.wait(200ms);
-    }
-
-    asio::awaitable<void> recover_loop() {
-        Event pause(executor);
-        for (;;) {
-            co_await pause.wait(recover_interval);
-            try {
-                co_await recover_once();
-            } catch (const Error& error) {
-                log.debug("Recovery failed", "error", error.message());
-            }
-        }
-    }
-
-    asio::awaitable<void> recover_once() {
-        for (;;) {
-            const auto result = co_await redis_ops.recover(options.recover);
-            for (const auto& job : result.jobs) {
-                if (job.what == "stale") continue;
-                log.warning("Job recovered", "id", job.job_id, "worker", job.worker, "queue",
-                            job.queue, "outcome", job.what);
-                if (job.what == "failed")
-                    log_job_failed(log, job.job_id, "AbandonedJobError: its worker died");
-                if (job.what == "retried")
-                    log_job_retry(log, job.job_id, job.attempt, job.of, 0s,
-                                  "AbandonedJobError: its worker died");
-            }
-            if (!result.more) co_return;
-        }
     }
 
     /// The soft stage; `deadline_loop` gives up on a handler that does not listen.

@@ -1,0 +1,59 @@
+#include "ops/upkeep.hpp"
+
+#include <fmt/format.h>
+
+#include "ops/keys.hpp"
+#include "ops/lua_scripts.hpp"
+
+namespace rqxx::ops {
+
+asio::awaitable<RecoverResult> recover(RedisClient& redis, std::vector<std::string> queues,
+                                       RecoverPolicy policy) {
+    // RQ's text, down to the clock's offset.
+    std::string time = format_utc(utc_now());
+    time[10] = ' ';
+    time.replace(time.size() - 1, 1, "+00:00");
+    std::vector<std::string> args{
+        policy == RecoverPolicy::requeue ? "requeue" : "fail",
+        encode_exc_string(
+            fmt::format("Moved to FailedJobRegistry, due to AbandonedJobError, at {}", time)),
+        "200"};
+    args.insert(args.end(), queues.begin(), queues.end());
+    const Reply reply = co_await redis.eval(
+        lua::recover, {std::string(keys::leases), std::string(keys::sweeper)}, std::move(args));
+    const auto& parts = reply.as_array();
+    RecoverResult result;
+    result.more = parts.at(0).as_integer() == 1;
+    for (const auto& row : parts.at(1).as_array()) {
+        result.jobs.push_back({row.elements.at(0).text, row.elements.at(1).text,
+                               row.elements.at(2).text, row.elements.at(3).text,
+                               row.elements.at(4).as_integer(), row.elements.at(5).as_integer()});
+    }
+    co_return result;
+}
+
+asio::awaitable<std::map<std::string, std::int64_t>> maintain(RedisClient& redis,
+                                                              std::string queue) {
+    const Reply reply =
+        co_await redis.eval(lua::maintain, {keys::maintained(queue)}, {queue, "10", "200"});
+    std::map<std::string, std::int64_t> counts;
+    for (const auto& row : reply.as_array())
+        counts[row.elements.at(0).text] = row.elements.at(1).as_integer();
+    co_return counts;
+}
+
+asio::awaitable<void> maintain_groups(RedisClient& redis) {
+    co_await redis.eval(lua::maintain_groups, {keys::maintained("*groups")}, {"60", "20", "100"});
+}
+
+asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis) {
+    const Reply members = co_await redis.command("SMEMBERS", keys::queues);
+    std::vector<std::string> names;
+    for (const auto& member : members.as_array()) {
+        if (member.text.starts_with(keys::queue_prefix))
+            names.push_back(member.text.substr(keys::queue_prefix.size()));
+    }
+    co_return names;
+}
+
+}  // namespace rqxx::ops

@@ -1,0 +1,39 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <cstdint>
+#include <map>
+#include <rqxx/redis/client.hpp>
+#include <rqxx/worker.hpp>
+#include <string>
+#include <vector>
+
+/// What any process of rqxx does for all: taking jobs back from the dead, and putting in order what
+/// crashes and stock workers leave behind.
+namespace rqxx::ops {
+
+namespace asio = boost::asio;
+
+struct Recovered {
+    std::string job_id, what, worker, queue;
+    std::int64_t attempt = 0, of = 0;
+};
+
+struct RecoverResult {
+    bool more = false;
+    std::vector<Recovered> jobs;
+};
+
+/// Takes back what dead workers were running: ours by their leases, others of `queues` by the
+/// scores of their executions.
+asio::awaitable<RecoverResult> recover(RedisClient& redis, std::vector<std::string> queues,
+                                       RecoverPolicy policy);
+/// A pass over one queue, unless there was one within the last ten seconds. What was put in order,
+/// as in lua/maintain.lua.
+asio::awaitable<std::map<std::string, std::int64_t>> maintain(RedisClient& redis,
+                                                              std::string queue);
+asio::awaitable<void> maintain_groups(RedisClient& redis);
+/// Names of the queues that RQ knows.
+asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis);
+
+}  // namespace rqxx::ops
