@@ -96,7 +96,7 @@ struct OptimizedOptions {
     std::optional<std::int64_t> retry;  ///< Default 2.
     Priority priority = Priority::normal;
     std::string job_id;      ///< Empty: a new UUID.
-    std::string session_id;  ///< For the log line; empty for none.
+    std::string session_id;  ///< For the log line; empty: that of the call.
 };
 
 /// The policy's decision for one job.
@@ -110,6 +110,9 @@ struct ResolvedPolicy {
 /// max(timeout, 180). Retry 2, result TTL 3600, failure TTL 86400.
 /// @throws Error `Errc::usage` for a timeout below 1 s or a retry outside 0…100.
 [[nodiscard]] ResolvedPolicy resolve_policy(const OptimizedOptions& options);
+
+/// The session that a call of `eval_worker.evaluate` names; empty for any other call.
+[[nodiscard]] std::string session_of(const Call& call);
 
 /// The queues high, default and low with their policy. Logs `Job enqueued`.
 class OptimizedQueue {

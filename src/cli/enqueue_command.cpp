@@ -45,10 +45,11 @@ asio::awaitable<Enqueued> put(RedisClient& redis, Logger& log, const EnqueueComm
     if (!options.description.empty()) settings.description = options.description;
     settings.at_front = options.at_front;
     settings.unique = options.unique;
+    const std::string session = session_of(call);
     Queue queue(redis, options.queue, serializer);
     Enqueued enqueued = co_await queue.enqueue(std::move(call), std::move(settings));
     if (!enqueued.duplicate)
-        log_job_enqueued(log, enqueued.job_id, {}, options.queue,
+        log_job_enqueued(log, enqueued.job_id, session, options.queue,
                          timeout.value_or(std::chrono::seconds(180)));
     co_return enqueued;
 }

@@ -89,6 +89,13 @@ def test_session_id_stands_in_the_log_of_an_evaluation(system):
     assert re.search(r"^INFO: Job enqueued: id=[0-9a-f-]{36}, session_id=1, queue=default, timeout=300$", server.log, re.M)
 
 
+@pytest.mark.parametrize("args", [["42", "--priority", "high"], [":42", "--priority", "high"], ["session_id=42", "--priority", "high"],
+                                  ["42", "--queue", "high", "--timeout", "600"]])
+def test_session_id_stands_in_the_log_of_an_evaluation_by_hand(system, server, args):
+    result = system.rqxx("enqueue", "eval_worker.evaluate", *args, "--redis-url", server.url)
+    assert result.stderr == f"INFO: Job enqueued: id={result.stdout.strip()}, session_id=42, queue=high, timeout=600\n"
+
+
 def test_json_log_has_the_same_fields(system, connection):
     import json
 
