@@ -101,6 +101,11 @@ OptimizedOptions parse_options(const Request& request) {
     OptimizedOptions options;
     if (request.body.empty()) return options;
     for (const auto& [key, value] : body_object(request)) {
+        if (key != "priority" && key != "timeout" && key != "retry")
+            throw HttpError(422,
+                            fmt::format("unknown field \"{}\"; known are priority, timeout, retry",
+                                        std::string_view(key).substr(0, 40)));
+        if (value.is_null()) continue;
         if (key == "priority") {
             const auto priority =
                 value.is_string()
@@ -121,13 +126,9 @@ OptimizedOptions parse_options(const Request& request) {
                     throw HttpError(422, fmt::format("timeout: {}", duration.error().message));
                 options.timeout = *duration;
             }
-        } else if (key == "retry") {
+        } else {
             if (!value.is_int64()) throw HttpError(422, "retry must be an integer from 0 to 100");
             options.retry = value.get_int64();
-        } else {
-            throw HttpError(422,
-                            fmt::format("unknown field \"{}\"; known are priority, timeout, retry",
-                                        std::string_view(key).substr(0, 40)));
         }
     }
     (void)resolve_policy(options);  // Refuses what is out of range, naming it.
@@ -295,7 +296,7 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
 
     RouteDoc evaluate = describe("Evaluate a session in the background", 202, {404, 422, 503});
     evaluate.request_schema =
-        R"({"type":"object","properties":{"priority":{"enum":["high","normal","low"]},"timeout":{"type":["integer","string"]},"retry":{"type":"integer","minimum":0,"maximum":100}},"additionalProperties":false})";
+        R"({"type":"object","properties":{"priority":{"enum":["high","normal","low",null]},"timeout":{"type":["integer","string","null"]},"retry":{"type":["integer","null"],"minimum":0,"maximum":100}},"additionalProperties":false})";
     evaluate.response_schema =
         R"({"type":"object","required":["job_id"],"properties":{"job_id":{"type":"string"}}})";
     add(Method::post, "/api/reviewer/sessions/{session_id}/evaluate", evaluate, &Routes::evaluate);

@@ -109,7 +109,8 @@ def test_an_unreadable_package_fails_the_job_naming_file_and_reason(web, truth, 
 
 @pytest.mark.parametrize(("body", "timeout", "queue", "retry"), [
     ({"priority": "high", "timeout": 900}, 600, "high", 2), ({"priority": "low", "timeout": 60}, 180, "low", 2),
-    ({"timeout": "90s", "retry": 0}, 90, "default", None), ({}, 300, "default", 2), (None, 300, "default", 2)])
+    ({"timeout": "90s", "retry": 0}, 90, "default", None), ({}, 300, "default", 2), (None, 300, "default", 2),
+    ({"timeout": None, "retry": None, "priority": None}, 300, "default", 2), ({"retry": 1, "priority": None}, 300, "default", 1)])
 def test_priority_timeout_and_retry_of_an_evaluation(system, body, timeout, queue, retry):
     web = system.serve("--demo", "--no-worker")
     answer = http("POST", f"{web.url}/api/reviewer/sessions/2/evaluate", body)
