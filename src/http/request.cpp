@@ -96,6 +96,21 @@ std::string_view reason(int status) noexcept {
 }
 
 bool parse_target(Request& request) {
+    if (!request.target.starts_with('/')) {
+        // As sent to a proxy: its authority takes the place of Host. Source: RFC 9112, 3.2.2.
+        const auto absolute = boost::urls::parse_absolute_uri(request.target);
+        if (!absolute || (absolute->scheme_id() != boost::urls::scheme::http &&
+                          absolute->scheme_id() != boost::urls::scheme::https))
+            return false;
+        std::string host(absolute->encoded_host_and_port());
+        if (host.empty()) return false;
+        std::string target(absolute->encoded_resource());
+        if (!target.starts_with('/')) target.insert(0, "/");
+        std::erase_if(request.headers,
+                      [](const auto& header) { return equal_ignoring_case(header.first, "Host"); });
+        request.headers.emplace_back("Host", std::move(host));
+        request.target = std::move(target);
+    }
     const auto url = boost::urls::parse_origin_form(request.target);
     if (!url) return false;
     request.path = url->path();

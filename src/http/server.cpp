@@ -75,6 +75,12 @@ std::string request_id(std::string_view given) {
     return sane ? std::string(given) : new_execution_id();
 }
 
+/// HTTP/1.1 needs one Host, and none may have two. Source: RFC 9112, 3.2.
+bool names_its_host(const wire::request<wire::string_body>& message) {
+    const auto hosts = message.count(wire::field::host);
+    return hosts == 1 || (hosts == 0 && message.version() < 11);
+}
+
 Request to_request(wire::request<wire::string_body>&& message) {
     Request request;
     request.method = method_of(message.method());
@@ -141,6 +147,7 @@ ParsedRequest parse_request(std::string_view bytes, const ServerOptions& options
         if (used == 0) return {};
     }
     if (!parser.is_done()) return {};
+    if (!names_its_host(parser.get())) return {std::nullopt, 400};
     Request request = to_request(parser.release());
     if (!parse_target(request)) return {std::nullopt, 400};
     return {std::move(request), 200};
@@ -345,6 +352,10 @@ struct Server::Impl {
                 if (status != 0) co_await refuse(self, stream, status, explain(status, options));
                 co_return;
             }
+            if (!names_its_host(parser.get())) {
+                co_await refuse(self, stream, 400, "One Host header is needed");
+                co_return;
+            }
             const unsigned version = parser.get().version();
             const bool keep_alive = parser.keep_alive() && !self.stopping;
             Request request = to_request(parser.release());
@@ -352,8 +363,11 @@ struct Server::Impl {
             const bool head = request.method == Method::head;
             const Method method = request.method;
             const std::string id = request.request_id;
+            const bool sound = parse_target(request);
             const std::string target = request.target;
-            Response response = co_await self.answer(std::move(request));
+            Response response =
+                sound ? co_await self.answer(std::move(request))
+                      : problem_response(request, 400, "The request target is malformed");
             stream.expires_after(options.write_timeout);
             co_await send(stream, response, id, version, head, keep_alive && !self.stopping);
             self.finished(method, target, id, response.status,
@@ -364,8 +378,6 @@ struct Server::Impl {
     }
 
     asio::awaitable<Response> answer(Request request) {
-        if (!parse_target(request))
-            co_return problem_response(request, 400, "The request target is malformed");
         if (const auto refusal = gate.check(request)) {
             Response response =
                 problem_response(request, refusal->status(), refusal->detail(), refusal->code());

@@ -280,6 +280,25 @@ def test_what_is_not_http_is_refused(web, data):
     assert status_of(raw_http(web.url, data)) == 400
 
 
+@pytest.mark.parametrize("head", [b"GET /healthz HTTP/1.1\r\n", b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n"])
+def test_a_request_without_one_host_is_refused(web, head):
+    raw = raw_http(web.url, head + b"\r\n")
+    assert status_of(raw) == 400 and b"application/problem+json" in raw and b"Host" in raw
+
+
+def test_http_1_0_needs_no_host(web):
+    assert status_of(raw_http(web.url, b"GET /healthz HTTP/1.0\r\n\r\n")) == 200
+
+
+@pytest.mark.parametrize(("target", "status"), [
+    (b"http://localhost/api/rq/jobs/recent?limit=2", 200), (b"http://127.0.0.1:1/healthz", 200), (b"http://localhost", 200),
+    (b"http://localhost?x=1", 200), (b"http://localhost/nothing", 404), (b"http://localhost/api/rq/jobs/recent?limit=0", 422),
+    (b"http://evil.example/healthz", 421), (b"ftp://localhost/healthz", 400), (b"http:///healthz", 400), (b"localhost/healthz", 400)])
+def test_whole_urls_are_request_targets_and_their_host_counts(web, target, status):
+    raw = raw_http(web.url, b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert status_of(raw) == status
+
+
 def test_keep_alive_answers_pipelined_requests_in_order(web):
     raw = raw_http(web.url, b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: one\r\n\r\n"
                             b"GET /nothing HTTP/1.1\r\nHost: localhost\r\nX-Request-Id: two\r\nConnection: close\r\n\r\n")

@@ -85,7 +85,8 @@ private:
 [[nodiscard]] Response problem_response(const Request& request, int status, std::string_view detail,
                                         std::string_view code = {});
 
-/// Fills `path`, `query` from `target`. False for a malformed target.
+/// Fills `path`, `query` from `target`; a whole URL becomes path and query, and its host the
+/// request's. False for a malformed target.
 [[nodiscard]] bool parse_target(Request& request);
 
 using Handler = std::function<boost::asio::awaitable<Response>(Request)>;
