@@ -218,7 +218,9 @@ public:
     asio::awaitable<Response> evaluate(Request request) {
         const std::string& id = request.path_param("session_id");
         co_await find(id);
-        const Enqueued job = co_await queue_.enqueue_evaluation(id, parse_options(request));
+        const OptimizedOptions options = parse_options(request);
+        queue_.require_connection();
+        const Enqueued job = co_await queue_.enqueue_evaluation(id, options);
         Response response = http::json_response(202, json::object{{"job_id", job.job_id}});
         response.headers = {{"Location", fmt::format("/api/rq/jobs/{}", job.job_id)}};
         co_return response;
@@ -231,6 +233,7 @@ public:
         Response response = http::json_response(200, json::object{});
         // A HEAD asks what a GET would say; it must not start anything.
         if (request.method == Method::get) {
+            queue_.require_connection();
             const Enqueued job = co_await queue_.enqueue_evaluation(id, {});
             response = http::json_response(200, json::object{{"job_id", job.job_id}});
         }

@@ -77,6 +77,9 @@ class Monitor {
 public:
     explicit Monitor(RedisClient& redis) : redis_(&redis) {}
 
+    /// As `RedisClient::require_connection`.
+    void require_connection() const { redis_->require_connection(); }
+
     /// Every queue known to RQ, by name. Two round trips.
     boost::asio::awaitable<std::vector<QueueStats>> all_queue_stats();
     /// One queue; an unknown one counts zero.

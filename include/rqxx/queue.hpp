@@ -118,6 +118,8 @@ struct ResolvedPolicy {
 class OptimizedQueue {
 public:
     OptimizedQueue(RedisClient& redis, Logger& log, Serializer serializer = Serializer::pickle);
+    /// As `RedisClient::require_connection`; `enqueue` waits.
+    void require_connection() const { redis_->require_connection(); }
     /// Any function under the policy.
     boost::asio::awaitable<Enqueued> enqueue(Call call, OptimizedOptions options);
     /// `eval_worker.evaluate(session_id)`.

@@ -65,31 +65,39 @@ asio::awaitable<JobInfo> find_job(Monitor& monitor, std::string id) {
 }  // namespace
 
 void add_monitor_routes(Router& router, Monitor& monitor) {
+    const auto add_get = [&](std::string pattern, RouteDoc doc, Handler handler) {
+        doc.problems.push_back(503);
+        router.add(
+            Method::get, std::move(pattern), std::move(doc),
+            [&monitor, handler = std::move(handler)](Request request) -> asio::awaitable<Response> {
+                monitor.require_connection();
+                co_return co_await handler(std::move(request));
+            });
+    };
     RouteDoc stats;
     stats.summary = "How many jobs are where, per queue and in all";
     stats.tag = "monitor";
     stats.params = {text_param("queue", "the queue shown in `stats`; `default` unless given")};
     stats.response_schema = R"({"type":"object","required":["status","stats","queues","totals"]})";
-    router.add(Method::get, "/api/rq/stats", stats,
-               [&monitor](Request request) -> asio::awaitable<Response> {
-                   std::string wanted = optional_text(request, "queue");
-                   if (wanted.empty()) wanted = "default";
-                   const auto all = co_await monitor.all_queue_stats();
-                   QueueStats totals{.queue_name = "total"};
-                   QueueStats shown{.queue_name = wanted};
-                   json::array queues;
-                   for (const auto& queue : all) {
-                       totals += queue;
-                       if (queue.queue_name == wanted) shown = queue;
-                       queues.push_back(to_json(queue));
-                   }
-                   json::object sum = to_json(totals);
-                   sum.erase("queue_name");
-                   co_return json_response(200, json::object{{"status", "ok"},
-                                                             {"stats", to_json(shown)},
-                                                             {"queues", std::move(queues)},
-                                                             {"totals", std::move(sum)}});
-               });
+    add_get("/api/rq/stats", stats, [&monitor](Request request) -> asio::awaitable<Response> {
+        std::string wanted = optional_text(request, "queue");
+        if (wanted.empty()) wanted = "default";
+        const auto all = co_await monitor.all_queue_stats();
+        QueueStats totals{.queue_name = "total"};
+        QueueStats shown{.queue_name = wanted};
+        json::array queues;
+        for (const auto& queue : all) {
+            totals += queue;
+            if (queue.queue_name == wanted) shown = queue;
+            queues.push_back(to_json(queue));
+        }
+        json::object sum = to_json(totals);
+        sum.erase("queue_name");
+        co_return json_response(200, json::object{{"status", "ok"},
+                                                  {"stats", to_json(shown)},
+                                                  {"queues", std::move(queues)},
+                                                  {"totals", std::move(sum)}});
+    });
 
     RouteDoc recent;
     recent.summary = "The newest jobs";
@@ -100,47 +108,43 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     recent.response_schema =
         answer_schema("jobs", fmt::format(R"({{"type":"array","items":{}}})", job_schema));
     recent.problems = {422};
-    router.add(Method::get, "/api/rq/jobs/recent", recent,
-               [&monitor](Request request) -> asio::awaitable<Response> {
-                   const auto limit = request.query_integer("limit", 10, 1, 100);
-                   const auto infos = co_await monitor.recent_jobs(static_cast<std::size_t>(limit),
-                                                                   optional_text(request, "queue"),
-                                                                   status_filter(request));
-                   json::array jobs;
-                   for (const auto& info : infos)
-                       jobs.push_back(to_json(info));
-                   const std::size_t count = jobs.size();
-                   co_return json_response(
-                       200,
-                       json::object{{"status", "ok"}, {"jobs", std::move(jobs)}, {"count", count}});
-               });
+    add_get(
+        "/api/rq/jobs/recent", recent, [&monitor](Request request) -> asio::awaitable<Response> {
+            const auto limit = request.query_integer("limit", 10, 1, 100);
+            const auto infos = co_await monitor.recent_jobs(static_cast<std::size_t>(limit),
+                                                            optional_text(request, "queue"),
+                                                            status_filter(request));
+            json::array jobs;
+            for (const auto& info : infos)
+                jobs.push_back(to_json(info));
+            const std::size_t count = jobs.size();
+            co_return json_response(
+                200, json::object{{"status", "ok"}, {"jobs", std::move(jobs)}, {"count", count}});
+        });
 
     RouteDoc one;
     one.summary = "One job";
     one.tag = "monitor";
     one.response_schema = answer_schema("job", job_schema);
     one.problems = {404};
-    router.add(
-        Method::get, "/api/rq/jobs/{job_id}", one,
-        [&monitor](Request request) -> asio::awaitable<Response> {
-            const auto info = co_await find_job(monitor, request.path_param("job_id"));
-            co_return json_response(200, json::object{{"status", "ok"}, {"job", to_json(info)}});
-        });
+    add_get("/api/rq/jobs/{job_id}", one, [&monitor](Request request) -> asio::awaitable<Response> {
+        const auto info = co_await find_job(monitor, request.path_param("job_id"));
+        co_return json_response(200, json::object{{"status", "ok"}, {"job", to_json(info)}});
+    });
 
     RouteDoc poll;
     poll.summary = "Status and result of one job, for clients that poll";
     poll.tag = "monitor";
     poll.response_schema = answer_schema("result", "{}");
     poll.problems = {404};
-    router.add(Method::get, "/api/jobs/{job_id}", poll,
-               [&monitor](Request request) -> asio::awaitable<Response> {
-                   const auto info = co_await find_job(monitor, request.path_param("job_id"));
-                   const json::object job = to_json(info);
-                   json::object answer{{"status", job.at("status")}, {"result", job.at("result")}};
-                   if (info.job.status == status::failed || info.job.status == status::stopped)
-                       answer["error"] = job.at("exc_info");
-                   co_return json_response(200, answer);
-               });
+    add_get("/api/jobs/{job_id}", poll, [&monitor](Request request) -> asio::awaitable<Response> {
+        const auto info = co_await find_job(monitor, request.path_param("job_id"));
+        const json::object job = to_json(info);
+        json::object answer{{"status", job.at("status")}, {"result", job.at("result")}};
+        if (info.job.status == status::failed || info.job.status == status::stopped)
+            answer["error"] = job.at("exc_info");
+        co_return json_response(200, answer);
+    });
 
     RouteDoc performance;
     performance.summary = "Figures of the jobs that ended in the last hours";
@@ -148,14 +152,13 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     performance.params = {integer_param("hours", "how many hours back", 24, 1, max_hours)};
     performance.response_schema = answer_schema("metrics", R"({"type":"object"})");
     performance.problems = {422};
-    router.add(
-        Method::get, "/api/rq/performance", performance,
-        [&monitor](Request request) -> asio::awaitable<Response> {
-            const auto figures =
-                co_await monitor.performance(request.query_integer("hours", 24, 1, max_hours));
-            co_return json_response(
-                200, json::object{{"status", "ok"}, {"metrics", to_json(figures, utc_now())}});
-        });
+    add_get("/api/rq/performance", performance,
+            [&monitor](Request request) -> asio::awaitable<Response> {
+                const auto figures =
+                    co_await monitor.performance(request.query_integer("hours", 24, 1, max_hours));
+                co_return json_response(
+                    200, json::object{{"status", "ok"}, {"metrics", to_json(figures, utc_now())}});
+            });
 
     RouteDoc trends;
     trends.summary = "The same figures for a row of periods, newest first";
@@ -164,15 +167,15 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
                      integer_param("hours_per_period", "length of each", 4, 1, max_hours)};
     trends.response_schema = answer_schema("trends", R"({"type":"object"})");
     trends.problems = {422};
-    router.add(Method::get, "/api/rq/performance/trends", trends,
-               [&monitor](Request request) -> asio::awaitable<Response> {
-                   const auto periods = request.query_integer("periods", 6, 1, 100);
-                   const auto hours = request.query_integer("hours_per_period", 4, 1, max_hours);
-                   std::vector<std::int64_t> lengths(static_cast<std::size_t>(periods), hours);
-                   const auto figures = co_await monitor.performance_periods(std::move(lengths));
-                   co_return json_response(
-                       200, json::object{{"status", "ok"}, {"trends", trends_json(figures)}});
-               });
+    add_get("/api/rq/performance/trends", trends,
+            [&monitor](Request request) -> asio::awaitable<Response> {
+                const auto periods = request.query_integer("periods", 6, 1, 100);
+                const auto hours = request.query_integer("hours_per_period", 4, 1, max_hours);
+                std::vector<std::int64_t> lengths(static_cast<std::size_t>(periods), hours);
+                const auto figures = co_await monitor.performance_periods(std::move(lengths));
+                co_return json_response(
+                    200, json::object{{"status", "ok"}, {"trends", trends_json(figures)}});
+            });
 
     RouteDoc compare;
     compare.summary = "The last hours against the hours right before them";
@@ -182,34 +185,32 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
         integer_param("previous_hours", "length of the one before", 1, 1, max_hours)};
     compare.response_schema = answer_schema("comparison", R"({"type":"object"})");
     compare.problems = {422};
-    router.add(Method::get, "/api/rq/performance/compare", compare,
-               [&monitor](Request request) -> asio::awaitable<Response> {
-                   std::vector<std::int64_t> lengths{
-                       request.query_integer("current_hours", 1, 1, max_hours),
-                       request.query_integer("previous_hours", 1, 1, max_hours)};
-                   const auto figures = co_await monitor.performance_periods(std::move(lengths));
-                   co_return json_response(
-                       200, json::object{{"status", "ok"},
-                                         {"comparison",
-                                          comparison_json(figures[0], figures[1], utc_now())}});
-               });
+    add_get("/api/rq/performance/compare", compare,
+            [&monitor](Request request) -> asio::awaitable<Response> {
+                std::vector<std::int64_t> lengths{
+                    request.query_integer("current_hours", 1, 1, max_hours),
+                    request.query_integer("previous_hours", 1, 1, max_hours)};
+                const auto figures = co_await monitor.performance_periods(std::move(lengths));
+                co_return json_response(
+                    200, json::object{
+                             {"status", "ok"},
+                             {"comparison", comparison_json(figures[0], figures[1], utc_now())}});
+            });
 
     RouteDoc workers;
     workers.summary = "The workers registered, stock ones included";
     workers.tag = "monitor";
     workers.response_schema =
         answer_schema("workers", R"({"type":"array","items":{"type":"object"}})");
-    router.add(
-        Method::get, "/api/rq/workers", workers, [&monitor](Request) -> asio::awaitable<Response> {
-            const auto infos = co_await monitor.workers();
-            json::array list;
-            for (const auto& worker : infos)
-                list.push_back(to_json(worker));
-            const std::size_t count = list.size();
-            co_return json_response(
-                200,
-                json::object{{"status", "ok"}, {"workers", std::move(list)}, {"count", count}});
-        });
+    add_get("/api/rq/workers", workers, [&monitor](Request) -> asio::awaitable<Response> {
+        const auto infos = co_await monitor.workers();
+        json::array list;
+        for (const auto& worker : infos)
+            list.push_back(to_json(worker));
+        const std::size_t count = list.size();
+        co_return json_response(
+            200, json::object{{"status", "ok"}, {"workers", std::move(list)}, {"count", count}});
+    });
 }
 
 }  // namespace rqxx::http

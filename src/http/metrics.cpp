@@ -92,6 +92,7 @@ struct Metrics::Impl {
 
     static asio::awaitable<std::vector<prometheus::MetricFamily>> of_redis(Impl& self) {
         using prometheus::MetricType;
+        self.monitor.require_connection();
         auto jobs = family("rqxx_queue_jobs", "Jobs of a queue by status", MetricType::Gauge);
         const auto stats = co_await self.monitor.all_queue_stats();
         for (const auto& queue : stats) {

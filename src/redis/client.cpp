@@ -339,6 +339,12 @@ void RedisClient::reset() {
 bool RedisClient::connected() const noexcept {
     return impl_->connection != nullptr;
 }
+void RedisClient::require_connection() const {
+    if (connected()) return;
+    throw Error(Errc::connection,
+                fmt::format("no connection to Redis at {}{}{}", impl_->options.url.endpoint(),
+                            impl_->last_error.empty() ? "" : ": ", impl_->last_error));
+}
 std::string RedisClient::last_error() const {
     return impl_->last_error;
 }

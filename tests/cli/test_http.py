@@ -5,6 +5,7 @@ import math
 import re
 import signal
 import socket
+import time
 
 import pytest
 import tasks
@@ -352,6 +353,25 @@ def test_a_token_guards_everything_but_health_and_the_page(system, server):
     assert http("GET", url + "/api/rq/stats", headers={"Authorization": "Bearer wrong-token"}).status == 401
     assert http("GET", url + "/api/rq/stats", headers={"Authorization": "Bearer s3cret-token"}).status == 200
     assert "s3cret-token" not in web.log + web.out
+
+
+def test_without_redis_requests_are_refused_at_once(system, server):
+    web = system.serve("--demo", "--no-worker", url=server.url)
+    web.wait_for_log("Job enqueued")
+    server.stop(signal.SIGKILL)
+    for method, path in [("GET", "/api/rq/stats"), ("GET", "/api/rq/jobs/recent"), ("GET", "/api/rq/jobs/x"), ("GET", "/api/jobs/x"),
+                         ("GET", "/api/rq/performance"), ("GET", "/api/rq/performance/trends"), ("GET", "/api/rq/performance/compare"),
+                         ("GET", "/api/rq/workers"), ("GET", "/readyz"), ("POST", "/api/reviewer/sessions/1/evaluate"),
+                         ("GET", "/api/sessions/1/evaluate")]:
+        begun = time.monotonic()
+        answer = http(method, web.url + path)
+        assert time.monotonic() - begun < 1, path
+        problem(answer, 503)
+        assert answer.headers["Retry-After"] == "1"
+    assert b"rqxx_redis_up 0" in http("GET", web.url + "/metrics").body
+    assert http("GET", web.url + "/api/sessions/1").status == 200
+    server.start()
+    wait_for(lambda: http("GET", web.url + "/api/rq/stats").status == 200)
 
 
 def test_a_busy_port_is_reported(system, server, web):

@@ -114,6 +114,9 @@ public:
     void reset();
 
     [[nodiscard]] bool connected() const noexcept;
+    /// For who would rather fail than wait until Redis is back. @throws Error `Errc::connection`
+    /// where there is no connection now.
+    void require_connection() const;
     /// Why the last attempt to connect failed; empty while connected.
     [[nodiscard]] std::string last_error() const;
     [[nodiscard]] const RedisOptions& options() const noexcept;
