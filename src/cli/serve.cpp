@@ -130,7 +130,7 @@ private:
         if (worker_) workers.spawn("worker", run_worker(*worker_, summary));
         fmt::print("Dashboard: {}\nRedis: {}\n", server_->url(), redis_settings_.url.redacted());
         std::fflush(stdout);
-        if (options_.demo) co_await application_->run_demo(queue_);
+        if (options_.demo) co_await run_demo();
 
         co_await wait_for_stop(workers);
         // Takers stop before what they depend on: requests, then jobs, then Redis.
@@ -149,6 +149,15 @@ private:
         if (failure) std::rethrow_exception(failure);
         log_.info("Server stopped");
         co_return summary.returned > 0 ? 1 : 0;
+    }
+
+    /// Samples are no reason to end: Redis may go away meanwhile.
+    asio::awaitable<void> run_demo() {
+        try {
+            co_await application_->run_demo(queue_);
+        } catch (const Error& error) {
+            log_.error("The sample data could not be made", "error", error.message());
+        }
     }
 
     static asio::awaitable<void> run_worker(Worker& worker, WorkerSummary& summary) {
