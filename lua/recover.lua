@@ -11,6 +11,7 @@
 --- @include time
 --- @include transitions
 --- @include metrics
+--- @include ttls
 
 -- After an outage, or when no process of ours was there, leases have run out though their workers live:
 -- sweeps must have gone on for a while before one may judge.
@@ -54,6 +55,7 @@ local function recover(member, known_origin, worker)
         report[#report + 1] = {id, 'requeued', worker, origin, 0, 0}
     else
         fail_job(id, origin, job[6], exc_string, '', nil, nil, job[7])
+        note_ttl('failed', origin, ttl_of(job[6]) or default_failure_ttl)
         measure('failed', 0, -1)
         totals['failed|' .. origin] = (totals['failed|' .. origin] or 0) + 1
         report[#report + 1] = {id, 'failed', worker, origin, 0, 0}
@@ -101,4 +103,5 @@ end
 if budget <= 0 then more = 1 end
 for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end
 store_metrics(now)
+store_ttls()
 return {more, report}

@@ -12,6 +12,7 @@
 --- @include time
 --- @include transitions
 --- @include metrics
+--- @include ttls
 
 local worker, default_result_ttl = ARGV[1], tonumber(ARGV[3])
 local answers, members, records = {}, {}, {}
@@ -75,6 +76,7 @@ local function succeed(id, execution, origin, payload, started, job)
         end
         registry[#registry + 1] = ttl == -1 and '+inf' or text_of(now + ttl)
         registry[#registry + 1] = id
+        note_ttl('finished', origin, ttl)
     end
     local children = any_dependents and release_dependents(id, 'finished') or 0
     if repeats_left > 0 then
@@ -131,6 +133,7 @@ for at = 4, #ARGV, width do
             answer = {3, wait, retry, of}
         else
             fail_job(id, origin, job[3], payload, worker, execution, started, job[9])
+            note_ttl('failed', origin, ttl_of(job[3]) or default_failure_ttl)
             measure('failed', run_us, wait_us)
             total('failed', origin)
             answer = {2}
@@ -158,4 +161,5 @@ if attempt('EXISTS', KEYS[1]) == 1 then
 end
 for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end
 store_metrics(now)
+store_ttls()
 return answers
