@@ -121,8 +121,9 @@ private:
 
 /// Sees what stock RQ workers finish, and adds it to the performance figures.
 ///
-/// Any number may run; one at a time works. Looks at the newest ends of the finished and failed
-/// registries, bounded per pass. Jobs that keep no result (`result_ttl` 0) are not seen.
+/// Any number may run; one at a time works. Looks at what the last seconds put into the finished
+/// and failed registries, bounded per pass. Of jobs that are kept for ever only the number is
+/// known; those that keep nothing (TTL 0) are not seen.
 class Sampler {
 public:
     Sampler(RedisClient& redis, Logger& log);

@@ -188,6 +188,65 @@ def test_performance_sees_what_stock_workers_end(web, system, connection):
     assert metrics["duration_metrics"]["max_seconds"] > 0
 
 
+def counts(web):
+    metrics = http("GET", web.url + "/api/rq/performance?hours=1").json["metrics"]
+    return metrics["successful_jobs"], metrics["failed_jobs"]
+
+
+def sampled(connection, passes=3):
+    """Waits until the sampler has looked a few times more: the first pass only notes the time, the second what is kept."""
+    for _ in range(passes):
+        before = connection.hget("rqxx:sampler", "seen")
+        wait_for(lambda: connection.hget("rqxx:sampler", "seen") not in (None, before), what="a pass of the sampler")
+
+
+def test_performance_sees_what_stock_workers_end_and_keep_for_ever(system, server, connection):
+    q = Queue("default", connection=connection)
+    q.enqueue(tasks.noop, 0, result_ttl=-1)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    web = system.serve("--no-worker", url=server.url)
+    sampled(connection)
+    assert counts(web) == (0, 0), "what ended before the first pass is not counted"
+    for n in range(3):
+        q.enqueue(tasks.noop, n, result_ttl=-1)
+    q.enqueue(tasks.fail, "x", failure_ttl=-1)
+    q.enqueue(tasks.slow, 0.2)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    wait_for(lambda: counts(web) == (4, 1), what="the sampler to see five jobs")
+    assert http("GET", web.url + "/api/rq/performance?hours=1").json["metrics"]["duration_metrics"]["min_seconds"] > 0.1
+    assert b'rqxx_jobs_finished_total{queue="default",outcome="failed"} 1' in http("GET", web.url + "/metrics").body
+
+
+def test_performance_counts_what_our_workers_keep_for_ever_once(web, system, connection):
+    sampled(connection, 2)
+    q = Queue("default", connection=connection)
+    for n in range(3):
+        q.enqueue(tasks.noop, n, result_ttl=-1)
+    q.enqueue(tasks.fail, "x", failure_ttl=-1)
+    assert system.test_worker("--burst", "default").wait() == 0
+    sampled(connection)
+    assert counts(web) == (3, 1)
+    connection.zremrangebyrank("rq:finished:default", 0, 0)
+    sampled(connection)
+    q.enqueue(tasks.noop, 4, result_ttl=-1)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    wait_for(lambda: counts(web) == (4, 1), what="the sampler to see the stock worker's")
+
+
+def test_performance_sees_jobs_whose_ttl_is_rare(web, system, connection):
+    sampled(connection, 2)
+    q = Queue("default", connection=connection)
+    q.enqueue(tasks.noop, 0, result_ttl=77)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    wait_for(lambda: counts(web) == (1, 0))
+    assert connection.hkeys("rqxx:ttls:default") == [b"finished|77"]
+    for ttl in (3600, 77, 3600):
+        for n in range(15):
+            q.enqueue(tasks.noop, n, result_ttl=ttl)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    wait_for(lambda: counts(web) == (46, 0))
+
+
 @pytest.mark.parametrize("path", ["?hours=0", "?hours=8761", "?hours=x", "/trends?periods=0", "/trends?periods=101",
                                   "/trends?hours_per_period=0", "/trends?hours_per_period=8761", "/compare?current_hours=0",
                                   "/compare?previous_hours=8761", "/compare?current_hours=-1"])
