@@ -278,6 +278,46 @@ def test_wrong_methods_are_named_with_those_allowed(web, method, path):
     assert "GET" in answer.headers["Allow"] and "HEAD" in answer.headers["Allow"]
 
 
+@pytest.fixture
+def demo(system, server, connection):
+    """A server with sessions; session 1 has a report."""
+    demo = system.serve("--demo", url=server.url)
+    wait_for(lambda: http("GET", demo.url + "/api/sessions/1/report").status == 200, what="the first report")
+    demo.job = http("GET", demo.url + "/api/rq/jobs/recent").json["jobs"][0]["id"]
+    return demo
+
+
+RESOURCES = {"/api/rq/jobs/JOB": "GET, HEAD, OPTIONS", "/api/jobs/JOB": "GET, HEAD, OPTIONS", "/api/sessions/1": "GET, HEAD, OPTIONS",
+             "/api/sessions/1/report": "GET, HEAD, OPTIONS", "/api/sessions/1/evaluate": "GET, HEAD, OPTIONS",
+             "/api/reviewer/sessions": "GET, HEAD, OPTIONS, POST", "/api/sessions/1/comments": "OPTIONS, POST",
+             "/api/reviewer/sessions/1/evaluate": "OPTIONS, POST"}
+
+
+def test_resources_answer_head_like_get_and_name_their_methods(demo):
+    for path, allow in RESOURCES.items():
+        url = demo.url + path.replace("JOB", demo.job)
+        for method in {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"} - set(allow.split(", ")):
+            answer = http(method, url)
+            assert answer.status == 405 and answer.headers["Allow"] == allow, (method, path)
+            if method != "HEAD":
+                problem(answer, 405)
+        options = http("OPTIONS", url)
+        assert options.status == 204 and options.headers["Allow"] == allow
+        if "HEAD" in allow:
+            head = http("HEAD", url)
+            get = http("GET", url)
+            assert head.status == get.status == 200 and head.body == b"", path
+            assert head.headers["Content-Type"] == get.headers["Content-Type"] == "application/json"
+            if not path.endswith("/evaluate"):
+                assert head.headers["Content-Length"] == str(len(get.body)), path
+
+
+@pytest.mark.parametrize("path", ["/api/rq/jobs/nope", "/api/jobs/nope", "/api/sessions/nope", "/api/sessions/nope/report"])
+def test_head_of_what_is_not_there_is_404_without_a_body(web, path):
+    head = http("HEAD", web.url + path)
+    assert head.status == 404 and head.body == b"" and head.headers["Content-Type"] == "application/problem+json"
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/api", "/api/rq", "/api/rq/stats/", "//", "/assets/../secret", "/api/v1/jobs"])
 def test_unknown_paths_are_problems(web, path):
     problem(http("GET", web.url + path), 404)
@@ -286,9 +326,14 @@ def test_unknown_paths_are_problems(web, path):
 def test_the_openapi_document_lists_the_contract_routes(web):
     document = http("GET", web.url + "/api/v1/openapi.json").json
     assert document["openapi"] == "3.1.0"
-    for path in ["/api/rq/stats", "/api/rq/jobs/recent", "/api/rq/jobs/{job_id}", "/api/jobs/{job_id}", "/api/rq/performance",
-                 "/api/reviewer/sessions/{session_id}/evaluate", "/healthz", "/metrics"]:
-        assert path in document["paths"]
+    assert {path: set(methods) for path, methods in document["paths"].items()} == {
+        "/api/rq/stats": {"get"}, "/api/rq/jobs/recent": {"get"}, "/api/rq/jobs/{job_id}": {"get"}, "/api/jobs/{job_id}": {"get"},
+        "/api/rq/performance": {"get"}, "/api/rq/performance/trends": {"get"}, "/api/rq/performance/compare": {"get"},
+        "/api/rq/workers": {"get"}, "/api/reviewer/sessions/{session_id}/evaluate": {"post"},
+        "/api/sessions/{session_id}/evaluate": {"get"}, "/api/reviewer/sessions": {"get", "post"}, "/api/sessions/{session_id}": {"get"},
+        "/api/sessions/{session_id}/comments": {"post"}, "/api/sessions/{session_id}/report": {"get"}, "/healthz": {"get"},
+        "/readyz": {"get"}, "/metrics": {"get"}, "/api/v1/openapi.json": {"get"}}
+    assert document["paths"]["/api/sessions/{session_id}/evaluate"]["get"]["deprecated"]
     limit = document["paths"]["/api/rq/jobs/recent"]["get"]["parameters"][0]["schema"]
     assert limit == {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}
 
@@ -327,10 +372,11 @@ def test_oversized_headers_are_refused(web):
     assert status_of(raw) == 431 and b"application/problem+json" in raw
 
 
+@pytest.mark.parametrize("path", [b"/api/reviewer/sessions", b"/api/sessions/1/comments", b"/api/reviewer/sessions/1/evaluate", b"/nothing"])
 @pytest.mark.parametrize("head", [b"Content-Length: 2000000", b"Transfer-Encoding: chunked"])
-def test_oversized_bodies_are_refused(web, head):
+def test_oversized_bodies_are_refused(web, head, path):
     body = b"a" * 2000000 if b"Length" in head else b"1e8480\r\n" + b"a" * 2000000 + b"\r\n0\r\n\r\n"
-    raw = raw_http(web.url, b"POST /api/reviewer/sessions HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + body)
+    raw = raw_http(web.url, b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + body)
     assert status_of(raw) == 413 and b"application/problem+json" in raw
 
 
