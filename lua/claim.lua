@@ -7,6 +7,7 @@
 --       state: 0 ok, 1 suspended, 2 the worker's lease is gone (register again), 3 no slot is free
 -- Dynamic keys: see includes/transitions.lua
 --- @include time
+--- @include recent
 
 if redis.call('EXISTS', 'rq:suspended') == 1 then return {1, now_us, {}, {}} end
 if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {2, now_us, {}, {}} end
@@ -49,10 +50,11 @@ local function start(id, queue)
     local job = redis.pcall('HGETALL', key)
     if job.err then return 'its key is not a hash' end
     if #job == 0 then return 'no such job' end
-    local status, origin
+    local status, origin, created_at
     for i = 1, #job, 2 do
         local field = job[i]
         if field == 'status' then status = job[i + 1] elseif field == 'origin' then origin = job[i + 1] end
+        if field == 'created_at' then created_at = job[i + 1] end
     end
     local why = reason_to_skip(id, status)
     if why then return why end
@@ -79,6 +81,7 @@ local function start(id, queue)
     registry[#registry + 1] = member
     members[#members + 1] = member
     claimed[#claimed + 1] = {id, execution, origin, job}
+    note_recent(id, created_at)
 end
 
 -- Starts up to `most` jobs of a queue; whether there may be more.
@@ -133,5 +136,6 @@ if #members > 0 then
         redis.call('HSET', KEYS[1], 'state', 'busy', 'current_job', ARGV[4] ~= '' and ARGV[4] or claimed[1][1],
             'current_job_working_time', 0)
     end
+    store_recent()
 end
 return {0, now_us, claimed, skipped}

@@ -13,6 +13,7 @@
 --- @include metrics
 --- @include webhooks
 --- @include stock_cleanup
+--- @include ttls
 
 -- After an outage, or when no process of ours was there, leases have run out though their workers live:
 -- sweeps must have gone on for a while before one may judge.
@@ -55,7 +56,7 @@ local function recover(member, known_origin, worker)
         push(origin, id, true)
         report[#report + 1] = {id, 'requeued', worker, origin, 0, 0}
     else
-        fail_job(id, origin, 'failed', job[6], job[7], {'type', '2', 'worker_name', '', 'exc_string', exc_string})
+        note_ttl('failed', origin, fail_job(id, origin, 'failed', job[6], job[7], {'type', '2', 'worker_name', '', 'exc_string', exc_string}))
         add_webhooks(id, job[11], 'failed', job[12], job[13], exc_string)
         measure('failed', 0, -1)
         totals['failed|' .. origin] = (totals['failed|' .. origin] or 0) + 1
@@ -104,4 +105,5 @@ end
 if budget <= 0 then more = 1 end
 for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end
 store_metrics(now)
+store_ttls()
 return {more, report}

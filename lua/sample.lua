@@ -8,6 +8,8 @@
 -- Dynamic keys: registries, job hashes, result streams
 --- @include time
 --- @include metrics
+--- @include recent
+--- @include ttls
 
 local owner, valid_until, seen = unpack(redis.call('HMGET', KEYS[1], 'owner', 'until', 'seen'))
 if owner and owner ~= ARGV[1] and tonumber(valid_until) > now then return -1 end
@@ -43,7 +45,7 @@ local counted, looked_at, totals = 0, {}, {}
 local function look_at(id, queue, outcome)
     if looked_at[id] then return end
     looked_at[id] = true
-    local job = redis.pcall('HMGET', 'rq:job:' .. id, 'started_at', 'ended_at', 'enqueued_at')
+    local job = redis.pcall('HMGET', 'rq:job:' .. id, 'started_at', 'ended_at', 'enqueued_at', 'created_at')
     if job.err then return end
     local ended = parse_us(job[2])
     if not ended or ended <= (seen - 5) * 1000000 or ended > (upto + 2) * 1000000 then return end
@@ -56,20 +58,22 @@ local function look_at(id, queue, outcome)
         end
     end
     local started, enqueued = parse_us(job[1]), parse_us(job[3])
-    measure(outcome, started and ended - started or 0,
+    measure(outcome, started and ended - started,
         started and enqueued and math.max(started - enqueued, 0) or -1)
     totals[outcome .. '|' .. queue] = (totals[outcome .. '|' .. queue] or 0) + 1
     counted = counted + 1
+    note_recent(id, job[4])
 end
 
--- The TTLs in use: RQ's default, our policy's, and what the jobs at the ends of lists and registries carry.
-local function ttls_of(queue, field, defaults, registry)
-    local ttls = {}
-    for _, ttl in ipairs(defaults) do ttls[ttl] = true end
+-- The TTLs in use: the usual, those remembered, and what some jobs of lists and registries carry.
+local function ttls_of(queue, outcome, field, registry, remembered)
+    local ttls = known_ttls(outcome, remembered)
     local function learn(id)
         local ttl = redis.pcall('HGET', 'rq:job:' .. id, field)
         ttl = type(ttl) == 'string' and tonumber(ttl)
-        if ttl and ttl > 0 then ttls[ttl] = true end
+        if not ttl or ttl <= 0 or ttl > 100000000000 or ttl ~= math.floor(ttl) then return end
+        ttls[ttl] = true
+        if now - (remembered[outcome .. '|' .. string.format('%.0f', ttl)] or 0) > 3600 then note_ttl(outcome, queue, ttl) end
     end
     local function learn_all(ids)
         if not ids.err then for _, id in ipairs(ids) do learn(id) end end
@@ -77,25 +81,49 @@ local function ttls_of(queue, field, defaults, registry)
     learn_all(redis.pcall('LRANGE', 'rq:queue:' .. queue, 0, 4))
     learn_all(redis.pcall('LRANGE', 'rq:queue:' .. queue, -5, -1))
     learn_all(redis.pcall('ZREVRANGE', registry, 0, 4))
+    learn_all(redis.pcall('ZRANDMEMBER', registry, 5))
     return ttls
+end
+
+local flat, state = redis.call('HGETALL', KEYS[1]), {}
+for i = 1, #flat, 2 do state[flat[i]] = flat[i + 1] end
+
+-- A job that is kept for ever has no time in its score: what counts is how many more there are than at the pass
+-- before, without those that our workers put there. When they ended, and how long they took, is not known.
+local function count_kept(queue, outcome, registry)
+    local score = outcome == 'finished' and '+inf' or '-1'
+    local there = redis.pcall('ZCOUNT', registry, score, score)
+    if type(there) ~= 'number' then return end
+    local name = outcome .. '|' .. queue
+    local own = tonumber(state['own|' .. name]) or 0
+    local there_before = tonumber(state['kept|' .. name]) or 0
+    local own_before = tonumber(state['own_before|' .. name]) or 0
+    if there == there_before and own == own_before then return end
+    local more = there - there_before - (own - own_before)
+    redis.call('HSET', KEYS[1], 'kept|' .. name, there, 'own_before|' .. name, own)
+    if not state.kept or more <= 0 then return end
+    metrics[outcome] = metrics[outcome] + more
+    totals[name] = (totals[name] or 0) + more
+    counted = counted + more
 end
 
 for i = 2, #ARGV do
     local queue = ARGV[i]
-    for outcome, settings in pairs({
-        finished = {'rq:finished:' .. queue, 'result_ttl', {500, 3600}},
-        failed = {'rq:failed:' .. queue, 'failure_ttl', {31536000, 86400}},
-    }) do
-        local registry, field, defaults = unpack(settings)
-        for ttl in pairs(ttls_of(queue, field, defaults, registry)) do
+    local remembered = remembered_ttls(queue)
+    for outcome, field in pairs({finished = 'result_ttl', failed = 'failure_ttl'}) do
+        local registry = 'rq:' .. outcome .. ':' .. queue
+        for ttl in pairs(ttls_of(queue, outcome, field, registry, remembered)) do
             local ids = redis.pcall('ZRANGEBYSCORE', registry, '(' .. (seen + ttl), upto + ttl, 'LIMIT', 0, 10000)
             if not ids.err then
                 for _, id in ipairs(ids) do look_at(id, queue, outcome) end
             end
         end
+        count_kept(queue, outcome, registry)
     end
 end
-redis.call('HSET', KEYS[1], 'seen', upto)
+redis.call('HSET', KEYS[1], 'seen', upto, 'kept', 1)
 for field, count in pairs(totals) do redis.call('HINCRBY', 'rqxx:totals', field, count) end
 store_metrics(upto)
+store_recent()
+store_ttls()
 return counted

@@ -14,6 +14,7 @@
 --- @include transitions
 --- @include metrics
 --- @include webhooks
+--- @include ttls
 
 local worker, default_result_ttl = ARGV[1], tonumber(ARGV[3])
 local answers, members, records = {}, {}, {}
@@ -77,6 +78,7 @@ local function succeed(id, execution, origin, payload, started, job)
         end
         registry[#registry + 1] = ttl == -1 and '+inf' or text_of(now + ttl)
         registry[#registry + 1] = id
+        note_ttl('finished', origin, ttl)
     end
     local children = any_dependents and release_dependents(id, 'finished') or 0
     if repeats_left > 0 then
@@ -106,8 +108,8 @@ local function count_failure(what, origin, run_us, wait_us)
 end
 
 local function end_without_success(id, execution, origin, status, payload, started, job)
-    fail_job(id, origin, status, job[3], job[9], {'type', '2', 'worker_name', worker, 'exc_string', payload,
-        'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', now_float})
+    note_ttl('failed', origin, fail_job(id, origin, status, job[3], job[9], {'type', '2', 'worker_name', worker,
+        'exc_string', payload, 'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', now_float}))
     if status == 'failed' then add_webhooks(id, job[14], 'failed', job[12], job[15], payload) end
 end
 
@@ -121,7 +123,7 @@ local function retry_as_asked(id, execution, origin, payload, started, job, run_
         'execution_started_at', started, 'execution_ended_at', now_float}
     if used > 0 and used >= most then
         result[2] = '5'
-        fail_job(id, origin, 'failed', job[3], job[9], result)
+        note_ttl('failed', origin, fail_job(id, origin, 'failed', job[3], job[9], result))
         add_webhooks(id, job[14], 'failed', job[12], job[15], '')
         count_failure('failed', origin, run_us, wait_us)
         return {2}
@@ -195,4 +197,5 @@ if attempt('EXISTS', KEYS[1]) == 1 then
 end
 for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end
 store_metrics(now)
+store_ttls()
 return answers

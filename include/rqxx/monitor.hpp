@@ -86,9 +86,8 @@ public:
     boost::asio::awaitable<QueueStats> queue_stats(std::string queue);
     /// Nothing for an unknown job. Two round trips.
     boost::asio::awaitable<std::optional<JobInfo>> job_info(std::string id);
-    /// The newest jobs by creation, from every queue and status or those given. Looks at the ends
-    /// of lists and registries only; with more than 50 queues at fewer jobs of each. Three round
-    /// trips.
+    /// The newest jobs by creation, from every queue and status or those given. Looks at 2000 jobs
+    /// at most, from the places where the newest are to be expected. Three round trips.
     boost::asio::awaitable<std::vector<JobInfo>> recent_jobs(std::size_t limit,
                                                              std::string queue = {},
                                                              std::string status = {});
@@ -122,8 +121,9 @@ private:
 
 /// Sees what stock RQ workers finish, and adds it to the performance figures.
 ///
-/// Any number may run; one at a time works. Looks at the newest ends of the finished and failed
-/// registries, bounded per pass. Jobs that keep no result (`result_ttl` 0) are not seen.
+/// Any number may run; one at a time works. Looks at what the last seconds put into the finished
+/// and failed registries, bounded per pass. Of jobs that are kept for ever only the number is
+/// known; those that keep nothing (TTL 0) are not seen.
 class Sampler {
 public:
     Sampler(RedisClient& redis, Logger& log);

@@ -14,10 +14,10 @@ local function count_in_histogram(prefix, us)
     metrics.histogram[field] = (metrics.histogram[field] or 0) + 1
 end
 
--- Notes one ended job. `wait_us` < 0 where unknown.
+-- Notes one ended job. `run_us` nil, `wait_us` < 0 where unknown.
 local function measure(outcome, run_us, wait_us)
     metrics[outcome] = metrics[outcome] + 1
-    if outcome == 'finished' then
+    if outcome == 'finished' and run_us then
         run_us = math.max(run_us, 0)
         metrics.run_sum = metrics.run_sum + run_us
         metrics.run_min = math.min(metrics.run_min or run_us, run_us)

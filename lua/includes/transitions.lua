@@ -119,19 +119,21 @@ local default_failure_ttl = 31536000   -- RQ's: a year
 
 -- Ends a job that did not succeed: hash, registry, result entry, dependents.
 -- `status`: failed or stopped. `result`: fields of the result entry, its type first.
+-- Returns for how long it is kept.
 local function fail_job(id, origin, status, failure_ttl, group, result)
     local ttl = ttl_of(failure_ttl) or default_failure_ttl
     if ttl == 0 then
         attempt('HSET', job_key(id), 'status', status)
         release_dependents(id, status)
         delete_job(id, group)
-        return
+        return 0
     end
     attempt('HSET', job_key(id), 'status', status, 'ended_at', now_iso, 'last_heartbeat', now_iso)
     attempt('ZADD', 'rq:failed:' .. origin, ttl == -1 and -1 or now + ttl, id)
     add_result(id, ttl, unpack(result))
     release_dependents(id, status)
     if ttl == -1 then attempt('PERSIST', job_key(id)) else expire_job(id, ttl, true) end
+    return ttl
 end
 
 -- Which wait comes before the next retry. Source: rq/job.py Job.get_retry_interval (RQ 2.10).

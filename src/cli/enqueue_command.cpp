@@ -124,6 +124,7 @@ asio::awaitable<Enqueued> put(RedisClient& redis, Logger& log, const EnqueueComm
         co_return co_await queue.enqueue(std::move(call), std::move(settings));
     }
     EnqueueOptions settings = enqueue_options(options);
+    const std::string session = session_of(call);
     Queue queue(redis, options.queue, serializer);
     Enqueued enqueued;
     if (!options.at.empty())
@@ -135,7 +136,7 @@ asio::awaitable<Enqueued> put(RedisClient& redis, Logger& log, const EnqueueComm
     else
         enqueued = co_await queue.enqueue(std::move(call), std::move(settings));
     if (!enqueued.duplicate)
-        log_job_enqueued(log, enqueued.job_id, {}, options.queue,
+        log_job_enqueued(log, enqueued.job_id, session, options.queue,
                          timeout.value_or(std::chrono::seconds(180)));
     co_return enqueued;
 }

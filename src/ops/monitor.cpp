@@ -14,7 +14,7 @@ namespace asio = boost::asio;
 namespace {
 
 /// Jobs that one question looks at, however many queues there are.
-constexpr std::size_t max_candidates = 3000;
+constexpr std::size_t max_candidates = 2000;
 
 std::vector<std::string> queue_names(const Reply& members) {
     std::vector<std::string> names;
@@ -174,9 +174,8 @@ asio::awaitable<std::vector<JobInfo>> Monitor::recent_jobs(std::size_t limit, st
         queues = queue_names(members);
     }
     if (queues.empty() || limit == 0) co_return std::vector<JobInfo>{};
-    const std::size_t places = queues.size() * (status.empty() ? counts_per_queue : 1);
-    const std::size_t depth = std::clamp<std::size_t>(max_candidates / places, 1, limit);
-    std::vector<std::string> args{std::to_string(limit), std::to_string(depth), std::move(status)};
+    std::vector<std::string> args{std::to_string(limit), std::to_string(max_candidates),
+                                  std::move(status), std::move(queue)};
     for (std::size_t i = 0; i < std::min(queues.size(), max_candidates); ++i)
         args.push_back(queues[i]);
     const Reply rows = co_await redis_->eval(lua::recent_jobs, {}, std::move(args));

@@ -60,8 +60,6 @@ void Figures::add(std::span<const std::pair<std::string_view, std::string_view>>
             finished_ += count;
         else if (field == "failed")
             failed_ += count;
-        else if (field == "waits")
-            waits_ += count;
         else if (field == "run_sum")
             run_sum_ += value;
         else if (field == "wait_sum")
@@ -83,14 +81,15 @@ void Figures::add(std::span<const std::pair<std::string_view, std::string_view>>
     }
 }
 
-Performance::Distribution Figures::describe(const Histogram& histogram, std::int64_t count,
-                                            double sum_us, double min_us, double max_us) {
+Performance::Distribution Figures::describe(const Histogram& histogram, double sum_us,
+                                            double min_us, double max_us) {
     Performance::Distribution result;
-    result.count = count;
-    if (count == 0) return result;
+    // Not of every job that ended is it known how long it took.
     std::int64_t total = 0;
     for (const auto& [bucket, n] : histogram)
         total += n;
+    result.count = total;
+    if (total == 0) return result;
     const auto quantile = [&](double q) {
         // The value of rank ceil(q * n), placed evenly within its bucket.
         const double rank = std::max(1.0, std::ceil(q * static_cast<double>(total)));
@@ -107,7 +106,7 @@ Performance::Distribution Figures::describe(const Histogram& histogram, std::int
         }
         return to_seconds(max_us);
     };
-    result.avg = to_seconds(sum_us / static_cast<double>(count));
+    result.avg = to_seconds(sum_us / static_cast<double>(total));
     result.median = quantile(0.5);
     result.p95 = quantile(0.95);
     result.p99 = quantile(0.99);
@@ -120,8 +119,8 @@ Performance Figures::summary() const {
     Performance performance;
     performance.successful = finished_;
     performance.failed = failed_;
-    performance.duration = describe(run_, finished_, run_sum_, std::max(run_min_, 0.0), run_max_);
-    performance.queue_time = describe(wait_, waits_, wait_sum_, 0, wait_max_);
+    performance.duration = describe(run_, run_sum_, std::max(run_min_, 0.0), run_max_);
+    performance.queue_time = describe(wait_, wait_sum_, 0, wait_max_);
     return performance;
 }
 

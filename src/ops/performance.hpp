@@ -28,10 +28,10 @@ public:
 
 private:
     using Histogram = std::map<int, std::int64_t>;
-    static Performance::Distribution describe(const Histogram& histogram, std::int64_t count,
-                                              double sum_us, double min_us, double max_us);
+    static Performance::Distribution describe(const Histogram& histogram, double sum_us,
+                                              double min_us, double max_us);
 
-    std::int64_t finished_ = 0, failed_ = 0, waits_ = 0;
+    std::int64_t finished_ = 0, failed_ = 0;
     double run_sum_ = 0, wait_sum_ = 0;
     double run_min_ = -1, run_max_ = 0, wait_max_ = 0;
     Histogram run_, wait_;

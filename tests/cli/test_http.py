@@ -188,6 +188,65 @@ def test_performance_sees_what_stock_workers_end(web, system, connection):
     assert metrics["duration_metrics"]["max_seconds"] > 0
 
 
+def counts(web):
+    metrics = http("GET", web.url + "/api/rq/performance?hours=1").json["metrics"]
+    return metrics["successful_jobs"], metrics["failed_jobs"]
+
+
+def sampled(connection, passes=3):
+    """Waits until the sampler has looked a few times more: the first pass only notes the time, the second what is kept."""
+    for _ in range(passes):
+        before = connection.hget("rqxx:sampler", "seen")
+        wait_for(lambda: connection.hget("rqxx:sampler", "seen") not in (None, before), what="a pass of the sampler")
+
+
+def test_performance_sees_what_stock_workers_end_and_keep_for_ever(system, server, connection):
+    q = Queue("default", connection=connection)
+    q.enqueue(tasks.noop, 0, result_ttl=-1)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    web = system.serve("--no-worker", url=server.url)
+    sampled(connection)
+    assert counts(web) == (0, 0), "what ended before the first pass is not counted"
+    for n in range(3):
+        q.enqueue(tasks.noop, n, result_ttl=-1)
+    q.enqueue(tasks.fail, "x", failure_ttl=-1)
+    q.enqueue(tasks.slow, 0.2)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    wait_for(lambda: counts(web) == (4, 1), what="the sampler to see five jobs")
+    assert http("GET", web.url + "/api/rq/performance?hours=1").json["metrics"]["duration_metrics"]["min_seconds"] > 0.1
+    assert b'rqxx_jobs_finished_total{queue="default",outcome="failed"} 1' in http("GET", web.url + "/metrics").body
+
+
+def test_performance_counts_what_our_workers_keep_for_ever_once(web, system, connection):
+    sampled(connection, 2)
+    q = Queue("default", connection=connection)
+    for n in range(3):
+        q.enqueue(tasks.noop, n, result_ttl=-1)
+    q.enqueue(tasks.fail, "x", failure_ttl=-1)
+    assert system.test_worker("--burst", "default").wait() == 0
+    sampled(connection)
+    assert counts(web) == (3, 1)
+    connection.zremrangebyrank("rq:finished:default", 0, 0)
+    sampled(connection)
+    q.enqueue(tasks.noop, 4, result_ttl=-1)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    wait_for(lambda: counts(web) == (4, 1), what="the sampler to see the stock worker's")
+
+
+def test_performance_sees_jobs_whose_ttl_is_rare(web, system, connection):
+    sampled(connection, 2)
+    q = Queue("default", connection=connection)
+    q.enqueue(tasks.noop, 0, result_ttl=77)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    wait_for(lambda: counts(web) == (1, 0))
+    assert connection.hkeys("rqxx:ttls:default") == [b"finished|77"]
+    for ttl in (3600, 77, 3600):
+        for n in range(15):
+            q.enqueue(tasks.noop, n, result_ttl=ttl)
+    assert system.rq_worker("--burst", "default").wait() == 0
+    wait_for(lambda: counts(web) == (46, 0))
+
+
 @pytest.mark.parametrize("path", ["?hours=0", "?hours=8761", "?hours=x", "/trends?periods=0", "/trends?periods=101",
                                   "/trends?hours_per_period=0", "/trends?hours_per_period=8761", "/compare?current_hours=0",
                                   "/compare?previous_hours=8761", "/compare?current_hours=-1"])
@@ -219,6 +278,46 @@ def test_wrong_methods_are_named_with_those_allowed(web, method, path):
     assert "GET" in answer.headers["Allow"] and "HEAD" in answer.headers["Allow"]
 
 
+@pytest.fixture
+def demo(system, server, connection):
+    """A server with sessions; session 1 has a report."""
+    demo = system.serve("--demo", url=server.url)
+    wait_for(lambda: http("GET", demo.url + "/api/sessions/1/report").status == 200, what="the first report")
+    demo.job = http("GET", demo.url + "/api/rq/jobs/recent").json["jobs"][0]["id"]
+    return demo
+
+
+RESOURCES = {"/api/rq/jobs/JOB": "GET, HEAD, OPTIONS", "/api/jobs/JOB": "GET, HEAD, OPTIONS", "/api/sessions/1": "GET, HEAD, OPTIONS",
+             "/api/sessions/1/report": "GET, HEAD, OPTIONS", "/api/sessions/1/evaluate": "GET, HEAD, OPTIONS",
+             "/api/reviewer/sessions": "GET, HEAD, OPTIONS, POST", "/api/sessions/1/comments": "OPTIONS, POST",
+             "/api/reviewer/sessions/1/evaluate": "OPTIONS, POST"}
+
+
+def test_resources_answer_head_like_get_and_name_their_methods(demo):
+    for path, allow in RESOURCES.items():
+        url = demo.url + path.replace("JOB", demo.job)
+        for method in {"GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"} - set(allow.split(", ")):
+            answer = http(method, url)
+            assert answer.status == 405 and answer.headers["Allow"] == allow, (method, path)
+            if method != "HEAD":
+                problem(answer, 405)
+        options = http("OPTIONS", url)
+        assert options.status == 204 and options.headers["Allow"] == allow
+        if "HEAD" in allow:
+            head = http("HEAD", url)
+            get = http("GET", url)
+            assert head.status == get.status == 200 and head.body == b"", path
+            assert head.headers["Content-Type"] == get.headers["Content-Type"] == "application/json"
+            if not path.endswith("/evaluate"):
+                assert head.headers["Content-Length"] == str(len(get.body)), path
+
+
+@pytest.mark.parametrize("path", ["/api/rq/jobs/nope", "/api/jobs/nope", "/api/sessions/nope", "/api/sessions/nope/report"])
+def test_head_of_what_is_not_there_is_404_without_a_body(web, path):
+    head = http("HEAD", web.url + path)
+    assert head.status == 404 and head.body == b"" and head.headers["Content-Type"] == "application/problem+json"
+
+
 @pytest.mark.parametrize("path", ["/nothing", "/api", "/api/rq", "/api/rq/stats/", "//", "/assets/../secret", "/api/v1/jobs"])
 def test_unknown_paths_are_problems(web, path):
     problem(http("GET", web.url + path), 404)
@@ -227,9 +326,14 @@ def test_unknown_paths_are_problems(web, path):
 def test_the_openapi_document_lists_the_contract_routes(web):
     document = http("GET", web.url + "/api/v1/openapi.json").json
     assert document["openapi"] == "3.1.0"
-    for path in ["/api/rq/stats", "/api/rq/jobs/recent", "/api/rq/jobs/{job_id}", "/api/jobs/{job_id}", "/api/rq/performance",
-                 "/api/reviewer/sessions/{session_id}/evaluate", "/healthz", "/metrics"]:
-        assert path in document["paths"]
+    assert {path: set(methods) for path, methods in document["paths"].items()} == {
+        "/api/rq/stats": {"get"}, "/api/rq/jobs/recent": {"get"}, "/api/rq/jobs/{job_id}": {"get"}, "/api/jobs/{job_id}": {"get"},
+        "/api/rq/performance": {"get"}, "/api/rq/performance/trends": {"get"}, "/api/rq/performance/compare": {"get"},
+        "/api/rq/workers": {"get"}, "/api/reviewer/sessions/{session_id}/evaluate": {"post"},
+        "/api/sessions/{session_id}/evaluate": {"get"}, "/api/reviewer/sessions": {"get", "post"}, "/api/sessions/{session_id}": {"get"},
+        "/api/sessions/{session_id}/comments": {"post"}, "/api/sessions/{session_id}/report": {"get"}, "/healthz": {"get"},
+        "/readyz": {"get"}, "/metrics": {"get"}, "/api/v1/openapi.json": {"get"}}
+    assert document["paths"]["/api/sessions/{session_id}/evaluate"]["get"]["deprecated"]
     limit = document["paths"]["/api/rq/jobs/recent"]["get"]["parameters"][0]["schema"]
     assert limit == {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}
 
@@ -268,10 +372,11 @@ def test_oversized_headers_are_refused(web):
     assert status_of(raw) == 431 and b"application/problem+json" in raw
 
 
+@pytest.mark.parametrize("path", [b"/api/reviewer/sessions", b"/api/sessions/1/comments", b"/api/reviewer/sessions/1/evaluate", b"/nothing"])
 @pytest.mark.parametrize("head", [b"Content-Length: 2000000", b"Transfer-Encoding: chunked"])
-def test_oversized_bodies_are_refused(web, head):
+def test_oversized_bodies_are_refused(web, head, path):
     body = b"a" * 2000000 if b"Length" in head else b"1e8480\r\n" + b"a" * 2000000 + b"\r\n0\r\n\r\n"
-    raw = raw_http(web.url, b"POST /api/reviewer/sessions HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + body)
+    raw = raw_http(web.url, b"POST " + path + b" HTTP/1.1\r\nHost: localhost\r\n" + head + b"\r\n\r\n" + body)
     assert status_of(raw) == 413 and b"application/problem+json" in raw
 
 

@@ -1,5 +1,6 @@
 """The optimized queue's policy at its edges, as it stands in Redis, and the event log to the letter."""
 
+import json
 import re
 
 import pytest
@@ -97,13 +98,38 @@ def test_session_id_stands_in_the_log_of_an_evaluation_by_hand(system, server, a
 
 
 def test_json_log_has_the_same_fields(system, connection):
-    import json
+    def events(text):
+        lines = [json.loads(line) for line in text.splitlines()]
+        for line in lines:
+            assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", line.pop("time"))
+        return [line for line in lines if line["event"].startswith("Job ")]
 
-    result = system.rqxx("enqueue", "tasks.noop", ":1", "--priority", "high", "--log-format", "json", "--redis-url",
-                         system.server.url)
-    event = json.loads(result.stderr)
-    assert event["event"] == "Job enqueued" and event["level"] == "INFO"
-    assert (event["id"], event["queue"], event["timeout"]) == (result.stdout.strip(), "high", 600)
+    def enqueue_logged(*args):
+        result = system.rqxx("enqueue", *args, "--log-format", "json", "--redis-url", system.server.url)
+        return result.stdout.strip(), events(result.stderr)
+
+    good, enqueued = enqueue_logged("tasks.noop", ":1", "--priority", "high")
+    assert enqueued == [{"level": "INFO", "event": "Job enqueued", "id": good, "queue": "high", "timeout": 600}]
+    session, enqueued = enqueue_logged("eval_worker.evaluate", "42", "--priority", "normal", "--retry", "0")
+    assert enqueued == [{"level": "INFO", "event": "Job enqueued", "id": session, "session_id": "42", "queue": "default", "timeout": 300}]
+    bad, enqueued = enqueue_logged("tasks.fail", 'one\ntwo "é"', "--priority", "low", "--retry", "1", "--timeout", "1h")
+    assert enqueued == [{"level": "INFO", "event": "Job enqueued", "id": bad, "queue": "low", "timeout": 3600}]
+    worker = system.test_worker("--burst", "--json-log", "high", "low")
+    assert worker.wait() == 0
+    logged = events(worker.log)
+    for event in logged:
+        for seconds in ("queued_for", "duration"):
+            if seconds in event:
+                assert 0 <= event.pop(seconds) < 60
+    error = 'std::runtime_error: one\ntwo "é"'
+    for expected in [{"level": "INFO", "event": "Job started", "id": good}, {"level": "INFO", "event": "Job finished", "id": good},
+                     {"level": "INFO", "event": "Job started", "id": bad},
+                     {"level": "WARNING", "event": "Job retry", "id": bad, "attempt": "1/1", "next_in": 0, "error": error},
+                     {"level": "INFO", "event": "Job started", "id": bad},
+                     {"level": "ERROR", "event": "Job failed", "id": bad, "error": error}]:
+        assert expected in logged
+        logged.remove(expected)
+    assert logged == []
 
 
 def test_jobs_of_other_producers_keep_rqs_defaults(system, connection):

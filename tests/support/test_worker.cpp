@@ -104,6 +104,7 @@ int main(int argc, char** argv) {
     WorkerOptions options;
     options.queues.clear();
     RedisOptions redis_options;
+    LogFormat log_format = LogFormat::text;
     redis_options.max_backoff = std::chrono::seconds(1);
     redis_options.url = parse_redis_url(argv[1]).value();
     for (int i = 2; i < argc; ++i) {
@@ -130,13 +131,15 @@ int main(int argc, char** argv) {
         else if (arg == "--recover")
             options.recover =
                 std::string(argv[++i]) == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
+        else if (arg == "--json-log")
+            log_format = LogFormat::json;
         else
             options.queues.push_back(arg);
     }
     HandlerRegistry handlers;
     register_tasks(handlers);
     register_callbacks(handlers);
-    Logger log;
+    Logger log(LogLevel::info, log_format);
     boost::asio::io_context context(1);
     register_scripts(lua::all());
     RedisClient redis(context.get_executor(), redis_options, log);

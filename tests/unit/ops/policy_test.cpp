@@ -64,6 +64,19 @@ TEST(figures, of_one_job_are_exact) {
         EXPECT_DOUBLE_EQ(value, 0.002252);
 }
 
+TEST(figures, average_over_the_jobs_whose_duration_is_known) {
+    ops::Figures figures;
+    figures.add(Pairs{{"finished", "10"},
+                      {"run_sum", "4000"},
+                      {"run_min", "2000"},
+                      {"run_max", "2000"},
+                      {"r61", "2"}});
+    const Performance performance = figures.summary();
+    EXPECT_EQ(performance.successful, 10);
+    EXPECT_EQ(performance.duration.count, 2);
+    EXPECT_DOUBLE_EQ(performance.duration.avg, 0.002);
+}
+
 TEST(figures, are_zero_without_jobs_and_ignore_junk) {
     ops::Figures figures;
     figures.add(Pairs{{"finished", "x"},
