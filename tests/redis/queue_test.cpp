@@ -89,7 +89,7 @@ TEST_F(transitions, claim_takes_over_queues_in_order_and_no_more_than_asked) {
             co_await high.enqueue(noop());
         ops::WorkerOps worker(redis, "w", {"high", "low"}, 10s);
         EXPECT_TRUE((co_await worker.register_birth()).registered);
-        const auto result = co_await worker.claim(4, "");
+        const auto result = co_await worker.claim(4, 100, "");
         EXPECT_EQ(result.claimed.size(), 4u);
         EXPECT_EQ(result.claimed[2].origin, "high");
         EXPECT_EQ(result.claimed[3].origin, "low");
@@ -104,7 +104,7 @@ TEST_F(transitions, settling_twice_changes_nothing_the_second_time) {
         co_await mail.enqueue(noop());
         ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
         co_await worker.register_birth();
-        const auto job = (co_await worker.claim(1, "")).claimed.at(0);
+        const auto job = (co_await worker.claim(1, 100, "")).claimed.at(0);
         std::vector<ops::Settlement> batch{settlement(job, ops::Settlement::Outcome::success)};
         const auto first = co_await worker.settle(batch, "", 500s);
         EXPECT_EQ(first[0].code, ops::Settled::Code::finished);
@@ -125,7 +125,7 @@ TEST_F(transitions, a_claim_whose_reply_was_lost_goes_back_to_the_front) {
         co_await mail.enqueue(noop());
         ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
         co_await worker.register_birth();
-        const auto job = (co_await worker.claim(1, "")).claimed.at(0);
+        const auto job = (co_await worker.claim(1, 100, "")).claimed.at(0);
         EXPECT_EQ(job.job_id, lost);
         // A reply may still be on its way: nothing happens at once.
         EXPECT_EQ((co_await worker.heartbeat({}, "", Seconds(0))).orphans, 0);
@@ -144,10 +144,10 @@ TEST_F(transitions, a_retired_worker_can_claim_nothing_and_leaves_nothing_starte
             co_await mail.enqueue(noop());
         ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
         co_await worker.register_birth();
-        co_await worker.claim(2, "");
+        co_await worker.claim(2, 100, "");
         co_await worker.register_death();
         EXPECT_EQ(co_await mail.size(), 3);
-        EXPECT_EQ((co_await worker.claim(1, "")).state, ops::ClaimResult::State::lease_gone);
+        EXPECT_EQ((co_await worker.claim(1, 100, "")).state, ops::ClaimResult::State::lease_gone);
         EXPECT_EQ(co_await mail.size(), 3);
         EXPECT_EQ((co_await redis.command("ZCARD", "rq:wip:mail")).as_integer(), 0);
     });
@@ -160,7 +160,7 @@ TEST_F(transitions, a_job_that_was_pushed_twice_runs_once) {
         co_await redis.command("RPUSH", "rq:queue:mail", id, id);
         ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
         co_await worker.register_birth();
-        const auto result = co_await worker.claim(5, "");
+        const auto result = co_await worker.claim(5, 100, "");
         EXPECT_EQ(result.claimed.size(), 1u);
         EXPECT_EQ(result.skipped.size(), 2u);
     });
