@@ -98,7 +98,7 @@ std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_a
 }
 
 asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::size_t capacity,
-                                            std::string current_job) {
+                                              std::string current_job) {
     auto [script_keys, args] = claim_arguments(limit, capacity, std::move(current_job));
     co_return claim_result(
         co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));

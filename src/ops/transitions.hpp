@@ -111,8 +111,8 @@ public:
     asio::awaitable<Birth> register_birth();
     /// Declares a worker of this name dead, so that `recover` takes its jobs back.
     asio::awaitable<void> expire_lease();
-    /// Up to `limit` jobs, and no more than would make `capacity` executions of this worker stand in
-    /// Redis.
+    /// Up to `limit` jobs, and no more than would make `capacity` executions of this worker stand
+    /// in Redis.
     asio::awaitable<ClaimResult> claim(std::size_t limit, std::size_t capacity,
                                        std::string current_job);
     asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch,

@@ -194,9 +194,9 @@ struct Worker::Impl {
             std::optional<Error> failed;
             try {
                 // What is settled by a command that stands before this one no longer counts.
-                result = co_await redis_ops.claim(std::min(free, batch_size),
-                                                  options.concurrency + outcomes.size(),
-                                                  oldest_job());
+                result =
+                    co_await redis_ops.claim(std::min(free, batch_size),
+                                             options.concurrency + outcomes.size(), oldest_job());
                 last_poll = std::chrono::steady_clock::now();
             } catch (const Error& error) {
                 failed = error;
