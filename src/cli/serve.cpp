@@ -8,6 +8,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <fstream>
+#include <rqxx/scheduler.hpp>
 
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
@@ -45,6 +46,7 @@ public:
           queue_(redis_, log_),
           application_(make_application(application_settings(common, options, directory_.path()))),
           metrics_(monitor_, redis_),
+          scheduler_(redis_, {}, log_),
           sampler_(redis_, log_),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM) {
@@ -91,6 +93,7 @@ private:
         });
         http::add_openapi_route(router_);
         http::add_page_routes(router_);
+        if (!options_.no_scheduler) metrics_.observe(scheduler_);
         metrics_.add_route(router_);
         application_->register_routes(router_, queue_);
     }
@@ -125,6 +128,8 @@ private:
         tasks_.spawn("http", server_->run());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (embedded_) tasks_.spawn("redis-server", keep_redis());
+        TaskGroup scheduling(context_.get_executor());
+        if (!options_.no_scheduler) scheduling.spawn("scheduler", scheduler_.run());
         WorkerSummary summary;
         TaskGroup workers(context_.get_executor());
         if (worker_) workers.spawn("worker", run_worker(*worker_, summary));
@@ -136,6 +141,7 @@ private:
         // Takers stop before what they depend on: requests, then jobs, then Redis.
         const auto grace = duration_option("--grace", options_.grace);
         server_->stop(std::min<std::chrono::milliseconds>(grace, 5s));
+        scheduling.cancel();
         if (worker_) worker_->request_stop();
         asio::co_spawn(context_, second_signal(), asio::detached);
         std::exception_ptr failure;
@@ -144,6 +150,7 @@ private:
         } catch (...) {
             failure = std::current_exception();
         }
+        co_await scheduling.join();
         tasks_.cancel();
         co_await tasks_.join();
         if (failure) std::rethrow_exception(failure);
@@ -151,7 +158,8 @@ private:
         co_return summary.returned + summary.unstored > 0 ? 1 : 0;
     }
 
-    /// An embedded Redis may take long to load a large append-only file; as long as it lives we wait.
+    /// An embedded Redis may take long to load a large append-only file; as long as it lives we
+    /// wait.
     asio::awaitable<void> connect() {
         for (;;) {
             std::optional<Error> failed;
@@ -223,6 +231,7 @@ private:
     HandlerRegistry handlers_;
     http::Router router_;
     http::Metrics metrics_;
+    Scheduler scheduler_;
     Sampler sampler_;
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<Worker> worker_;

@@ -4,7 +4,9 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <rqxx/scheduler.hpp>
 
+#include "base/task_group.hpp"
 #include "cli/commands.hpp"
 
 namespace rqxx::cli {
@@ -23,9 +25,27 @@ void listen(asio::signal_set& signals, Worker& worker) {
     });
 }
 
-asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worker) {
+asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worker,
+                                               Scheduler* scheduler, bool burst) {
     co_await redis.connect(30s);
-    co_return co_await worker.run();
+    TaskGroup scheduling(redis.executor());
+    if (scheduler != nullptr) {
+        if (burst)
+            co_await scheduler->run_once();
+        else
+            scheduling.spawn("scheduler", scheduler->run());
+    }
+    WorkerSummary summary;
+    std::exception_ptr failure;
+    try {
+        summary = co_await worker.run();
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    scheduling.cancel();
+    co_await scheduling.join();
+    if (failure) std::rethrow_exception(failure);
+    co_return summary;
 }
 
 }  // namespace
@@ -57,11 +77,14 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     redis_settings.max_backoff = 1s;
     RedisClient redis(context.get_executor(), redis_settings, log);
     Worker worker(redis, handlers, settings, log);
+    Scheduler scheduler(redis, {settings.queues, {}}, log);
     asio::signal_set signals(context, SIGINT, SIGTERM);
     listen(signals, worker);
     WorkerSummary summary;
     std::exception_ptr failure;
-    asio::co_spawn(context, connect_and_run(redis, worker),
+    asio::co_spawn(context,
+                   connect_and_run(redis, worker, options.with_scheduler ? &scheduler : nullptr,
+                                   options.burst),
                    [&](std::exception_ptr error, WorkerSummary result) {
                        failure = error;
                        summary = result;
