@@ -61,8 +61,9 @@ struct Scheduler::Impl {
     std::deque<std::pair<Clock::time_point, std::chrono::microseconds>> late_lately;
 
     asio::awaitable<void> run() {
-        log.info("Scheduler started", "name", redis_ops.name, "queues",
-                 options.queues.empty() ? "all" : fmt::format("{}", fmt::join(options.queues, ",")));
+        log.info(
+            "Scheduler started", "name", redis_ops.name, "queues",
+            options.queues.empty() ? "all" : fmt::format("{}", fmt::join(options.queues, ",")));
         try {
             co_await loop();
         } catch (const Cancelled&) {
@@ -153,8 +154,8 @@ struct Scheduler::Impl {
                      taken.size() <= 10 ? fmt::format("{}", fmt::join(taken, ","))
                                         : std::to_string(taken.size()));
         // Who got much comes last the next time, so that one queue cannot hold up the others.
-        const auto busy = std::stable_partition(queues.begin(), queues.end(),
-                                                [](const QueueState& queue) { return !queue.more; });
+        const auto busy = std::stable_partition(
+            queues.begin(), queues.end(), [](const QueueState& queue) { return !queue.more; });
         for (auto& queue : queues) {
             if (!queue.more && queue.pass_over <= kept_per_tick) queue.pass_over = 0;
         }
@@ -217,8 +218,8 @@ struct Scheduler::Impl {
     }
 
     [[nodiscard]] std::size_t locks() const {
-        return static_cast<std::size_t>(
-            std::count_if(queues.begin(), queues.end(), [](const auto& queue) { return queue.held; }));
+        return static_cast<std::size_t>(std::count_if(
+            queues.begin(), queues.end(), [](const auto& queue) { return queue.held; }));
     }
 };
 

@@ -15,7 +15,8 @@ public:
     static asio::awaitable<std::int64_t> now(RedisClient& redis) {
         co_return (co_await redis.command("TIME")).as_array().at(0).as_integer();
     }
-    /// An entry of `default` that became due `age` seconds ago; further pairs are fields of its job.
+    /// An entry of `default` that became due `age` seconds ago; further pairs are fields of its
+    /// job.
     template <class... Fields>
     static asio::awaitable<void> put(RedisClient& redis, std::string id, std::int64_t age,
                                      Fields... fields) {
@@ -178,9 +179,9 @@ TEST_F(scheduler, needs_the_lock) {
         EXPECT_EQ(result.promoted, 0);
         EXPECT_EQ(result.queues.at(0).lock, Promoted::Lock::not_ours);
         EXPECT_EQ(result.queues.at(0).note, "stock");
-        EXPECT_EQ((co_await redis.command("EXISTS", "rqxx:schedulers", "rq:scheduler:us"))
-                      .as_integer(),
-                  0);
+        EXPECT_EQ(
+            (co_await redis.command("EXISTS", "rqxx:schedulers", "rq:scheduler:us")).as_integer(),
+            0);
         SchedulerOps us{&redis, "us"};
         co_await us.release({"default"}, 1s);
         EXPECT_EQ((co_await redis.command("GET", "rq:scheduler-lock:default")).as_text(), "stock");
