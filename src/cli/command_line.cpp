@@ -162,7 +162,8 @@ struct Commands {
 
 CLI::App* add_serve(CLI::App& root, Commands& to) {
     auto& app = *root.add_subcommand(
-        "serve", "Run the server: API, page, worker, and a private Redis unless one is named");
+        "serve",
+        "Run the server: API, page, scheduler, worker, and a private Redis unless one is named");
     auto& o = to.serve;
     add_option(app, "--host", o.host, "address to listen on; others than loopback need a token");
     add_option(app, "--port", o.port, "port to listen on; 0 picks a free one");

@@ -128,11 +128,11 @@ private:
         tasks_.spawn("http", server_->run());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (embedded_) tasks_.spawn("redis-server", keep_redis());
-        TaskGroup scheduling(context_.get_executor());
-        if (!options_.no_scheduler) scheduling.spawn("scheduler", scheduler_.run());
         WorkerSummary summary;
         TaskGroup workers(context_.get_executor());
         if (worker_) workers.spawn("worker", run_worker(*worker_, summary));
+        TaskGroup scheduling(context_.get_executor());
+        if (!options_.no_scheduler) scheduling.spawn("scheduler", scheduler_.run());
         fmt::print("Dashboard: {}\nRedis: {}\n", server_->url(), redis_settings_.url.redacted());
         std::fflush(stdout);
         if (options_.demo) co_await application_->run_demo(queue_);

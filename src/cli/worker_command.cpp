@@ -17,18 +17,19 @@ using namespace std::chrono_literals;
 namespace {
 
 /// Each signal is one request to stop; the set is cancelled at the end.
-void listen(asio::signal_set& signals, Worker& worker) {
+void listen(asio::signal_set& signals, Worker& worker, TaskGroup& scheduling) {
     signals.async_wait([&](boost::system::error_code error, int) {
         if (error) return;
+        scheduling.cancel();
         worker.request_stop();
-        listen(signals, worker);
+        listen(signals, worker, scheduling);
     });
 }
 
 asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worker,
-                                               Scheduler* scheduler, bool burst) {
+                                               Scheduler* scheduler, TaskGroup& scheduling,
+                                               bool burst) {
     co_await redis.connect(30s);
-    TaskGroup scheduling(redis.executor());
     if (scheduler != nullptr) {
         if (burst)
             co_await scheduler->run_once();
@@ -78,13 +79,14 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     RedisClient redis(context.get_executor(), redis_settings, log);
     Worker worker(redis, handlers, settings, log);
     Scheduler scheduler(redis, {settings.queues, {}}, log);
+    TaskGroup scheduling(context.get_executor());
     asio::signal_set signals(context, SIGINT, SIGTERM);
-    listen(signals, worker);
+    listen(signals, worker, scheduling);
     WorkerSummary summary;
     std::exception_ptr failure;
     asio::co_spawn(context,
                    connect_and_run(redis, worker, options.with_scheduler ? &scheduler : nullptr,
-                                   options.burst),
+                                   scheduling, options.burst),
                    [&](std::exception_ptr error, WorkerSummary result) {
                        failure = error;
                        summary = result;

@@ -58,8 +58,8 @@ struct SchedulerOps {
     asio::awaitable<std::vector<std::string>> known_queues();
 };
 
-/// Ids that one call looks at: about 4 ms of Redis' time (measured; see docs/performance.md).
-inline constexpr std::int64_t promote_batch = 500;
+/// Ids that one call looks at: about 2 ms of Redis' time.
+inline constexpr std::int64_t promote_batch = 300;
 /// Source: rq/scheduler.py, interval + 60.
 inline constexpr std::chrono::seconds scheduler_lock_ttl{61};
 /// After this, a scheduler of ours that does not renew its locks may lose them to another.

@@ -10,7 +10,7 @@ import time
 
 import pytest
 import tasks
-from conftest import System, http, needs_rq2, wait_for
+from conftest import BUILD, System, http, needs_rq2, wait_for
 from rq import Queue, Retry
 from rq.job import Job
 from rq.registry import ScheduledJobRegistry
@@ -431,6 +431,16 @@ def test_stopping_gives_up_own_locks_only(system, connection):
     scheduler.signal(signal.SIGTERM)
     assert scheduler.wait() == 0
     assert connection.get(LOCK) == b"somebody" and connection.get("rq:scheduler-lock:other") is None
+
+
+def test_a_worker_that_is_stopped_gives_up_its_locks_at_once(system, connection):
+    worker = system.run(BUILD / "rqxx", "worker", "default", "--with-scheduler", "--redis-url", system.server.url)
+    wait_for(lambda: holder(system) == worker.process.pid)
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0, worker.log
+    assert connection.keys("rq:scheduler*") == [] and connection.zcard("rqxx:schedulers") == 0
+    worker = system.test_worker("--with-scheduler", "default")
+    wait_for(lambda: holder(system) == worker.process.pid, timeout=5)
 
 
 def test_scheduling_goes_on_after_an_outage_of_redis(system):
