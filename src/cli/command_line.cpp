@@ -164,7 +164,8 @@ struct Commands {
 
 CLI::App* add_serve(CLI::App& root, Commands& to) {
     auto& app = *root.add_subcommand(
-        "serve", "Run the server: API, page, worker, and a private Redis unless one is named");
+        "serve",
+        "Run the server: API, page, scheduler, worker, and a private Redis unless one is named");
     auto& o = to.serve;
     add_option(app, "--host", o.host, "address to listen on; others than loopback need a token");
     add_option(app, "--port", o.port, "port to listen on; 0 picks a free one");
@@ -174,6 +175,8 @@ CLI::App* add_serve(CLI::App& root, Commands& to) {
         ->check(CLI::ExistingFile);
     add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");
     add_flag(app, "--no-sampler", o.no_sampler, "do not count what stock RQ workers end");
+    add_flag(app, "--no-scheduler", o.no_scheduler,
+             "leave jobs that were enqueued for later to other schedulers");
     add_flag(app, "--demo", o.demo, "install sample sessions and evaluate one");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_option(app, "--packages", o.packages,
@@ -193,6 +196,8 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
                    "queues, the first has precedence; default: high default low");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_flag(app, "--burst", o.burst, "end when the queues are empty");
+    add_flag(app, "--with-scheduler", o.with_scheduler,
+             "also move jobs that were enqueued for later to these queues when they are due");
     add_option(app, "--name", o.name,
                "name of the worker; default: host, process and a random part");
     add_option(app, "--max-jobs", o.max_jobs, "end after that many jobs; 0: no limit");

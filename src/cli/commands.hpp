@@ -31,6 +31,7 @@ struct ServeOptions {
     std::string token, token_file;
     bool no_worker = false;
     bool no_sampler = false;
+    bool no_scheduler = false;
     bool demo = false;
     bool no_legacy_evaluate = false;
     bool no_access_log = false;
@@ -44,6 +45,7 @@ struct WorkerCommandOptions {
     std::vector<std::string> queues;
     std::size_t concurrency = 8;
     bool burst = false;
+    bool with_scheduler = false;
     std::string name;
     std::uint64_t max_jobs = 0;
     std::string packages;

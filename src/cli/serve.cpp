@@ -8,6 +8,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <fstream>
+#include <rqxx/scheduler.hpp>
 
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
@@ -46,6 +47,7 @@ public:
           queue_(redis_, log_),
           application_(make_application(application_settings(common, options, directory_.path()))),
           metrics_(monitor_, redis_),
+          scheduler_(redis_, {}, log_),
           sampler_(redis_, log_),
           janitor_(redis_, {}, RecoverPolicy::requeue, log_),
           tasks_(context_.get_executor()),
@@ -93,6 +95,7 @@ private:
         });
         http::add_openapi_route(router_);
         http::add_page_routes(router_);
+        if (!options_.no_scheduler) metrics_.observe(scheduler_);
         metrics_.add_route(router_);
         application_->register_routes(router_, queue_);
     }
@@ -131,6 +134,8 @@ private:
         WorkerSummary summary;
         TaskGroup workers(context_.get_executor());
         if (worker_) workers.spawn("worker", run_worker(*worker_, summary));
+        TaskGroup scheduling(context_.get_executor());
+        if (!options_.no_scheduler) scheduling.spawn("scheduler", scheduler_.run());
         fmt::print("Dashboard: {}\nRedis: {}\n", server_->url(), redis_settings_.url.redacted());
         std::fflush(stdout);
         if (options_.demo) co_await run_demo();
@@ -139,6 +144,7 @@ private:
         // Takers stop before what they depend on: requests, then jobs, then Redis.
         const auto grace = duration_option("--grace", options_.grace);
         server_->stop(std::min<std::chrono::milliseconds>(grace, 5s));
+        scheduling.cancel();
         if (worker_) worker_->request_stop();
         asio::co_spawn(context_, second_signal(), asio::detached);
         std::exception_ptr failure;
@@ -147,6 +153,7 @@ private:
         } catch (...) {
             failure = std::current_exception();
         }
+        co_await scheduling.join();
         tasks_.cancel();
         co_await tasks_.join();
         if (failure) std::rethrow_exception(failure);
@@ -236,6 +243,7 @@ private:
     HandlerRegistry handlers_;
     http::Router router_;
     http::Metrics metrics_;
+    Scheduler scheduler_;
     Sampler sampler_;
     runtime::Janitor janitor_;
     std::unique_ptr<http::Server> server_;

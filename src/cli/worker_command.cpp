@@ -4,7 +4,9 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <rqxx/scheduler.hpp>
 
+#include "base/task_group.hpp"
 #include "cli/commands.hpp"
 
 namespace rqxx::cli {
@@ -15,17 +17,36 @@ using namespace std::chrono_literals;
 namespace {
 
 /// Each signal is one request to stop; the set is cancelled at the end.
-void listen(asio::signal_set& signals, Worker& worker) {
+void listen(asio::signal_set& signals, Worker& worker, TaskGroup& scheduling) {
     signals.async_wait([&](boost::system::error_code error, int) {
         if (error) return;
+        scheduling.cancel();
         worker.request_stop();
-        listen(signals, worker);
+        listen(signals, worker, scheduling);
     });
 }
 
-asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worker) {
+asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worker,
+                                               Scheduler* scheduler, TaskGroup& scheduling,
+                                               bool burst) {
     co_await redis.connect(30s);
-    co_return co_await worker.run();
+    if (scheduler != nullptr) {
+        if (burst)
+            co_await scheduler->run_once();
+        else
+            scheduling.spawn("scheduler", scheduler->run());
+    }
+    WorkerSummary summary;
+    std::exception_ptr failure;
+    try {
+        summary = co_await worker.run();
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    scheduling.cancel();
+    co_await scheduling.join();
+    if (failure) std::rethrow_exception(failure);
+    co_return summary;
 }
 
 }  // namespace
@@ -64,11 +85,15 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     redis_settings.max_backoff = 1s;
     RedisClient redis(context.get_executor(), redis_settings, log);
     Worker worker(redis, handlers, settings, log);
+    Scheduler scheduler(redis, {settings.queues, {}}, log);
+    TaskGroup scheduling(context.get_executor());
     asio::signal_set signals(context, SIGINT, SIGTERM);
-    listen(signals, worker);
+    listen(signals, worker, scheduling);
     WorkerSummary summary;
     std::exception_ptr failure;
-    asio::co_spawn(context, connect_and_run(redis, worker),
+    asio::co_spawn(context,
+                   connect_and_run(redis, worker, options.with_scheduler ? &scheduler : nullptr,
+                                   scheduling, options.burst),
                    [&](std::exception_ptr error, WorkerSummary result) {
                        failure = error;
                        summary = result;

@@ -9,6 +9,7 @@
 #include <rqxx/http/server.hpp>
 #include <rqxx/monitor.hpp>
 #include <rqxx/redis/client.hpp>
+#include <rqxx/scheduler.hpp>
 
 namespace rqxx::http {
 
@@ -34,6 +35,8 @@ public:
     ~Metrics();
     void add_route(Router& router);
     void observe(const RequestRecord& request);
+    /// Adds the scheduler of this process, which outlives the route.
+    void observe(const Scheduler& scheduler);
 
 private:
     struct Impl;

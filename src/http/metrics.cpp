@@ -52,6 +52,7 @@ struct Metrics::Impl {
 
     Monitor& monitor;
     RedisClient& redis;
+    const Scheduler* scheduler = nullptr;
     prometheus::Registry registry;
     prometheus::Family<prometheus::Counter>& requests;
     prometheus::Family<prometheus::Histogram>& request_seconds;
@@ -87,6 +88,23 @@ struct Metrics::Impl {
                             "Requests sent; a pipeline or script counts once", MetricType::Counter);
         add(trips, {}, static_cast<double>(counters.round_trips));
         families.push_back(std::move(trips));
+        if (self.scheduler != nullptr) {
+            auto locks =
+                family("rqxx_scheduler_locks", "Queues whose scheduled jobs this process promotes",
+                       MetricType::Gauge);
+            add(locks, {}, static_cast<double>(self.scheduler->locks()));
+            families.push_back(std::move(locks));
+            auto promoted = family("rqxx_scheduler_promoted_total",
+                                   "Scheduled jobs that this process moved to their queues",
+                                   MetricType::Counter);
+            add(promoted, {}, static_cast<double>(self.scheduler->promoted()));
+            families.push_back(std::move(promoted));
+            auto lag = family("rqxx_scheduler_lag_seconds",
+                              "How late scheduled jobs were promoted: the worst of the last minute",
+                              MetricType::Gauge);
+            add(lag, {}, Seconds(self.scheduler->lag()).count());
+            families.push_back(std::move(lag));
+        }
         co_return prometheus::TextSerializer().Serialize(families);
     }
 
@@ -155,6 +173,10 @@ void Metrics::add_route(Router& router) {
                    response.body = co_await Impl::collect(*impl);
                    co_return response;
                });
+}
+
+void Metrics::observe(const Scheduler& scheduler) {
+    impl_->scheduler = &scheduler;
 }
 
 void Metrics::observe(const RequestRecord& request) {

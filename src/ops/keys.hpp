@@ -10,6 +10,7 @@ inline constexpr std::string_view queues = "rq:queues";
 inline constexpr std::string_view workers = "rq:workers";
 inline constexpr std::string_view suspended = "rq:suspended";
 inline constexpr std::string_view leases = "rqxx:leases";
+inline constexpr std::string_view schedulers = "rqxx:schedulers";
 inline constexpr std::string_view sampler = "rqxx:sampler";
 inline constexpr std::string_view sweeper = "rqxx:sweeper";
 inline constexpr std::string_view totals = "rqxx:totals";
@@ -65,6 +66,12 @@ inline std::string deferred(std::string_view name) {
 }
 inline std::string scheduled(std::string_view name) {
     return join("rq:scheduled:", name);
+}
+inline std::string scheduler(std::string_view name) {
+    return join("rq:scheduler:", name);
+}
+inline std::string scheduler_lock(std::string_view queue) {
+    return join("rq:scheduler-lock:", queue);
 }
 inline std::string canceled(std::string_view name) {
     return join("rq:canceled:", name);

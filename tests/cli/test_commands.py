@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from conftest import wait_for
 
 COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["bench"],
             ["completion"]]
@@ -130,9 +131,9 @@ def test_job_show_of_unknown_jobs_fails(system, server):
 
 
 def test_commands_find_the_redis_of_serve_in_its_data_directory(system):
-    system.serve("--demo").wait_for_log("Worker started")
-    result = system.rqxx("info", "--data-dir", system.folder / "data", "--json")
-    assert result.returncode == 0 and json.loads(result.stdout)["workers"]
+    system.serve("--demo")
+    # Serve says where it listens before its worker has signed on.
+    wait_for(lambda: json.loads(system.rqxx("info", "--data-dir", system.folder / "data", "--json").stdout)["workers"])
 
 
 def test_bench_measures_on_a_redis_of_its_own(system):

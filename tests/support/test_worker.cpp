@@ -1,7 +1,9 @@
 // A worker with the functions that the tests call, on the library alone. The Python side of the
 // same functions is tests/interop/tasks.py.
-//   test_worker REDIS_URL [--burst] [--concurrency N] [--name NAME] [--grace S] [--recover fail]
-//   [--strategy S] [--max-idle-time S] [--max-jobs N] [--callbacks skip] QUEUE...
+//   test_worker REDIS_URL [--burst] [--with-scheduler] [--concurrency N] [--name NAME] [--grace S]
+//   [--recover fail] [--strategy S] [--max-idle-time S] [--max-jobs N] [--callbacks skip]
+//   [--json-log] QUEUE...
+#include <base/task_group.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
@@ -11,6 +13,7 @@
 #include <fstream>
 #include <mutex>
 #include <ops/lua_scripts.hpp>
+#include <rqxx/scheduler.hpp>
 #include <rqxx/worker.hpp>
 #include <stdexcept>
 #include <thread>
@@ -59,9 +62,20 @@ void register_tasks(HandlerRegistry& handlers) {
     });
 }
 
-boost::asio::awaitable<void> run(RedisClient& redis, Worker& worker) {
+boost::asio::awaitable<void> run(RedisClient& redis, Worker& worker, Scheduler* scheduler,
+                                 bool burst) {
     co_await redis.connect(std::chrono::seconds(10));
+    TaskGroup scheduling(redis.executor());
+    if (scheduler != nullptr && burst) co_await scheduler->run_once();
+    if (scheduler != nullptr && !burst) scheduling.spawn("scheduler", scheduler->run());
     co_await worker.run();
+    scheduling.cancel();
+    co_await scheduling.join();
+    if (scheduler != nullptr)
+        std::fprintf(stderr, "promoted %llu, late by %.3f s (p50), %.3f s (p99)\n",
+                     static_cast<unsigned long long>(scheduler->promoted()),
+                     Seconds(scheduler->lateness(0.5)).count(),
+                     Seconds(scheduler->lateness(0.99)).count());
 }
 
 void listen(boost::asio::signal_set& signals, Worker& worker) {
@@ -103,6 +117,7 @@ void register_callbacks(HandlerRegistry& handlers) {
 int main(int argc, char** argv) {
     WorkerOptions options;
     options.queues.clear();
+    bool with_scheduler = false;
     RedisOptions redis_options;
     LogFormat log_format = LogFormat::text;
     redis_options.max_backoff = std::chrono::seconds(1);
@@ -111,6 +126,8 @@ int main(int argc, char** argv) {
         const std::string arg = argv[i];
         if (arg == "--burst")
             options.burst = true;
+        else if (arg == "--with-scheduler")
+            with_scheduler = true;
         else if (arg == "--concurrency")
             options.concurrency = std::strtoul(argv[++i], nullptr, 10);
         else if (arg == "--name")
@@ -144,20 +161,23 @@ int main(int argc, char** argv) {
     register_scripts(lua::all());
     RedisClient redis(context.get_executor(), redis_options, log);
     Worker worker(redis, handlers, options, log);
+    Scheduler scheduler(redis, {options.queues, {}}, log);
     boost::asio::signal_set signals(context, SIGINT, SIGTERM);
     listen(signals, worker);
     int code = 0;
-    boost::asio::co_spawn(context, run(redis, worker), [&](std::exception_ptr error) {
-        redis.close();
-        signals.cancel();
-        if (!error) return;
-        code = 1;
-        try {
-            std::rethrow_exception(error);
-        } catch (const std::exception& failure) {
-            std::fprintf(stderr, "test_worker: %s\n", failure.what());
-        }
-    });
+    boost::asio::co_spawn(context,
+                          run(redis, worker, with_scheduler ? &scheduler : nullptr, options.burst),
+                          [&](std::exception_ptr error) {
+                              redis.close();
+                              signals.cancel();
+                              if (!error) return;
+                              code = 1;
+                              try {
+                                  std::rethrow_exception(error);
+                              } catch (const std::exception& failure) {
+                                  std::fprintf(stderr, "test_worker: %s\n", failure.what());
+                              }
+                          });
     context.run();
     return code;
 }
