@@ -9,6 +9,7 @@
 #include <rqxx/log.hpp>
 #include <rqxx/redis/client.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 /// One struct of settings per command, and the functions that carry them out.
@@ -112,6 +113,15 @@ int with_redis(const CommonOptions& common,
                const std::function<boost::asio::awaitable<int>(RedisClient&, Logger&)>& body);
 [[nodiscard]] LogLevel log_level(const CommonOptions& common);
 [[nodiscard]] LogFormat log_format(const CommonOptions& common);
+
+/// A key of a TOML file with its values, or the beginning of a table: `key` is empty then.
+struct TomlEntry {
+    std::string table;
+    std::string key;
+    std::vector<std::string> values;
+};
+/// @throws Error `Errc::usage` that names `flag` and the file.
+[[nodiscard]] std::vector<TomlEntry> read_toml(const std::string& file, std::string_view flag);
 
 /// Rows under headings, columns aligned; numbers to the right.
 class Table {

@@ -4,8 +4,7 @@ import json
 
 import pytest
 
-COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["bench"],
-            ["completion"]]
+COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["bench"], ["completion"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -59,7 +58,14 @@ def test_flag_beats_environment_beats_file_beats_default(system, server):
     assert queue_of("--config", config, "--queue", "from-flag", RQXX_QUEUE="from-env") == "from-flag"
 
 
-@pytest.mark.parametrize("text", ['colour = "red"\n', '[serve]\nprot = 1\n', 'port = "x"\n', None])
+def test_a_comment_ends_no_quoted_value(system, server):
+    config = system.folder / "rqxx.toml"
+    config.write_text('queue = "c#"  # a "sharp" name\ndescription = \'it is # 5\'\n')
+    job_id = system.rqxx("enqueue", "f", "--redis-url", server.url, "--config", config).stdout.strip()
+    assert server.client.hmget(f"rq:job:{job_id}", "origin", "description") == [b"c#", b"it is # 5"]
+
+
+@pytest.mark.parametrize("text", ['colour = "red"\n', '[serve]\nprot = 1\n', 'port = "x"\n', 'host = "x\n', None])
 def test_bad_configuration_is_refused(system, text):
     config = system.folder / "bad.toml"
     if text is not None:
