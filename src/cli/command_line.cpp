@@ -173,6 +173,7 @@ struct Commands {
     InfoOptions info;
     JobShowOptions job_show;
     QueueListOptions queue_list;
+    CronCommandOptions cron;
     BenchCommandOptions bench;
 };
 
@@ -348,6 +349,13 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     auto* list_app =
         queue_app->add_subcommand("list", "Show the queues and how many jobs are where");
     add_flag(*list_app, "--json", to.queue_list.json, "as JSON");
+    auto* cron_app =
+        root.add_subcommand("cron", "Enqueue jobs on schedules, once however many of it run");
+    cron_app->add_option("FILE", to.cron.file, "TOML file with a table for each schedule")
+        ->required();
+    add_flag(*cron_app, "--check", to.cron.check,
+             "show the schedules with their next runs, and end");
+    add_flag(*cron_app, "--json", to.cron.json, "with --check: as JSON");
     auto* bench_app =
         root.add_subcommand("bench", "Measure throughput and latency on this machine");
     add_option(*bench_app, "--jobs", to.bench.jobs, "jobs per measurement")
@@ -365,7 +373,7 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     completion_app->add_option("shell", shell, "bash, zsh or fish")
         ->check(CLI::IsMember({"bash", "zsh", "fish"}));
     for (auto* app :
-         {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, bench_app})
+         {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, cron_app, bench_app})
         add_common(*app, to.common);
 
     try {
@@ -391,6 +399,7 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     if (*info_app) return info(to.common, to.info);
     if (*show_app) return show_jobs(to.common, to.job_show);
     if (*list_app) return list_queues(to.common, to.queue_list);
+    if (*cron_app) return cron(to.common, to.cron);
     return bench(to.common, to.bench);
 }
 

@@ -83,6 +83,12 @@ struct QueueListOptions {
     bool json = false;
 };
 
+struct CronCommandOptions {
+    std::string file;
+    bool check = false;
+    bool json = false;
+};
+
 struct BenchCommandOptions {
     std::size_t jobs = 20000;
     std::size_t repetitions = 3;
@@ -99,6 +105,7 @@ int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options);
 int info(const CommonOptions& common, const InfoOptions& options);
 int show_jobs(const CommonOptions& common, const JobShowOptions& options);
 int list_queues(const CommonOptions& common, const QueueListOptions& options);
+int cron(const CommonOptions& common, const CronCommandOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);
 
 // ---- shared by the commands

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["bench"], ["completion"]]
+COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["cron"],
+            ["bench"], ["completion"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -21,7 +22,7 @@ def test_every_command_has_help(system, command):
     (["info", "--redis-url", "http://x"], "--redis-url"), (["worker", "a,b"], "QUEUE"), (["enqueue"], "FUNC"), (["job", "show"], "ID"),
     (["serve", "--port", "99999"], "--port"), (["serve", "--host", "nowhere.example", "--port", "0"], "--host"),
     (["enqueue", "f", ":{bad"], "argument 1"), (["enqueue", "f", "a=1", "a=2"], "given twice"), (["enqueue", "f", "@missing"], "missing"),
-    (["enqueue", "f", "%open('x')"], "argument 1")])
+    (["enqueue", "f", "%open('x')"], "argument 1"), (["cron"], "FILE"), (["cron", "missing.toml"], "missing.toml")])
 def test_usage_errors_are_one_line_that_names_the_flag_and_exit_2(system, args, named):
     result = system.rqxx(*args)
     assert result.returncode == 2, result.stderr
