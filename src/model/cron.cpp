@@ -105,8 +105,10 @@ std::optional<ParseError> parse_field(const Field& field, std::string_view text,
                 // Saturday to Sunday: a week may end with it.
                 high = N == 7 && *last == 0 && low > 0 ? 7 : *last;
                 if (high < low) return wrong(field, range, "ends before it begins");
-            } else if (slash == std::string_view::npos || high < low) {
+            } else if (slash == std::string_view::npos) {
                 high = low;
+            } else if (low > high) {
+                low = 0;  // 7 is Sunday, with which a week begins.
             }
         }
         if (slash != std::string_view::npos) {

@@ -59,9 +59,9 @@ asio::awaitable<Lease> CronOps::lease(std::chrono::milliseconds duration,
                     parts.at(2).as_integer() == 1};
 }
 
-asio::awaitable<CronPast> CronOps::resume(const CronSchedule& schedule) {
+asio::awaitable<CronPast> CronOps::resume(const CronSchedule& schedule, bool leads) {
     const Reply reply = co_await redis_->eval(lua::cron_resume, {keys::cron_state(schedule.name)},
-                                              {schedule.rule()});
+                                              {schedule.rule(), leads ? "1" : "0"});
     const auto& parts = reply.as_array();
     CronPast past{Slot(std::chrono::seconds(parts.at(0).as_integer())), {}, parts.at(2).as_text()};
     if (const auto at = parse_epoch(parts.at(1).as_text())) past.last_enqueued_at = *at;

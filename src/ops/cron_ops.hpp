@@ -41,7 +41,8 @@ public:
     /// monitors; nothing: as it is.
     asio::awaitable<Lease> lease(std::chrono::milliseconds duration,
                                  std::optional<std::string> jobs);
-    asio::awaitable<CronPast> resume(const CronSchedule& schedule);
+    /// `leads`: write down where a new schedule begins.
+    asio::awaitable<CronPast> resume(const CronSchedule& schedule, bool leads);
     asio::awaitable<Fired> fire(const CronSchedule& schedule, Slot slot);
     asio::awaitable<void> retire();
 

@@ -65,6 +65,7 @@ struct CronService::Impl {
           redis_ops(redis, name, options.config_file, group_of(plan.schedules())),
           latest(plan.schedules().size()),
           failed(plan.schedules().size()),
+          unfinished(plan.schedules().size()),
           wake(redis.executor()) {}
 
     RedisClient& redis;
@@ -76,6 +77,7 @@ struct CronService::Impl {
 
     std::vector<std::optional<Timestamp>> latest;  ///< Of each schedule's jobs.
     std::vector<std::optional<Slot>> failed;       ///< Slots whose failure has been told.
+    std::vector<std::string> unfinished;           ///< Jobs whose overlap has been told.
     std::string in_doubt;                          ///< Job that may or may not be there.
     bool leads = false;
     bool unpublished = true;  ///< What RQ's monitors see is not up to date.
@@ -165,17 +167,17 @@ struct CronService::Impl {
         redis_time_at = std::chrono::steady_clock::now();
         if (!lease.known) unpublished = true;
         const bool led = std::exchange(leads, false);
-        if (lease.leads ? !led : redis_time_at >= next_refresh) co_await resume();
+        if (lease.leads ? !led : redis_time_at >= next_refresh) co_await resume(lease.leads);
         if (led && !lease.leads) log.warning("Cron stands by: another process leads", "name", name);
         if (!led && lease.leads) log.info("Cron leads", "name", name);
         leads = lease.leads;
         next_lease = redis_time_at + (leads && !unpublished ? options.renew : options.stand_by);
     }
 
-    asio::awaitable<void> resume() {
+    asio::awaitable<void> resume(bool leading) {
         for (std::size_t i = 0; i < plan.schedules().size(); ++i) {
             const CronSchedule& schedule = plan.schedules()[i];
-            const auto past = co_await redis_ops.resume(schedule);
+            const auto past = co_await redis_ops.resume(schedule, leading);
             plan.resume(i, past.last_slot);
             latest[i] = past.last_enqueued_at;
             if (!in_doubt.empty() && past.last_job == in_doubt) report_enqueued(schedule, in_doubt);
@@ -211,7 +213,11 @@ struct CronService::Impl {
             unpublished = true;
             report_enqueued(schedule, id);
         } else if (fired.code == ops::Fired::Code::overlaps) {
-            log.info("Cron slot left out", "id", id, "unfinished", fired.last_job);
+            const bool told =
+                std::exchange(unfinished[due.schedule], fired.last_job) == fired.last_job;
+            const auto level = told ? LogLevel::debug : LogLevel::info;
+            const LogField fields[] = {{"id", id}, {"unfinished", fired.last_job}};
+            log.log(level, "Cron slot left out", fields);
         }
         co_return true;
     }

@@ -107,16 +107,24 @@ TEST_F(cron_scripts, give_the_lease_to_one_process_of_a_group) {
     });
 }
 
+TEST_F(cron_scripts, look_without_writing_where_another_process_leads) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        CronOps cron(redis, "host:1:a", "", "group");
+        EXPECT_LT(utc_now() - (co_await cron.resume(tick(), false)).last_slot, 5s);
+        EXPECT_EQ((co_await redis.command("DBSIZE")).as_integer(), 0);
+    });
+}
+
 TEST_F(cron_scripts, begin_now_with_a_new_or_a_changed_rule) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         CronOps cron(redis, "host:1:a", "", "group");
-        const auto fresh = co_await cron.resume(tick());
+        const auto fresh = co_await cron.resume(tick(), true);
         EXPECT_LT(utc_now() - fresh.last_slot, 5s);
         EXPECT_FALSE(fresh.last_enqueued_at);
         co_await redis.command("HSET", "rqxx:cron:tick", "last_slot", 100);
-        EXPECT_EQ((co_await cron.resume(tick())).last_slot, Slot(100s));
+        EXPECT_EQ((co_await cron.resume(tick(), true)).last_slot, Slot(100s));
         CronSchedule slower = tick();
         slower.every = 2s;
-        EXPECT_GE((co_await cron.resume(slower)).last_slot, fresh.last_slot);
+        EXPECT_GE((co_await cron.resume(slower, true)).last_slot, fresh.last_slot);
     });
 }

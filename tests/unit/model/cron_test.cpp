@@ -70,6 +70,8 @@ TEST(cron_expression, knows_names_and_both_numbers_of_sunday) {
     const List sundays{"2026-11-29 00:00:00", "2026-12-06 00:00:00"};
     for (const auto* text : {"0 0 * * 0", "0 0 * * 7", "0 0 * * SUN", "@weekly"})
         EXPECT_EQ(utc_slots(text, "2026-11-25T00:00:00", 2), sundays) << text;
+    EXPECT_EQ(utc_slots("0 0 * * 7/3", "2026-11-25T00:00:00", 3),
+              (List{"2026-11-28 00:00:00", "2026-11-29 00:00:00", "2026-12-02 00:00:00"}));
     EXPECT_EQ(utc_slots("0 0 * * fri-sun", "2026-11-26T12:00:00"),
               (List{"2026-11-27 00:00:00", "2026-11-28 00:00:00", "2026-11-29 00:00:00",
                     "2026-12-04 00:00:00"}));
