@@ -65,6 +65,7 @@ def test_two_processes_enqueue_each_slot_once(system, server, connection):
     assert connection.keys("rqxx:cron:leader:*") == [] and connection.keys("rq:cron_scheduler*") == []
 
 
+@needs_rq2
 def test_jobs_are_as_rq_reads_them(system, server, connection):
     process = cron(system, TICK.replace("args", 'kwargs = \'{"y": [null, "z"]}\'\nmeta = \'{"m": 1}\'\ntimeout = "5m"\nresult_ttl = 60\n'
                                                 'failure_ttl = "1d"\nretry = 3\ndescription = "adds #1"\nqueue = "low"\nargs'))
@@ -228,6 +229,7 @@ def test_slots_are_not_repeated_when_the_state_is_lost(system, server, connectio
     stop(process)
 
 
+@needs_rq2
 def test_jitter_delays_a_slot_and_its_id_keeps_it(system, server, connection):
     process = cron(system, TICK.replace("1s", "2s") + 'jitter = "2s"\n')
     wait_for(lambda: len(slots(connection)) >= 4)
