@@ -137,7 +137,8 @@ def test_job_show_of_unknown_jobs_fails(system, server):
 
 
 def test_commands_find_the_redis_of_serve_in_its_data_directory(system):
-    system.serve("--demo")
+    server = system.serve("--demo")
+    server.wait_for_log("Worker started")
     result = system.rqxx("info", "--data-dir", system.folder / "data", "--json")
     assert result.returncode == 0 and json.loads(result.stdout)["workers"]
 
