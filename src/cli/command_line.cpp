@@ -10,6 +10,7 @@
 #include <optional>
 #include <rqxx/application.hpp>
 #include <rqxx/error.hpp>
+#include <sstream>
 
 #include "cli/commands.hpp"
 #include "ops/lua_scripts.hpp"
@@ -81,6 +82,31 @@ bool known_anywhere(const CLI::App& app, const std::string& name) {
                        [&](const CLI::App* child) { return known_anywhere(*child, name); });
 }
 
+/// The text of a TOML file without its comments. (CLI11 ends a value at each `#`, quoted or not.)
+std::string without_comments(std::istream& in) {
+    std::string text, line;
+    for (int number = 1; std::getline(in, line); ++number) {
+        char quote = 0;
+        for (std::size_t i = 0; i < line.size(); ++i) {
+            const char c = line[i];
+            if (quote != 0) {
+                if (c == '\\' && quote == '"')
+                    ++i;
+                else if (c == quote)
+                    quote = 0;
+            } else if (c == '"' || c == '\'') {
+                quote = c;
+            } else if (c == '#') {
+                line.resize(i);
+            }
+        }
+        if (quote != 0)
+            throw Error(Errc::usage, fmt::format("line {}: a quote is not closed", number));
+        text += line + "\n";
+    }
+    return text;
+}
+
 /// The settings of a configuration file that concern this command. A file may serve several
 /// commands: a key that no command knows is an error, one of another command is passed over.
 std::map<std::string, std::vector<std::string>> read_config(const std::string& file,
@@ -88,23 +114,13 @@ std::map<std::string, std::vector<std::string>> read_config(const std::string& f
                                                             const CLI::App& command) {
     std::map<std::string, std::vector<std::string>> settings;
     if (file.empty()) return settings;
-    std::ifstream in(file);
-    if (!in) throw Error(Errc::usage, fmt::format("--config: cannot read {}", file));
-    std::vector<CLI::ConfigItem> items;
-    try {
-        items = CLI::ConfigTOML().from_config(in);
-    } catch (const std::exception& error) {
-        throw Error(Errc::usage, fmt::format("--config: {}: {}", file, error.what()));
-    }
-    for (const auto& item : items) {
-        if (item.name == "++" || item.name == "--") continue;  // CLI11's marks around a table
-        const std::string table = fmt::format("{}", fmt::join(item.parents, "."));
-        if (!known_anywhere(root, item.name) || item.inputs.empty())
+    for (const auto& [table, key, values] : read_toml(file, "--config")) {
+        if (key.empty()) continue;
+        if (!known_anywhere(root, key) || values.empty())
             throw Error(Errc::usage, fmt::format("--config: {}: unknown key {}{}{}", file, table,
-                                                 table.empty() ? "" : ".", item.name));
-        if ((table.empty() || table == command.get_name()) &&
-            find_flag(command, item.name) != nullptr)
-            settings[item.name] = item.inputs;
+                                                 table.empty() ? "" : ".", key));
+        if ((table.empty() || table == command.get_name()) && find_flag(command, key) != nullptr)
+            settings[key] = values;
     }
     return settings;
 }
@@ -159,6 +175,7 @@ struct Commands {
     JobActionOptions job_action;
     QueueActionOptions queue_action;
     QueueListOptions queue_list;
+    CronCommandOptions cron;
     BenchCommandOptions bench;
 };
 
@@ -434,6 +451,13 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     add_flag(*list_app, "--json", to.queue_list.json, "as JSON");
     const auto job_actions = add_job_actions(*job_app, to.job_action);
     const auto queue_actions = add_queue_actions(*queue_app, to.queue_action);
+    auto* cron_app =
+        root.add_subcommand("cron", "Enqueue jobs on schedules, once however many of it run");
+    cron_app->add_option("FILE", to.cron.file, "TOML file with a table for each schedule")
+        ->required();
+    add_flag(*cron_app, "--check", to.cron.check,
+             "show the schedules with their next runs, and end");
+    add_flag(*cron_app, "--json", to.cron.json, "with --check: as JSON");
     auto* bench_app =
         root.add_subcommand("bench", "Measure throughput and latency on this machine");
     add_option(*bench_app, "--jobs", to.bench.jobs, "jobs per measurement")
@@ -450,7 +474,8 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     std::string shell = "bash";
     completion_app->add_option("shell", shell, "bash, zsh or fish")
         ->check(CLI::IsMember({"bash", "zsh", "fish"}));
-    for (auto* app : {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, bench_app})
+    for (auto* app :
+         {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, cron_app, bench_app})
         add_common(*app, to.common);
     for (const auto& [app, run] : job_actions)
         add_common(*app, to.common);
@@ -484,10 +509,37 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     for (const auto& [app, run] : queue_actions)
         if (*app) return run(to.common, to.queue_action);
     if (*list_app) return list_queues(to.common, to.queue_list);
+    if (*cron_app) return cron(to.common, to.cron);
     return bench(to.common, to.bench);
 }
 
 }  // namespace
+
+namespace cli {
+
+std::vector<TomlEntry> read_toml(const std::string& file, std::string_view flag) {
+    std::ifstream in(file);
+    if (!in) throw Error(Errc::usage, fmt::format("{}: cannot read {}", flag, file));
+    std::vector<CLI::ConfigItem> items;
+    try {
+        std::istringstream text(without_comments(in));
+        CLI::ConfigTOML parser;
+        parser.comment('\0');
+        items = parser.from_config(text);
+    } catch (const std::exception& error) {
+        throw Error(Errc::usage, fmt::format("{}: {}: {}", flag, file, error.what()));
+    }
+    std::vector<TomlEntry> entries;
+    for (auto& item : items) {
+        if (item.name == "--") continue;           // CLI11's mark at the end of a table,
+        if (item.name == "++") item.name.clear();  // and at its beginning
+        entries.push_back({fmt::format("{}", fmt::join(item.parents, ".")), std::move(item.name),
+                           std::move(item.inputs)});
+    }
+    return entries;
+}
+
+}  // namespace cli
 
 int run_command_line(int argc, char** argv, const ApplicationFactory& make_application) {
     ::signal(SIGPIPE, SIG_IGN);

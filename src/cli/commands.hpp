@@ -9,6 +9,7 @@
 #include <rqxx/log.hpp>
 #include <rqxx/redis/client.hpp>
 #include <string>
+#include <string_view>
 #include <vector>
 
 /// One struct of settings per command, and the functions that carry them out.
@@ -118,6 +119,12 @@ struct QueueListOptions {
     bool json = false;
 };
 
+struct CronCommandOptions {
+    std::string file;
+    bool check = false;
+    bool json = false;
+};
+
 struct BenchCommandOptions {
     std::size_t jobs = 20000;
     std::size_t repetitions = 3;
@@ -134,6 +141,7 @@ int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options);
 int info(const CommonOptions& common, const InfoOptions& options);
 int show_jobs(const CommonOptions& common, const JobShowOptions& options);
 int list_queues(const CommonOptions& common, const QueueListOptions& options);
+int cron(const CommonOptions& common, const CronCommandOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);
 int cancel_jobs(const CommonOptions& common, const JobActionOptions& options);
 int delete_jobs(const CommonOptions& common, const JobActionOptions& options);
@@ -155,6 +163,15 @@ int with_redis(const CommonOptions& common,
                const std::function<boost::asio::awaitable<int>(RedisClient&, Logger&)>& body);
 [[nodiscard]] LogLevel log_level(const CommonOptions& common);
 [[nodiscard]] LogFormat log_format(const CommonOptions& common);
+
+/// A key of a TOML file with its values, or the beginning of a table: `key` is empty then.
+struct TomlEntry {
+    std::string table;
+    std::string key;
+    std::vector<std::string> values;
+};
+/// @throws Error `Errc::usage` that names `flag` and the file.
+[[nodiscard]] std::vector<TomlEntry> read_toml(const std::string& file, std::string_view flag);
 
 /// Rows under headings, columns aligned; numbers to the right.
 class Table {

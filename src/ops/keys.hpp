@@ -14,6 +14,7 @@ inline constexpr std::string_view schedulers = "rqxx:schedulers";
 inline constexpr std::string_view sampler = "rqxx:sampler";
 inline constexpr std::string_view sweeper = "rqxx:sweeper";
 inline constexpr std::string_view totals = "rqxx:totals";
+inline constexpr std::string_view cron_schedulers = "rq:cron_schedulers";
 inline constexpr std::string_view queue_prefix = "rq:queue:";
 inline constexpr std::string_view worker_prefix = "rq:worker:";
 
@@ -82,6 +83,18 @@ inline std::string maintained(std::string_view name) {
 /// The registry of a status word other than `queued`.
 inline std::string registry(std::string_view status, std::string_view name) {
     return join(join(join("rq:", status == "started" ? "wip" : status), ":"), name);
+}
+inline std::string cron_scheduler(std::string_view process) {
+    return join("rq:cron_scheduler:", process);
+}
+inline std::string cron_history(std::string_view schedule) {
+    return join(join("rq:cron_job:", schedule), ":jobs");
+}
+inline std::string cron_state(std::string_view schedule) {
+    return join("rqxx:cron:", schedule);
+}
+inline std::string cron_leader(std::string_view schedules) {
+    return join("rqxx:cron:leader:", schedules);
 }
 
 }  // namespace rqxx::keys

@@ -5,8 +5,8 @@ import json
 import pytest
 from conftest import wait_for
 
-COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["bench"],
-            ["completion"]]
+COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["cron"],
+            ["bench"], ["completion"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
@@ -23,7 +23,7 @@ def test_every_command_has_help(system, command):
     (["info", "--redis-url", "http://x"], "--redis-url"), (["worker", "a,b"], "QUEUE"), (["enqueue"], "FUNC"), (["job", "show"], "ID"),
     (["serve", "--port", "99999"], "--port"), (["serve", "--host", "nowhere.example", "--port", "0"], "--host"),
     (["enqueue", "f", ":{bad"], "argument 1"), (["enqueue", "f", "a=1", "a=2"], "given twice"), (["enqueue", "f", "@missing"], "missing"),
-    (["enqueue", "f", "%open('x')"], "argument 1")])
+    (["enqueue", "f", "%open('x')"], "argument 1"), (["cron"], "FILE"), (["cron", "missing.toml"], "missing.toml")])
 def test_usage_errors_are_one_line_that_names_the_flag_and_exit_2(system, args, named):
     result = system.rqxx(*args)
     assert result.returncode == 2, result.stderr
@@ -60,7 +60,14 @@ def test_flag_beats_environment_beats_file_beats_default(system, server):
     assert queue_of("--config", config, "--queue", "from-flag", RQXX_QUEUE="from-env") == "from-flag"
 
 
-@pytest.mark.parametrize("text", ['colour = "red"\n', '[serve]\nprot = 1\n', 'port = "x"\n', None])
+def test_a_comment_ends_no_quoted_value(system, server):
+    config = system.folder / "rqxx.toml"
+    config.write_text('queue = "c#"  # a "sharp" name\ndescription = \'it is # 5\'\n')
+    job_id = system.rqxx("enqueue", "f", "--redis-url", server.url, "--config", config).stdout.strip()
+    assert server.client.hmget(f"rq:job:{job_id}", "origin", "description") == [b"c#", b"it is # 5"]
+
+
+@pytest.mark.parametrize("text", ['colour = "red"\n', '[serve]\nprot = 1\n', 'port = "x"\n', 'host = "x\n', None])
 def test_bad_configuration_is_refused(system, text):
     config = system.folder / "bad.toml"
     if text is not None:

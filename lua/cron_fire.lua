@@ -1,0 +1,37 @@
+-- Enqueue the job of one slot of a schedule, unless that slot or a later one has been dealt with.
+-- KEYS: 1 state of the schedule, 2 job hash, 3 queue list, 4 history of the schedule
+-- ARGV: 1 job id, 2 slot, 3 "1" not while the last job is unfinished, 4 ttl or "", 5.. field, value, ...
+-- Returns: {code, text}: 0 dealt with before (text: id of the last job), 1 enqueued (text: epoch float),
+--          2 left out because the last job, named in text, is unfinished
+-- Dynamic keys: rq:job:<last job>
+-- Source: rq/queue.py Queue._enqueue_job (RQ 2.10); the history is that of RQ's main branch
+--- @include time
+local slot = tonumber(ARGV[2])
+local last_slot, last_job = unpack(redis.call('HMGET', KEYS[1], 'last_slot', 'last_job'))
+if (tonumber(last_slot) or -1) >= slot then return {0, last_job or ''} end
+-- The state may have been lost or set back, and the job be there.
+if redis.call('EXISTS', KEYS[2]) == 1 then
+    redis.call('HSET', KEYS[1], 'last_slot', ARGV[2])
+    return {0, last_job or ''}
+end
+if ARGV[3] == '1' and last_job then
+    local status = redis.call('HGET', 'rq:job:' .. last_job, 'status')
+    if status == 'queued' or status == 'started' or status == 'deferred' or status == 'scheduled' then
+        redis.call('HSET', KEYS[1], 'last_slot', ARGV[2], 'last_skipped_slot', ARGV[2])
+        redis.call('HINCRBY', KEYS[1], 'skipped', 1)
+        return {2, last_job}
+    end
+end
+redis.call('LLEN', KEYS[3])   -- Of another type: stops here, before anything has changed.
+redis.call('ZCARD', KEYS[4])
+redis.call('SADD', 'rq:queues', KEYS[3])
+redis.call('HSET', KEYS[2], unpack(ARGV, 5))
+redis.call('HSET', KEYS[2], 'created_at', now_iso, 'enqueued_at', now_iso)
+if ARGV[4] ~= '' then redis.call('EXPIRE', KEYS[2], ARGV[4]) end
+redis.call('RPUSH', KEYS[3], ARGV[1])
+redis.call('HSET', KEYS[1], 'last_slot', ARGV[2], 'last_job', ARGV[1], 'last_enqueued_at', now_float)
+redis.call('HINCRBY', KEYS[1], 'fired', 1)
+redis.call('ZADD', KEYS[4], now_float, ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1001)
+redis.call('EXPIRE', KEYS[4], 31536000)
+return {1, now_float}
