@@ -117,8 +117,8 @@ struct Worker::Impl {
         log.info("Worker started", "name", name, "queues",
                  fmt::format("{}", fmt::join(options.queues, ",")), "concurrency",
                  options.concurrency);
-        commands = std::make_unique<RedisSubscriber>(
-            executor, redis.options(), std::vector{redis_ops.command_channel()}, log);
+        commands = std::make_unique<RedisSubscriber>(executor, redis.options(),
+                                                     std::vector{redis_ops.command_channel()}, log);
         tasks.spawn("heartbeat", heartbeat_loop());
         tasks.spawn("janitor", janitor.run());
         tasks.spawn("deadlines", deadline_loop());

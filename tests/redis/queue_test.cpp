@@ -69,7 +69,8 @@ TEST_F(queue, takes_many_jobs_in_order) {
         const Reply list = co_await redis.command("LRANGE", "rq:queue:mail", 0, -1);
         for (std::size_t i = 0; i < made.size(); ++i)
             EXPECT_EQ(list.elements[i].text, made[i].job_id);
-        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + made[1000].job_id, "status")).text, "queued");
+        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + made[1000].job_id, "status")).text,
+                  "queued");
     });
 }
 

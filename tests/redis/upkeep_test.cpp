@@ -155,7 +155,8 @@ TEST_F(upkeep, queues_what_rqs_main_branch_left_ready) {
 
 TEST_F(upkeep, takes_out_what_has_expired_and_workers_that_are_gone) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
-        co_await redis.command("ZADD", "rq:finished:q", 5, "old", 4000000000, "new", "+inf", "kept");
+        co_await redis.command("ZADD", "rq:finished:q", 5, "old", 4000000000, "new", "+inf",
+                               "kept");
         co_await redis.command("ZADD", "rq:failed:q", 5, "old", -1, "kept");
         co_await redis.command("ZADD", "rq:canceled:q", 5, "without-a-job");
         co_await redis.command("SADD", "rq:workers:q", "rq:worker:dead", "rq:worker:alive");
