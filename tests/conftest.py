@@ -24,7 +24,9 @@ import rq
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 BUILD = pathlib.Path(os.environ.get("RQXX_BUILD_DIR", ROOT / "build" / "release"))
 INTEROP = ROOT / "tests" / "interop"
-sys.path.insert(0, str(INTEROP))
+sys.path[:0] = [str(INTEROP), str(ROOT / "tests" / "support")]
+
+from driver import Driver  # noqa: E402
 
 RQ_VERSION = tuple(int(part) for part in rq.VERSION.split(".")[:2])
 needs_rq2 = pytest.mark.skipif(RQ_VERSION < (2, 0), reason="needs RQ 2.x; Debian's package is older")
@@ -138,6 +140,11 @@ class System:
     def test_worker(self, *args, url=None):
         return self.run(BUILD / "test_worker", url or self.server.url, *args)
 
+    def driver(self, url=None, **options):
+        driver = Driver(url or self.server.url, **options)
+        self.things.append(driver)
+        return driver
+
     def rq_worker(self, *args, serializer=None):
         extra = ["-S", serializer] if serializer else []
         return self.run(sys.executable, "-m", "rq.cli", "worker", "--url", self.server.url, "--path", INTEROP, *extra, *args,
@@ -163,7 +170,7 @@ class System:
 
     def end(self):
         for thing in reversed(self.things):
-            if isinstance(thing, Running):
+            if isinstance(thing, (Running, Driver)):
                 thing.end()
         for thing in self.things:
             if isinstance(thing, RedisServer):

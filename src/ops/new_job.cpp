@@ -147,8 +147,12 @@ Job make_job(const Call& call, const EnqueueOptions& options, const std::string&
     }
     if (options.depends_on && !options.depends_on->job_ids.empty()) {
         job.dependency_ids = options.depends_on->job_ids;
-        if (options.depends_on->allow_failure) job.allow_dependency_failures = true;
-        if (options.depends_on->enqueue_at_front || options.at_front) job.enqueue_at_front = true;
+        // RQ writes both where a Dependency object says one.
+        if (options.depends_on->allow_failure || options.depends_on->enqueue_at_front) {
+            job.allow_dependency_failures = options.depends_on->allow_failure;
+            job.enqueue_at_front = options.depends_on->enqueue_at_front;
+        }
+        if (options.at_front) job.enqueue_at_front = true;
     }
     set_callback(options.on_success, job.success_callback_name, job.success_callback_timeout);
     set_callback(options.on_failure, job.failure_callback_name, job.failure_callback_timeout);
