@@ -28,6 +28,7 @@
 #include <cstdlib>
 #include <ops/lua_scripts.hpp>
 #include <ops/transitions.hpp>
+#include <ops/upkeep.hpp>
 #include <rqxx/actions.hpp>
 #include <rqxx/queue.hpp>
 #include <set>
@@ -255,6 +256,7 @@ const char* word(ops::Settled::Code code) {
 /// A worker that runs nothing: the test says when it takes and ends jobs.
 struct DrivenWorker {
     ops::WorkerOps ops;
+    std::vector<std::string> queues;
     std::map<std::string, ops::Claimed> held;  ///< Claimed and not settled, by execution.
 };
 
@@ -403,8 +405,7 @@ private:
         if (!strategy) refuse(strategy.error().describe());
         fields.end();
         const auto [at, added] = workers_.try_emplace(
-            name,
-            DrivenWorker{ops::WorkerOps(redis_, name, std::move(queues), lease, *strategy), {}});
+            name, DrivenWorker{ops::WorkerOps(redis_, name, queues, lease, *strategy), queues, {}});
         const auto birth = co_await at->second.ops.register_birth();
         co_return json::object{
             {"registered", birth.registered}, {"host", birth.other_host}, {"pid", birth.other_pid}};
@@ -528,8 +529,8 @@ private:
         auto& worker = worker_of(fields);
         const std::string policy = fields.text("policy", "requeue");
         fields.end();
-        const auto result = co_await worker.ops.recover(policy == "fail" ? RecoverPolicy::fail
-                                                                         : RecoverPolicy::requeue);
+        const auto result = co_await ops::recover(
+            redis_, worker.queues, policy == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue);
         json::array jobs;
         for (const auto& job : result.jobs)
             jobs.push_back(json::object{{"id", job.job_id},
