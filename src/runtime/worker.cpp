@@ -427,10 +427,18 @@ struct Worker::Impl {
             std::chrono::steady_clock::now() - execution->started);
         outcomes.emplace_back(
             Settlement{execution->job.id, execution->id, execution->job.origin, outcome,
-                       std::move(payload), execution->started_at, run_time, execution->queued_for},
+                       std::move(payload), execution->started_at, run_time, execution->queued_for,
+                       known_result_ttl(execution->job)},
             std::move(error));
         slot_freed.notify();
         settle_wanted.notify();
+    }
+
+    static std::string known_result_ttl(const Job& job) {
+        if (job.repeats_left || !job.group_id.empty() || !job.dependency_ids.empty() ||
+            !job.webhooks.empty())
+            return {};
+        return job.result_ttl ? std::to_string(*job.result_ttl) : "-";
     }
 
     asio::awaitable<void> settle_loop() {
