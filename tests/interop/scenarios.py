@@ -98,6 +98,9 @@ BASICS = {
     "many_jobs": [*[enqueue(ADD, n, n, id=f"j{n}") for n in range(6)], work()],
     "two_queues": [enqueue("tasks.leave", "{marks}", "default"), enqueue("tasks.leave", "{marks}", "high", id="b", queue="high"),
                    work("high", "default")],
+    "queues_in_turn": [*[enqueue("tasks.leave", "{marks}", f"{queue} {n}", id=f"{queue}{n}", queue=queue)
+                         for queue in ("high", "default") for n in range(3)],
+                       work("high", "default", strategy="round_robin")],
     "a_queue_that_nobody_serves": [enqueue(ADD, 1, 2, queue="other"), enqueue(ADD, 1, 2, id="b"), work()],
     "an_empty_queue": [work()],
     "a_job_at_most": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b"), work(max_jobs=1)],
@@ -277,6 +280,14 @@ ACTIONS = {
         enqueue(ADD, 1, 2, id="c", depends_on=after("a", allow_failure=True)), while_running("a", stop("a"))],
     "stop_and_requeue": [enqueue(SLOW, 20), while_running("a", stop("a")), requeue("a")],
     "stop_queued": [enqueue(ADD, 1, 2), stop("a"), work()],
+    "empty_queue": [enqueue(ADD, 1, 2), enqueue(ADD, 1, 2, id="b", meta={"k": 1}), enqueue(ADD, 1, 2, id="c", queue="high"),
+                    ("empty", {})],
+    "empty_queue_with_dependent": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", depends_on=after("a")), ("empty", {})],
+    "empty_queue_of_group_members": [many(enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b"), group="g"), ("empty", {})],
+    "empty_queue_without_jobs": [("empty", {})],
+    "empty_queue_of_a_requeued": [enqueue(FAIL, "x"), work(), requeue("a"), ("empty", {})],
+    "compact": [enqueue(ADD, 1, 2), enqueue(ADD, 1, 2, id="b"), enqueue(ADD, 1, 2, id="c"), redis("DEL", "rq:job:b"),
+                redis("RPUSH", "rq:queue:default", "ghost"), ("compact", {})],
 }
 
 SCHEDULES = {

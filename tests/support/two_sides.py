@@ -23,6 +23,7 @@ from rq.serializers import JSONSerializer
 from rq.suspension import resume, suspend
 from rq.utils import parse_timeout
 from rq.webhook import Webhook
+from rq.worker import DequeueStrategy
 
 WORKER = "worker"
 DONE, REFUSED, MISSING = "done", "refused", "no such job"
@@ -117,6 +118,12 @@ class StockProducer:
     def stop(self, id):
         send_stop_job_command(self.connection, id, serializer=self.serializer)
 
+    def empty(self, queue="default"):
+        self.queue(queue).empty()
+
+    def compact(self, queue="default"):
+        self.queue(queue).compact()
+
     def carry_out(self, step, arguments):
         try:
             getattr(self, step)(**arguments)
@@ -168,11 +175,19 @@ class RqxxProducer:
     def stop(self, id):
         return self.driver.stop(id)["code"]
 
+    def empty(self, queue="default"):
+        self.driver.for_each("delete", {"queue": queue, "status": "queued"})
+        return DONE
+
+    def compact(self, queue="default"):
+        self.driver.call("compact", queue=queue)
+        return DONE
+
     def end(self):
         self.driver.end()
 
 
-def run_stock_worker(url, serializer, queues, max_jobs):
+def run_stock_worker(url, serializer, queues, max_jobs, strategy):
     """In a process of its own, which ends here."""
     code = 1
     try:
@@ -181,7 +196,8 @@ def run_stock_worker(url, serializer, queues, max_jobs):
         worker = Worker(queues, connection=connection, name=WORKER,
                         serializer=JSONSerializer if serializer == "json" else None)
         worker.unsubscribe = lambda: None   # waits for its thread for up to a second; the process ends anyway
-        worker.work(burst=True, max_jobs=max_jobs, logging_level="CRITICAL")
+        worker.work(burst=True, max_jobs=max_jobs, dequeue_strategy=DequeueStrategy(strategy),
+                    logging_level="CRITICAL")
         code = 0
     finally:
         os._exit(code)
@@ -192,10 +208,10 @@ class StockWorker:
         self.url, self.serializer = url, serializer
 
     @contextlib.contextmanager
-    def running(self, queues, max_jobs=None):
+    def running(self, queues, max_jobs=None, strategy="default"):
         # A fork instead of `rq worker`: that takes most of a second to start.
         process = multiprocessing.get_context("fork").Process(
-            target=run_stock_worker, args=(self.url, self.serializer, queues, max_jobs))
+            target=run_stock_worker, args=(self.url, self.serializer, queues, max_jobs, strategy))
         process.start()
         try:
             yield process.is_alive
@@ -212,10 +228,10 @@ class RqxxWorker:
         self.url = url
 
     @contextlib.contextmanager
-    def running(self, queues, max_jobs=None):
+    def running(self, queues, max_jobs=None, strategy="default"):
         limit = ["--max-jobs", str(max_jobs)] if max_jobs else []
-        process = subprocess.Popen([BUILD / "test_worker", self.url, "--burst", "--concurrency", "1", "--name", WORKER, *limit,
-                                    *queues], stderr=subprocess.PIPE)
+        process = subprocess.Popen([BUILD / "test_worker", self.url, "--burst", "--concurrency", "1", "--name", WORKER,
+                                    "--strategy", strategy, *limit, *queues], stderr=subprocess.PIPE)
         try:
             yield lambda: process.poll() is None
             _, log = process.communicate(timeout=30)
@@ -278,9 +294,9 @@ class Stage:
             return producer.carry_out(what, self.prepared(arguments))
         return DONE
 
-    def work(self, worker, producer, queues, max_jobs=None, once=None, steps=()):
+    def work(self, worker, producer, queues, once=None, steps=(), **options):
         outcomes = []
-        with worker.running(queues, max_jobs) as alive:
+        with worker.running(queues, **options) as alive:
             if once:
                 key = f"rq:job:{once}"
                 wait_until(lambda: self.connection.hget(key, "status") == b"started" or not alive(), f"{once} to start")
