@@ -271,13 +271,18 @@ class Stage:
             arguments["at"] += int(time.time())
         return arguments
 
-    def run(self, steps, producer, worker, serializer):
-        """Carries out the steps; what each came to."""
+    def run(self, steps, producer, worker, serializer, after_step=lambda what: None):
+        """Carries out the steps; what each came to. `after_step` also looks on while a job runs."""
+        self.after_step = after_step
         self.connection.flushall()
         self.marks.unlink(missing_ok=True)
         producer = self.producer(producer, serializer)
         worker = (StockWorker if worker == "stock" else RqxxWorker)(self.url, serializer)
-        return [self.step(what, arguments, producer, worker) for what, arguments in steps]
+        came_to = []
+        for what, arguments in steps:
+            came_to.append(self.step(what, arguments, producer, worker))
+            after_step(what)
+        return came_to
 
     def step(self, what, arguments, producer, worker):
         if what == "redis":
@@ -302,6 +307,7 @@ class Stage:
                 wait_until(lambda: self.connection.hget(key, "status") == b"started" or not alive(), f"{once} to start")
                 # The worker listens to commands by now or in a moment.
                 wait_until(lambda: self.connection.pubsub_numsub(f"rq:pubsub:{WORKER}")[0][1] > 0 or not alive(), "ears")
+                self.after_step("the start")
                 outcomes = [producer.carry_out(what, self.prepared(arguments)) for what, arguments in steps]
         return outcomes or DONE
 
