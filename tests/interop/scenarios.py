@@ -10,7 +10,8 @@ HOUR = 3600
 
 
 def enqueue(func, *args, id="a", **options):
-    return ("enqueue", {"func": func, "args": list(args), "job_id": id, **options})
+    """With `id=None`, one is made up."""
+    return ("enqueue", {"func": func, "args": list(args), **({"job_id": id} if id else {}), **options})
 
 
 def many(*jobs, **where):
@@ -26,6 +27,11 @@ def work(*queues, **options):
 def while_running(id, *steps, **options):
     """A worker until its queues are empty; the steps are done once the job has started."""
     return ("work", {"queues": ["default"], "once": id, "steps": list(steps), **options})
+
+
+def look():
+    """What stands there at this moment is compared, too."""
+    return ("look", {})
 
 
 def promote(*ids):
@@ -72,6 +78,18 @@ BASICS = {
                 on_success={"name": "tasks.on_success", "timeout": 120}, on_failure={"name": "tasks.on_failure"},
                 on_stopped={"name": "tasks.on_stopped", "timeout": 7})],
     "nothing_but_a_function": [enqueue(NONE)],
+    "nothing_but_a_function_with_id_made_up": [enqueue(NONE, id=None), work()],
+    "while_it_runs": [enqueue(SLOW, 0.3, timeout=60), enqueue(ADD, 1, 2, id="b", depends_on=after("a")),
+                      enqueue(ADD, 1, 2, id="c"), while_running("a", look())],
+    "while_it_runs_with_ttl": [enqueue(SLOW, 0.3, ttl=300, timeout=-1, meta={"k": 1}), while_running("a", look())],
+    "refused_options": [
+        enqueue(ADD, timeout=0), enqueue(ADD, ttl=0), enqueue(ADD, ttl=-1), enqueue(ADD, id="no id"), enqueue(ADD, id="a:b"),
+        enqueue(ADD, retry={"max": 1, "intervals": [-1]}), enqueue(ADD, repeat={"times": 0}),
+        enqueue(ADD, repeat={"times": 1, "intervals": [-1]}),
+        enqueue(ADD, webhooks=[{"url": "ftp://x", "job_status": "failed"}]),
+        enqueue(ADD, webhooks=[{"url": "http://x/", "job_status": "stopped"}]),
+        enqueue(ADD, webhooks=[{"url": "http://x/", "job_status": "failed", "timeout": 0}]), enqueue(ADD, timeout="1y"),
+        enqueue(ADD, unique=True, id=None)],
     "units_in_times": [enqueue(ADD, 1, 2, timeout="2h", result_ttl="10m", failure_ttl="1d", ttl="90s"), work()],
     "keyword_arguments": [enqueue(ECHO, 1, "two", kwargs={"three": 3.5, "four": [None, True, {"five": "6"}]}), work()],
     "no_arguments": [enqueue(ECHO), work()],
@@ -157,6 +175,7 @@ REPEATS = {
     "repeat_without_result": [enqueue("tasks.leave", "{marks}", "ran", result_ttl=0, repeat={"times": 2}), work()],
     "repeat_with_result_for_ever": [enqueue(ADD, 1, 2, result_ttl=-1, repeat={"times": 1}), work()],
     "repeat_with_waiting_ttl": [enqueue(ADD, 1, 2, ttl=300, repeat={"times": 1, "intervals": [60]}), work()],
+    "repeat_after_a_retry": [enqueue(FLAKY, "{marks}", 1, retry={"max": 1}, repeat={"times": 1, "intervals": [60]}), work()],
     "repeat_of_a_failure": [enqueue(FAIL, "boom", repeat={"times": 2}), work()],
 }
 
@@ -177,7 +196,8 @@ DEPENDENCIES = {
               enqueue(ADD, 5, 6, id="c", depends_on=after("b")), enqueue(ADD, 7, 8, id="d", depends_on=after("c")), work()],
     # Which of several dependents is released first is chance; b comes before c, because it goes to the front.
     "diamond": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", depends_on=after("a", enqueue_at_front=True)),
-                enqueue(ADD, 5, 6, id="c", depends_on=after("a")), enqueue(ADD, 7, 8, id="d", depends_on=after("b", "c")), work()],
+                enqueue(ADD, 5, 6, id="c", depends_on=after("a")),
+                enqueue(ADD, 7, 8, id="d", depends_on=after("b", "c")), work()],
     "dependent_on_another_queue": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", queue="high", depends_on=after("a")), work()],
     "dependent_at_front": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", depends_on=after("a", enqueue_at_front=True)),
                            enqueue("tasks.leave", "{marks}", "other", id="c"), work(max_jobs=1)],
@@ -201,6 +221,8 @@ DEPENDENCIES = {
     "allowed_failure_of_failed": [enqueue(FAIL, "x"), work(),
                                   enqueue(ADD, 3, 4, id="b", depends_on=after("a", allow_failure=True)), work()],
     "dependent_of_canceled": [enqueue(ADD, 1, 2), cancel("a"), enqueue(ADD, 3, 4, id="b", depends_on=after("a")), work()],
+    "dependent_of_a_canceled_and_requeued": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", depends_on=after("a")), cancel("a"),
+                                             requeue("a", canceled=True), work()],
     "dependent_of_nothing": [enqueue(ADD, 3, 4, id="b", depends_on=after("missing")), work()],
     "dependent_of_nothing_and_something": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", depends_on=after("missing", "a")),
                                            work()],
@@ -270,6 +292,9 @@ ACTIONS = {
     "requeue_at_front": [enqueue(FAIL, "x"), work(), enqueue(ADD, 1, 2, id="b"), requeue("a", at_front=True)],
     "requeue_with_waiting_ttl": [enqueue(FAIL, "x", ttl=300, failure_ttl=400), work(), requeue("a")],
     "requeue_canceled": [enqueue(ADD, 1, 2), cancel("a"), requeue("a", canceled=True), work()],
+    "requeue_canceled_deferred": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", depends_on=after("a")), cancel("b"),
+                                  requeue("b", canceled=True), work()],
+    "requeue_canceled_scheduled": [enqueue(ADD, 1, 2, in_=HOUR), cancel("a"), requeue("a", canceled=True), work()],
     "requeue_finished": [enqueue(ADD, 1, 2), work(), requeue("a")],
     "requeue_nothing": [requeue("missing")],
     "requeue_exhausted": [enqueue(FAIL, "x", retry={"max": 1}), work(), requeue("a"), work()],
@@ -308,6 +333,12 @@ SCHEDULES = {
     "an_id_used_again": [enqueue(ADD, 1, 2, meta={"k": 1}, retry={"max": 3}), work(), enqueue(ADD, 3, 4), work()],
     "an_id_used_while_it_waits": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4), work()],
     "many_at_once": [many(*[enqueue(ADD, n, n, id=f"j{n}") for n in range(5)]), work()],
+    "many_with_ids_made_up": [many(enqueue(ADD, 1, 1, id=None, ttl=300), enqueue(ADD, 2, 2, id=None, at_front=True),
+                                   enqueue(ADD, 3, 3, id=None, retry={"max": 2}, meta={"k": 1}, timeout=7))],
+    "many_with_ids_made_up_done": [many(enqueue(ADD, 1, 1, id=None), enqueue(FAIL, "x", id=None), enqueue(ADD, 3, 3, id=None)),
+                                   work()],
+    "scheduled_with_dependency": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", in_=HOUR, depends_on=after("a"))],
+    "unique_with_dependency": [enqueue(ADD, 1, 2), enqueue(ADD, 3, 4, id="b", unique=True, depends_on=after("a")), work()],
     "many_with_options": [
         many(enqueue(ADD, 1, 2, timeout=7, result_ttl=8, failure_ttl=9, ttl=10, description="d", meta={"k": 1}),
              enqueue(FAIL, "x", id="b", retry={"max": 1, "intervals": [60]}),

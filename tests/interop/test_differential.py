@@ -12,7 +12,7 @@ import tempfile
 
 import pytest
 from conftest import ROOT, RedisServer, needs_rq2
-from remains import difference, keys_of, seen_by_python
+from remains import difference, everything
 from scenarios import PICKLE_ONLY, SCENARIOS
 from two_sides import Stage
 
@@ -22,10 +22,14 @@ MODES = {"rqxx": ("rqxx", "rqxx"), "python_to_rqxx": ("stock", "rqxx"), "rqxx_to
 #: (scenarios, modes, differences) as patterns, and the words of docs/compatibility.md that tell why they may differ.
 WORKER, PRODUCER = "rqxx|python_to_rqxx", "rqxx|rqxx_to_python"
 ALLOWED = [
-    (".*", ".*", r"rqxx:\S+ .*", "`rqxx:leases`, `rqxx:sweeper`"),
-    (".*", WORKER, r"rq:worker:worker (version|python_version|ip_address): .*", "`version`, `python_version`, `ip_address`"),
+    (".*", ".*", r"(look: )?rqxx:\S+ .*", "`rqxx:leases`, `rqxx:sweeper`"),
+    (".*", WORKER, r"(look: )?rq:worker:worker (version|python_version|ip_address): .*",
+     "`version`, `python_version`, `ip_address`"),
+    ("while_it_runs.*", WORKER, r"look: rq:execution:a:EXECUTION (job_id|worker_name): 'absent' and .*", "`rq:execution:*`"),
+    ("while_it_runs.*", WORKER, r"look: rq:execution:a:EXECUTION ttl: 90 s and 150 s", "W18"),
+    ("while_it_runs.*", WORKER, r"look: rq:worker:worker:executions .*: 'absent' and .*", "`rq:worker:<name>:executions`"),
     (".*", WORKER, r"rq:job:\w+ rqxx_retries: 'absent' and .*", "`rqxx_retries`"),
-    (".*", WORKER, r"rq:results:\w+ ttl: 'none' and \d+ s", "W36"),
+    (".*", WORKER, r"rq:results:\S+ ttl: 'none' and \d+ s", "W36"),
     ("(asked|repeat).*|.*repeat(ed)?|.*_retry", WORKER, r"rq:job:a result: .* and 'absent'", "`result`"),
     ("suspended.*", WORKER, r"rq:worker:worker state: 'started' and 'suspended'", "`suspended`"),
     ("unknown_function|arguments_that_do_not_fit|unreadable_call|unknown_callback", WORKER,
@@ -43,12 +47,13 @@ ALLOWED = [
      "stopped job"),
     ("times_and_sets_as_arguments", PRODUCER, r"(rq:|seen: )job[: ]a description: .*", "description"),
     ("many_with_dependencies", PRODUCER, r"rq:job:(:d:dependencies|missing:dependents) .* and 'absent'", "W24"),
-    ("dependent_asked_at_front", PRODUCER, r"rq:job:b enqueue_at_front: 'absent' and '1'|.*queue.* ids: .*|seen: job [bc] position: .*",
+    ("dependent_asked_at_front", PRODUCER,
+     r"rq:job:b enqueue_at_front: 'absent' and '1'|.*queue.* ids: .*|seen: job [bc] position: .*",
      "`at_front` and a dependency"),
     ("retry_at_front_of_others", WORKER, r"marks: .*", "next job"),
 ]
 
-#: Scenarios in which RQ loses a job or runs it twice, so that nothing is the same afterwards: modes, the words of
+#: Scenarios that end otherwise, because RQ loses a job, runs it twice or does not do what was asked: modes, the words of
 #: docs/compatibility.md, and what must hold for rqxx.
 WINDOWS = {
     "allowed_failure_without_trace": (WORKER, "W8", {"seen: job b status": "FINISHED"}),
@@ -62,6 +67,9 @@ WINDOWS = {
     "an_id_used_again": (PRODUCER, "W26", {"seen: job a meta": {}, "seen: job a retries_left": None,
                                            "seen: job a return_value": "7"}),
     "an_id_used_while_it_waits": (".*", "W26", {"rq:results:a entries": 1, "seen: queue default ids": (0, [])}),
+    "requeue_canceled_deferred": (WORKER, "released again", {"rq:results:b entries": 1, "seen: job b status": "FINISHED"}),
+    "scheduled_with_dependency": (PRODUCER, "due time and a dependency", {"step 1": "refused", "rq:job:b type": "absent"}),
+    "unique_with_dependency": (PRODUCER, "`unique` and a dependency", {"step 1": "done", "seen: job b status": "FINISHED"}),
     "group_with_dependencies": (".*", "W24", {"rq:results:b entries": 1, "seen: job b status": "FINISHED"}),
 }
 
@@ -85,10 +93,8 @@ def outcome(stage, scenario, serializer, producer, worker):
     came_to = stage.run(SCENARIOS[scenario], producer, worker, serializer)
     remains = {f"step {n}": answer for n, answer in enumerate(came_to)}
     remains["marks"] = stage.marks.read_text().splitlines() if stage.marks.exists() else []
-    remains |= keys_of(stage.connection)
-    remains |= {f"seen: {path}": value
-                for path, value in seen_by_python(stage.connection, stage.url, serializer).items()}
-    return remains
+    remains |= {f"look: {path}": value for look in stage.looks for path, value in look.items()}
+    return remains | everything(stage.connection, stage.url, serializer)
 
 
 @functools.cache

@@ -17,6 +17,7 @@ from rq.registry import (CanceledJobRegistry, DeferredJobRegistry, FailedJobRegi
                          StartedJobRegistry)
 from rq.serializers import JSONSerializer
 
+EXECUTION = re.compile(r"\b[0-9a-f]{32}$")
 #: Seconds by which two runs may differ in a TTL or a distance of time.
 SLACK = 4
 
@@ -109,10 +110,11 @@ def content(connection, key, kind):
     if kind == "hash":
         return fields(connection.hgetall(key))
     if kind == "set":
-        return {member.decode(): True for member in connection.smembers(key)}
+        return {EXECUTION.sub("EXECUTION", member.decode()): True for member in connection.smembers(key)}
     if kind == "zset":
         # Scores are times, but for those that stand for "for ever".
-        return {re.sub(r"[0-9a-f]{32}$", "EXECUTION", member.decode()): Seconds(score - time.time()) if 0 < score < float("inf") else score
+        return {EXECUTION.sub("EXECUTION", member.decode()):
+                Seconds(score - time.time()) if 0 < score < float("inf") else score
                 for member, score in connection.zrange(key, 0, -1, withscores=True)}
     if kind == "list":
         return {"ids": [member.decode() for member in connection.lrange(key, 0, -1)]}
@@ -128,7 +130,7 @@ def keys_of(connection):
     remains = {}
     for raw in sorted(connection.keys("*")):
         key, kind, ttl = raw.decode(), connection.type(raw).decode(), connection.ttl(raw)
-        key = re.sub(r"(?<=:)[0-9a-f]{32}$", "EXECUTION", key)
+        key = EXECUTION.sub("EXECUTION", key)
         remains[f"{key} type"] = kind
         remains[f"{key} ttl"] = Seconds(ttl) if ttl >= 0 else "none"
         for name, value in content(connection, raw, kind).items():
@@ -192,9 +194,29 @@ def seen_by_python(connection, url, serializer):
     info = CliRunner().invoke(rq_command, ["info", "--url", url])
     for line in sorted(info.output.splitlines()):
         if not line.startswith("Updated: "):
+            line = re.sub(r"\(.*?\)", "(HOST)", line)   # of a worker, with address and process
             seen[f"rq info: {line}"] = True
     seen["rq info ends"] = repr(info.exception)
     return seen
+
+
+def everything(connection, url, serializer):
+    """Both, with made-up job ids replaced by what the jobs are."""
+    made_up = {key.decode().removeprefix("rq:job:"): connection.hget(key, "description").decode()
+               for key in connection.keys("rq:job:*") if re.fullmatch(r"rq:job:[0-9a-f-]{36}", key.decode())}
+    pattern = re.compile("|".join(made_up) or "(?!)")
+
+    def named(value, ordered):
+        if isinstance(value, str):
+            return pattern.sub(lambda match: f"<{made_up[match[0]]}>", value)
+        if isinstance(value, (list, tuple)):
+            items = [named(item, ordered) for item in value]
+            return type(value)(items if ordered or items == list(value) else sorted(items, key=repr))
+        return value
+
+    found = keys_of(connection) | {f"seen: {path}": value
+                                   for path, value in seen_by_python(connection, url, serializer).items()}
+    return {named(path, True): named(value, path.endswith(" ids")) for path, value in found.items()}
 
 
 def difference(left, right):

@@ -12,9 +12,10 @@ import time
 
 import redis as redis_module
 from driver import BUILD, Driver, DriverError
+from remains import everything
 from rq import Queue, Repeat, Retry, Worker
 from rq.command import send_stop_job_command
-from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError
+from rq.exceptions import DuplicateJobError, InvalidJobOperation, NoSuchJobError, TimeoutFormatError
 from rq.group import Group
 from rq.job import Callback, Dependency, Job
 from rq.registry import CanceledJobRegistry, FailedJobRegistry
@@ -65,6 +66,8 @@ class StockProducer:
     def options(options):
         result = {}
         for name, value in options.items():
+            if value is None:
+                continue
             if name in ("timeout", "result_ttl", "failure_ttl", "ttl"):
                 value = parse_timeout(value)
             elif name == "depends_on":
@@ -81,10 +84,10 @@ class StockProducer:
             result[name] = value
         return result
 
-    def enqueue(self, func, args, job_id, queue="default", kwargs=None, at=None, in_=None, timeout=None, **options):
-        queue, options = self.queue(queue), self.options({"timeout": timeout, **options})
-        options["job_timeout"] = options.pop("timeout")
-        call = {"args": tuple(python_value(args)), "kwargs": python_value(kwargs or {}), "job_id": job_id, **options}
+    def enqueue(self, func, args, queue="default", kwargs=None, at=None, in_=None, **options):
+        queue, options = self.queue(queue), self.options(options)
+        call = {"args": tuple(python_value(args)), "kwargs": python_value(kwargs or {}),
+                "job_timeout": options.pop("timeout", None), **options}
         if at is not None:
             queue.enqueue_at(datetime.datetime.fromtimestamp(at, datetime.timezone.utc), func, **call)
         elif in_ is not None:
@@ -130,7 +133,7 @@ class StockProducer:
             return DONE
         except NoSuchJobError:
             return MISSING
-        except (DuplicateJobError, InvalidJobOperation):
+        except (DuplicateJobError, InvalidJobOperation, TimeoutFormatError, ValueError):
             return REFUSED
 
     def end(self):
@@ -271,9 +274,15 @@ class Stage:
             arguments["at"] += int(time.time())
         return arguments
 
+    def look(self):
+        """What stands there now; compared like what is left at the end."""
+        self.looks.append(everything(self.connection, self.url, self.serializer))
+        return DONE
+
     def run(self, steps, producer, worker, serializer, after_step=lambda what: None):
         """Carries out the steps; what each came to. `after_step` also looks on while a job runs."""
         self.after_step = after_step
+        self.serializer, self.looks = serializer, []
         self.connection.flushall()
         self.marks.unlink(missing_ok=True)
         producer = self.producer(producer, serializer)
@@ -285,6 +294,8 @@ class Stage:
         return came_to
 
     def step(self, what, arguments, producer, worker):
+        if what == "look":
+            return self.look()
         if what == "redis":
             self.connection.execute_command(*arguments)
         elif what == "suspend":
@@ -308,7 +319,7 @@ class Stage:
                 # The worker listens to commands by now or in a moment.
                 wait_until(lambda: self.connection.pubsub_numsub(f"rq:pubsub:{WORKER}")[0][1] > 0 or not alive(), "ears")
                 self.after_step("the start")
-                outcomes = [producer.carry_out(what, self.prepared(arguments)) for what, arguments in steps]
+                outcomes = [self.step(what, arguments, producer, worker) for what, arguments in steps]
         return outcomes or DONE
 
     def promote(self, ids):
