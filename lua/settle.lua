@@ -154,7 +154,9 @@ for at = 4, #ARGV, width do
     local job, answer
     if held[at] then job = read_job(id, outcome == 'S' and ARGV[at + 8]) end
     if not job then
-        answer = {0}
+        -- Canceling and deleting take the execution away; else its lease was lost.
+        local status = attempt('HGET', job_key(id), 'status')
+        answer = {status == 'canceled' and 5 or attempt('EXISTS', job_key(id)) == 0 and 6 or 0}
     elseif not job[1] or not job[12] and outcome ~= 'T' then
         -- Deleted while it ran: not to be brought back by our writes.
         answer = {6}
@@ -199,11 +201,17 @@ if attempt('EXISTS', KEYS[1]) == 1 then
     if finished > 0 then attempt('HINCRBY', KEYS[1], 'successful_job_count', finished) end
     if failed > 0 then attempt('HINCRBY', KEYS[1], 'failed_job_count', failed) end
     if working_us > 0 then attempt('HINCRBYFLOAT', KEYS[1], 'total_working_time', epoch_float(working_us)) end
-    if ARGV[2] == '' then
+    local running = ARGV[2]
+    if running == '' then   -- a claim that came before this call may have taken more
+        local member = attempt('SRANDMEMBER', KEYS[2])
+        running = type(member) == 'string' and string.match(member, '^[%w_-]+') or ''
+    end
+    if running == '' then
         attempt('HDEL', KEYS[1], 'current_job')
-        attempt('HSET', KEYS[1], 'current_job_working_time', 0, 'state', 'idle')
+        attempt('HSET', KEYS[1], 'current_job_working_time', 0,
+            'state', attempt('EXISTS', 'rq:suspended') == 1 and 'suspended' or 'idle')
     else
-        attempt('HSET', KEYS[1], 'current_job', ARGV[2])
+        attempt('HSET', KEYS[1], 'current_job', running, 'state', 'busy')
     end
 end
 for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end

@@ -504,7 +504,9 @@ struct Worker::Impl {
                 log.info("Job canceled", "id", settlement.job_id);
                 break;
             case Settled::Code::deleted:
-                log.info("Job deleted while it ran", "id", settlement.job_id);
+                // With a result TTL of 0, the first attempt to settle it may have deleted it.
+                log.info(in_doubt ? "Job settled in an unclear moment" : "Job deleted while it ran",
+                         "id", settlement.job_id);
                 break;
             case Settled::Code::refused:
                 if (in_doubt) {
