@@ -382,7 +382,8 @@ struct Worker::Impl {
         }
         const std::int64_t timeout = execution->job.timeout.value_or(180);
         if (timeout > 0) {
-            execution->deadline = execution->started + std::chrono::seconds(timeout);
+            execution->function_deadline = execution->started + std::chrono::seconds(timeout);
+            execution->deadline = execution->function_deadline;
             deadline_changed.notify();
         }
         thread_executor.start(std::move(execution));

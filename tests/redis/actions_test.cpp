@@ -68,16 +68,17 @@ TEST_F(actions, apply_to_every_job_of_a_filter_once) {
         const auto cancel = [&](std::vector<std::string> ids) {
             return actions.cancel(std::move(ids), {});
         };
-        const auto progress = co_await actions.for_each({"q", "queued", "pkg.*other", {}, 0}, false,
-                                                        cancel, {});
+        const auto progress =
+            co_await actions.for_each({"q", "queued", "pkg.*other", {}, 0}, false, cancel, {});
         EXPECT_EQ(progress.looked_at, 1400u);
         EXPECT_EQ(progress.done, 700u);
         EXPECT_EQ((co_await queued(redis)).size(), 700u);
         const auto requeue = [&](std::vector<std::string> ids) {
             return actions.requeue(std::move(ids), {});
         };
-        EXPECT_EQ((co_await actions.for_each({"q", "canceled", {}, {}, 100}, false, requeue, {})).done,
-                  100u);
+        EXPECT_EQ(
+            (co_await actions.for_each({"q", "canceled", {}, {}, 100}, false, requeue, {})).done,
+            100u);
         EXPECT_EQ((co_await queued(redis)).size(), 800u);
         EXPECT_EQ(co_await status_of(redis, (co_await queued(redis)).back()), "queued");
     });
@@ -111,13 +112,17 @@ TEST_F(actions, cascade_over_all_that_waits) {
         EXPECT_EQ(made[1].status, "deferred");
         EXPECT_EQ(made[3].status, "queued") << "a missing job holds nothing back";
         JobActions actions(redis);
-        EXPECT_EQ((co_await actions.cancel({"root"}, {.dependents = Dependents::cascade})).at(0).dependents,
+        EXPECT_EQ((co_await actions.cancel({"root"}, {.dependents = Dependents::cascade}))
+                      .at(0)
+                      .dependents,
                   2);
         EXPECT_EQ(co_await status_of(redis, "leaf"), "canceled");
         EXPECT_EQ((co_await redis.command("ZCARD", "rq:deferred:q")).as_integer(), 0);
-        EXPECT_EQ((co_await actions.remove({"root"}, {.dependents = Dependents::enqueue})).at(0).code,
-                  ActionResult::Code::done);
-        EXPECT_EQ((co_await redis.command("EXISTS", "rq:job:root", "rq:job:root:dependents")).as_integer(),
+        EXPECT_EQ(
+            (co_await actions.remove({"root"}, {.dependents = Dependents::enqueue})).at(0).code,
+            ActionResult::Code::done);
+        EXPECT_EQ((co_await redis.command("EXISTS", "rq:job:root", "rq:job:root:dependents"))
+                      .as_integer(),
                   0);
     });
 }
