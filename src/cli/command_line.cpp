@@ -415,9 +415,16 @@ std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root) 
         command = next;
         path.push_back(words[at]);
     }
-    if (command == &root && at < words.size() && !words[at].starts_with('-'))
+    if (!subcommands(*command).empty() && (at == words.size() || !words[at].starts_with('-'))) {
+        std::string typed;
+        for (const auto& word : path)
+            typed += word + " ";
         throw Error(Errc::usage,
-                    fmt::format("there is no command \"{}\"; see rqxx --help", words[at]));
+                    at < words.size()
+                        ? fmt::format("there is no command \"{}{}\"; see rqxx {}--help", typed,
+                                      words[at], typed)
+                        : fmt::format("a command is needed; see rqxx {}--help", typed));
+    }
     auto rest = with_settings(root, *command,
                               {words.begin() + static_cast<std::ptrdiff_t>(at), words.end()});
     path.insert(path.end(), rest.begin(), rest.end());
