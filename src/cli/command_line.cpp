@@ -194,6 +194,8 @@ CLI::App* add_serve(CLI::App& root, Commands& to) {
     add_flag(app, "--no-sampler", o.no_sampler, "do not count what stock RQ workers end");
     add_flag(app, "--no-scheduler", o.no_scheduler,
              "leave jobs that were enqueued for later to other schedulers");
+    add_flag(app, "--no-maintenance", o.no_maintenance,
+             "do not recover jobs of dead workers, nor put queues in order");
     add_flag(app, "--demo", o.demo, "install sample sessions and evaluate one");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_option(app, "--packages", o.packages,
