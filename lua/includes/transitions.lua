@@ -95,12 +95,11 @@ local function release_dependents(id, final)
         local status, origin, allow, front, ttl = unpack(attempt('HMGET', key,
             'status', 'origin', 'allow_dependency_failures', 'enqueue_at_front', 'ttl'))
         local ready = status == 'deferred' and origin and lets_pass(final, allow == '1')
-        if ready then
-            for _, other in ipairs(attempt('SMEMBERS', 'rq:job::' .. child .. ':dependencies')) do
-                if other ~= id and not lets_pass(attempt('HGET', job_key(other), 'status') or nil, allow == '1') then
-                    ready = false
-                    break
-                end
+        local parents = ready and attempt('SMEMBERS', 'rq:job::' .. child .. ':dependencies') or {}
+        for _, other in ipairs(parents) do
+            if other ~= id and not lets_pass(attempt('HGET', job_key(other), 'status') or nil, allow == '1') then
+                ready = false
+                break
             end
         end
         if ready then
@@ -109,6 +108,10 @@ local function release_dependents(id, final)
             expire_job(child, ttl_of(ttl), true)
             push(origin, child, front == '1')
             attempt('SREM', dependents, child)
+            -- RQ would queue it once more after another parent, one that had failed and is requeued.
+            for _, other in ipairs(parents) do
+                if other ~= id then attempt('SREM', 'rq:job:' .. other .. ':dependents', child) end
+            end
             released = released + 1
         end
     end

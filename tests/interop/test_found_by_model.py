@@ -69,3 +69,20 @@ def test_a_job_that_takes_the_place_of_another_does_not_wait_for_what_that_waite
     # P3: RQ would fail the parent over a child without dependencies, or queue the child once more.
     assert job("parent", connection).get_status() == JobStatus.FINISHED
     assert connection.lrange("rq:queue:default", 0, -1) == [b"child"]
+
+
+def test_a_job_that_was_released_is_not_released_again_by_another_parent(driver, connection):
+    for parent in ("a", "b"):
+        driver.enqueue("tasks.noop", 1, job_id=parent)
+    driver.enqueue("tasks.noop", 1, job_id="c", depends_on={"job_ids": ["a", "b"], "allow_failure": True})
+    driver.register("w")
+    first, second = driver.claim("w", limit=2)["claimed"]
+    driver.settle("w", first["execution"], "failure")
+    driver.settle("w", second["execution"])
+    driver.settle("w", driver.claim("w")["claimed"][0]["execution"])
+    assert job("c", connection).get_status() == JobStatus.FINISHED
+    driver.requeue("a")
+    SimpleWorker([Queue(connection=connection)], connection=connection).work(burst=True, max_jobs=1)
+    assert job("a", connection).get_status() == JobStatus.FINISHED
+    assert job("c", connection).get_status() == JobStatus.FINISHED
+    assert connection.llen("rq:queue:default") == 0
