@@ -101,6 +101,8 @@ local function release_dependents(id, final)
             push(origin, child, front == '1')
             attempt('SREM', dependents, child)
             released = released + 1
+        elseif status and status ~= 'deferred' and status ~= 'canceled' then
+            attempt('SREM', dependents, child)   -- it went on without waiting
         end
     end
     return #children, released
