@@ -113,6 +113,8 @@ local function release_dependents(id, final)
                 if other ~= id then attempt('SREM', 'rq:job:' .. other .. ':dependents', child) end
             end
             released = released + 1
+        elseif status and status ~= 'deferred' and status ~= 'canceled' then
+            attempt('SREM', dependents, child)   -- it went on without waiting
         end
     end
     return #children, released

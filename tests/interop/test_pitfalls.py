@@ -44,7 +44,7 @@ def test_what_rqxx_writes_is_sound_after_each_step(stage, scenario):
     def look(step):
         found.extend(f"after {step}: {pitfall}" for pitfall in pitfalls(stage.connection))
 
-    stage.run(SCENARIOS[scenario], "rqxx", "rqxx", "pickle", after_step=look)
+    stage.run(SCENARIOS[scenario], ("rqxx",), ("rqxx",), "pickle", after_step=look)
     before = stage.connection.keys("rq:job:*")
     clean_up_as_rq(stage.connection)
     look("RQ's maintenance")

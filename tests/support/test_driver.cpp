@@ -504,6 +504,7 @@ private:
                 batch.push_back(settlement(worker, job, *serializer));
         fields.end();
         std::vector<std::string> executions;
+        executions.reserve(batch.size());
         for (const auto& one : batch)
             executions.push_back(one.execution_id);
         const auto results =

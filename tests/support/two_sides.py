@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime
+import itertools
 import json
 import logging
 import multiprocessing
@@ -279,21 +280,23 @@ class Stage:
         self.looks.append(everything(self.connection, self.url, self.serializer))
         return DONE
 
-    def run(self, steps, producer, worker, serializer, after_step=lambda what: None):
-        """Carries out the steps; what each came to. `after_step` also looks on while a job runs."""
+    def run(self, steps, producers, workers, serializer, after_step=lambda what: None):
+        """Carries out the steps; what each came to. The sides take turns: `producers` and `workers` are tuples of
+        "stock" and "rqxx". `after_step` also looks on while a job runs."""
         self.after_step = after_step
         self.serializer, self.looks = serializer, []
         self.connection.flushall()
         self.marks.unlink(missing_ok=True)
-        producer = self.producer(producer, serializer)
-        worker = (StockWorker if worker == "stock" else RqxxWorker)(self.url, serializer)
+        self.next_producer = itertools.cycle([self.producer(side, serializer) for side in producers])
+        self.next_worker = itertools.cycle([(StockWorker if side == "stock" else RqxxWorker)(self.url, serializer)
+                                            for side in workers])
         came_to = []
         for what, arguments in steps:
-            came_to.append(self.step(what, arguments, producer, worker))
+            came_to.append(self.step(what, arguments))
             after_step(what)
         return came_to
 
-    def step(self, what, arguments, producer, worker):
+    def step(self, what, arguments):
         if what == "look":
             return self.look()
         if what == "redis":
@@ -305,21 +308,21 @@ class Stage:
         elif what == "promote":
             self.promote(arguments["ids"])
         elif what == "work":
-            return self.work(worker, producer, **arguments)
+            return self.work(**arguments)
         else:
-            return producer.carry_out(what, self.prepared(arguments))
+            return next(self.next_producer).carry_out(what, self.prepared(arguments))
         return DONE
 
-    def work(self, worker, producer, queues, once=None, steps=(), **options):
+    def work(self, queues, once=None, steps=(), **options):
         outcomes = []
-        with worker.running(queues, **options) as alive:
+        with next(self.next_worker).running(queues, **options) as alive:
             if once:
                 key = f"rq:job:{once}"
                 wait_until(lambda: self.connection.hget(key, "status") == b"started" or not alive(), f"{once} to start")
                 # The worker listens to commands by now or in a moment.
                 wait_until(lambda: self.connection.pubsub_numsub(f"rq:pubsub:{WORKER}")[0][1] > 0 or not alive(), "ears")
                 self.after_step("the start")
-                outcomes = [self.step(what, arguments, producer, worker) for what, arguments in steps]
+                outcomes = [self.step(what, arguments) for what, arguments in steps]
         return outcomes or DONE
 
     def promote(self, ids):
