@@ -366,6 +366,7 @@ def test_a_stock_scheduler_leaves_our_lock_alone(system, connection):
     wait_for(lambda: status(connection, job.id) == "finished")
     assert marks.read_text().split() == [job.id] and connection.get(LOCK) == owner
     assert metric(web, "rqxx_scheduler_promoted_total") == 1
+    assert 1 <= metric(web, "rqxx_scheduler_lag_seconds") < 5
 
 
 def test_a_killed_scheduler_is_replaced_within_15_seconds(system, connection):
