@@ -101,7 +101,7 @@ class Request:
 class Trap:
     def __init__(self, match, action, after, times):
         self.match, self.action, self.after, self.left = match, action, after, times
-        self.sprung, self.released = threading.Event(), threading.Event()
+        self.sprung, self.released, self.done = threading.Event(), threading.Event(), threading.Event()
         self.request = None
 
     def matches(self, request):
@@ -275,7 +275,7 @@ class Proxy:
         trap.sprung.set()
         if trap.action == "hold":
             trap.released.wait(60)
-        elif trap.action == "cut":
-            raise Gone
-        elif callable(trap.action) and trap.action() == "cut":
+        outcome = trap.action() if callable(trap.action) else trap.action
+        trap.done.set()
+        if outcome == "cut":
             raise Gone
