@@ -75,6 +75,14 @@ class Driver:
     def for_each(self, action, filter, **options):
         return self.call("for_each", action=action, filter=filter, **options)
 
+    def compact(self, queue="default", **options):
+        """How many ids without a job were taken out."""
+        return self.call("compact", queue=queue, **options)["removed"]
+
+    def maintain(self, queue="default"):
+        """{what: count}, empty where another pass was less than 10 s ago (`rqxx:maintained:<queue>`)."""
+        return self.call("maintain", queue=queue)
+
     def register(self, worker="driven", **options):
         """`queues`, `lease` (ms), `strategy`."""
         return self.call("register", worker=worker, **options)
