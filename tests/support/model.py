@@ -179,6 +179,9 @@ class Model:
             self.dependents[parent].discard(child.name)
             if not stock:  # RQ leaves it in the lists of its other parents.
                 self.leave_dependencies(child.name)
+        if not stock:  # What went on without waiting is no longer listed.
+            self.dependents[parent] -= {name for name in self.dependents[parent]
+                                        if name in self.jobs and self.jobs[name].status not in ("deferred", "canceled")}
         return len(released)
 
     def need_harmless(self, parent, final):
@@ -416,7 +419,12 @@ class Model:
         need(worker in self.workers and all(execution in self.workers[worker].holding for execution, *_ in ended))
         need(len({execution for execution, *_ in ended}) == len(ended) > 0)
         answers = [self.settle_one(worker, *one) for one in ended]
-        return answers + ["refused"] * len(ended) if repeated else answers
+        return answers + [self.refusal(name) for name, *_ in ended] if repeated else answers
+
+    def refusal(self, execution):
+        """What a worker is told that no longer holds an execution."""
+        job = self.jobs.get(self.executions[execution].job)
+        return "deleted" if job is None else "canceled" if job.status == "canceled" else "refused"
 
     def settle_one(self, worker, name, outcome, most=0, wait=0):
         me, execution = self.workers[worker], self.executions[name]
@@ -424,7 +432,7 @@ class Model:
         held = execution.held
         execution.held = execution.recorded = execution.listed = False
         if not held:
-            return "refused"
+            return self.refusal(name)
         job = self.jobs[execution.job]
         queue = job.queue
         if outcome == "success":
