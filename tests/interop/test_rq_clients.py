@@ -5,15 +5,16 @@ import sys
 import time
 
 import pytest
-from conftest import needs_rq2, wait_for
+
+pytest.importorskip("rq.webhook", reason="needs RQ 2.10; Debian's package is older")
+
+from conftest import wait_for
 from rq import Queue, Worker
 from rq.command import send_kill_horse_command, send_shutdown_command, send_stop_job_command
 from rq.group import Group
 from rq.job import Dependency, Job, JobStatus
 from rq.registry import (CanceledJobRegistry, DeferredJobRegistry, FailedJobRegistry, FinishedJobRegistry, ScheduledJobRegistry,
                          StartedJobRegistry)
-
-pytestmark = needs_rq2
 
 
 @pytest.fixture
