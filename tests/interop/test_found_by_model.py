@@ -86,3 +86,15 @@ def test_a_job_that_was_released_is_not_released_again_by_another_parent(driver,
     assert job("a", connection).get_status() == JobStatus.FINISHED
     assert job("c", connection).get_status() == JobStatus.FINISHED
     assert connection.llen("rq:queue:default") == 0
+
+
+def test_the_entry_of_an_expired_deferred_job_does_not_stay_with_the_next_of_its_id(driver, connection):
+    driver.enqueue("tasks.noop", 1, job_id="parent")
+    driver.enqueue("tasks.noop", 1, job_id="a", depends_on={"job_ids": ["parent"]}, ttl=100)
+    connection.delete("rq:job:a", "rq:job::a:dependencies")  # It has expired.
+    driver.enqueue("tasks.noop", 2, job_id="a")
+    assert driver.maintain("default") == {}  # Too young to judge.
+    connection.zadd("rq:deferred:default", {"a": int(time.time()) - 100})
+    connection.delete("rqxx:maintained:default")
+    assert driver.maintain("default") == {"dropped": 1}
+    assert connection.zcard("rq:deferred:default") == 0
