@@ -17,6 +17,7 @@ enum class Errc {
     server,          ///< Redis answered with an error (see ServerError).
     authentication,  ///< Redis refused the user or the password.
     protocol,        ///< The peer sent something that is not RESP or not HTTP.
+    unavailable,     ///< Redis answers that it cannot serve yet (LOADING, BUSY, …).
     decode,          ///< Stored data cannot be read (see DecodeError).
     not_found,       ///< The named thing does not exist.
     io,              ///< A file or a process: message says which.
@@ -39,7 +40,7 @@ public:
     [[nodiscard]] Errc code() const noexcept { return code_; }
     /// May succeed later with nothing changed by the caller.
     [[nodiscard]] bool retryable() const noexcept {
-        return code_ == Errc::connection || code_ == Errc::timeout;
+        return code_ == Errc::connection || code_ == Errc::timeout || code_ == Errc::unavailable;
     }
     /// The connection it happened on cannot be used any more.
     [[nodiscard]] bool poisons_connection() const noexcept {

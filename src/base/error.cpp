@@ -19,6 +19,8 @@ std::string_view to_string(Errc code) noexcept {
             return "authentication";
         case Errc::protocol:
             return "protocol";
+        case Errc::unavailable:
+            return "unavailable";
         case Errc::decode:
             return "decode";
         case Errc::not_found:
@@ -31,10 +33,20 @@ std::string_view to_string(Errc code) noexcept {
     return "internal";
 }
 
+namespace {
+
+Errc code_of(std::string_view answer) {
+    const auto word = answer.substr(0, answer.find(' '));
+    if (word == "WRONGPASS" || word == "NOAUTH") return Errc::authentication;
+    for (const std::string_view passing : {"LOADING", "BUSY", "MASTERDOWN", "TRYAGAIN"})
+        if (word == passing) return Errc::unavailable;
+    return Errc::server;
+}
+
+}  // namespace
+
 ServerError::ServerError(std::string message)
-    : Error(message.starts_with("WRONGPASS") || message.starts_with("NOAUTH") ? Errc::authentication
-                                                                              : Errc::server,
-            message),
+    : Error(code_of(message), message),
       prefix_size_(std::min(message.find(' '), message.size())) {}
 
 std::string_view ServerError::prefix() const noexcept {

@@ -172,7 +172,7 @@ private:
             } catch (const Error& error) {
                 failed = error;
             }
-            if (!embedded_) throw Error(*failed);
+            if (!embedded_ || !failed->retryable()) throw Error(*failed);
             embedded_->keep_running();
             log_.warning("Redis is loading its data", "answer", failed->message());
         }

@@ -121,8 +121,7 @@ struct Router::Impl {
     }
 
     Response failed(const Request& request, const Error& error) const {
-        if (error.code() == Errc::connection || error.code() == Errc::timeout ||
-            error.code() == Errc::authentication)
+        if (error.retryable() || error.code() == Errc::authentication)
             return refuse(request, HttpError(503, "Redis is not available", "redis_unavailable",
                                              {{"Retry-After", "1"}}));
         if (error.code() == Errc::usage) return problem_response(request, 422, error.message());

@@ -6,6 +6,7 @@ import time
 
 import psutil
 import pytest
+import redis
 import tasks
 from conftest import BUILD, http, wait_for
 from rq import Queue, Retry
@@ -320,6 +321,22 @@ def test_a_redis_that_dies_is_started_again(system):
     answer = http("POST", web.url + "/api/reviewer/sessions/2/evaluate")
     assert answer.status == 202
     wait_for(lambda: http("GET", f"{web.url}/api/jobs/{answer.json['job_id']}").json["status"] == "finished")
+
+
+def test_a_redis_that_loads_its_data_for_long_is_waited_for(system):
+    slow = system.folder / "slow-redis-server"
+    slow.write_text("#!/bin/sh\nexec redis-server \"$@\" --key-load-delay 10000\n")
+    slow.chmod(0o755)
+    first = system.serve("--no-worker")
+    connection = redis.Redis(unix_socket_path=first.redis_url.removeprefix("unix://"))
+    Queue("default", connection=connection).enqueue_many([Queue.prepare_data("tasks.noop", (n,)) for n in range(150)])
+    connection.bgrewriteaof()       # Redis can be told to load a snapshot slowly, not a log.
+    wait_for(lambda: connection.info("persistence")["aof_base_size"] > 1000)
+    first.signal(signal.SIGTERM)
+    assert first.wait() == 0
+    again = system.serve("--no-worker", "--redis-server", slow)
+    assert "LOADING" in again.log
+    assert http("GET", again.url + "/api/rq/stats").json["stats"]["queued"] == 150
 
 
 def test_a_missing_redis_server_is_reported(system):
