@@ -9,7 +9,7 @@
 --- @include webhooks
 
 local token, most, most_per_receiver = ARGV[1], tonumber(ARGV[2]), tonumber(ARGV[3])
-local most_looked_at, lease, default_timeout, longest_timeout, slow_wait = 100, 60, 10, 300, 5
+local most_looked_at, lease, default_timeout, longest_timeout, slow_wait = 100, 60, 10, 300, 2
 local busy, slow = {}, {}
 for i = 4, #ARGV, 3 do
     busy[ARGV[i]] = tonumber(ARGV[i + 1])

@@ -253,15 +253,14 @@ struct WebhookDeliverer::Impl {
         const std::size_t per_receiver =
             std::max<std::size_t>(options.concurrency / receivers_at_once, 1);
         std::map<std::string, ops::BusyReceiver> busy;
-        std::map<std::string, Clock::time_point> oldest;
+        std::map<std::string, Clock::time_point> latest;
         for (const auto& one : in_flight) {
             ++busy[one.receiver].deliveries;
-            const auto [at, first] = oldest.emplace(one.receiver, one.since);
-            at->second = std::min(at->second, one.since);
+            latest[one.receiver] = std::max(latest[one.receiver], one.since);
         }
         for (auto& [receiver, state] : busy)
             state.slow =
-                state.deliveries >= per_receiver && Clock::now() - oldest[receiver] > slow_after;
+                state.deliveries >= per_receiver && Clock::now() - latest[receiver] > slow_after;
         const std::string token = new_execution_id();
         auto taken = co_await ops::take_webhooks(
             redis, token, options.concurrency - in_flight.size(), per_receiver, std::move(busy));

@@ -286,7 +286,7 @@ def test_a_slow_receiver_times_out_and_holds_up_no_other(system, connection, rec
     began = time.monotonic()
     system.serve("--no-worker", url=system.server.url)
     wait_for(lambda: len(receiver.requests) == 20, what="the fast receiver")
-    assert time.monotonic() - began < 6
+    assert total(connection, "retried") < 20, "they waited for the slow one"
     wait_for(lambda: total(connection, "retried") >= 4, what="the time limits")
     assert total(connection, "delivered") == 20
     wait_for(lambda: any(entry["error"] == "reading: no answer in time" for entry in show(system, late[0])), what="the record")
