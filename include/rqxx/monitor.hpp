@@ -34,11 +34,25 @@ struct ExecutionInfo {
     std::string progress;      ///< JSON text; empty for none.
 };
 
+/// A webhook that is to be sent, or an attempt at one.
+struct WebhookInfo {
+    std::string delivery;     ///< The same for all attempts.
+    std::string job_status;   ///< Of which it tells.
+    std::string method, url;  ///< Without password.
+    std::string outcome;      ///< pending, delivered, retried or failed (for good).
+    std::int64_t attempt = 0;
+    std::optional<std::int64_t> code;  ///< Status of the answer.
+    std::string error;
+    std::optional<Timestamp> at;  ///< When it was tried; of a pending one, when it is due.
+};
+
 /// All that is known of one job.
 struct JobInfo {
     Job job;
     std::vector<ParseError> problems;       ///< Fields that could not be read.
     std::vector<ExecutionInfo> executions;  ///< Newest first.
+    std::vector<WebhookInfo> webhooks;      ///< Pending ones, then attempts, newest first. Of
+                                            ///< `Monitor::job_info` only.
     Timestamp now;                          ///< Redis' clock when it was read.
 };
 
@@ -97,9 +111,12 @@ public:
     /// `count` consecutive spans of `hours`, newest first.
     boost::asio::awaitable<std::vector<Performance>> performance_periods(
         std::vector<std::int64_t> hours);
-    /// `finished|queue`, `failed|queue`, `retried|queue`, `recovered|queue`: counted since the
-    /// beginning.
+    /// `finished|queue`, `failed|queue`, `retried|queue`, `recovered|queue`, `webhook_delivered|`,
+    /// `webhook_retried|`, `webhook_failed|`: counted since the beginning.
     boost::asio::awaitable<std::map<std::string, std::int64_t>> totals();
+
+    /// Webhooks that are not delivered yet.
+    boost::asio::awaitable<std::int64_t> pending_webhooks();
 
 private:
     RedisClient* redis_;

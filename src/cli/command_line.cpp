@@ -67,6 +67,13 @@ void add_common(CLI::App& app, CommonOptions& common) {
                "TOML file with the same names as the flags, also in a table [COMMAND]");
 }
 
+void add_webhooks(CLI::App& app, WebhookSettings& o) {
+    add_flag(app, "--no-webhooks", o.off, "leave webhooks of ended jobs to other processes");
+    add_option(app, "--webhook-secret-file", o.secret_file,
+               "file with a secret per line that webhooks are signed with; or RQXX_WEBHOOK_SECRET")
+        ->check(CLI::ExistingFile);
+}
+
 std::vector<const CLI::App*> subcommands(const CLI::App& app) {
     return app.get_subcommands([](const CLI::App*) { return true; });
 }
@@ -205,6 +212,7 @@ CLI::App* add_serve(CLI::App& root, Commands& to) {
     add_flag(app, "--no-access-log", o.no_access_log, "do not log requests");
     add_option(app, "--grace", o.grace, "how long running jobs may take to end at shutdown");
     add_option(app, "--redis-server", o.redis_server, "program of the embedded Redis");
+    add_webhooks(app, o.webhooks);
     return &app;
 }
 
@@ -234,6 +242,7 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--callbacks", o.callbacks,
                "a job with a callback that is not registered here: fail it, or run it without")
         ->check(CLI::IsMember({"require", "skip"}));
+    add_webhooks(app, o.webhooks);
     return &app;
 }
 

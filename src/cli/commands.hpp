@@ -8,6 +8,7 @@
 #include <rqxx/application.hpp>
 #include <rqxx/log.hpp>
 #include <rqxx/redis/client.hpp>
+#include <rqxx/webhooks.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -26,6 +27,11 @@ struct CommonOptions {
     std::string log_format = "text";
 };
 
+struct WebhookSettings {
+    bool off = false;
+    std::string secret_file;
+};
+
 struct ServeOptions {
     std::string host = "127.0.0.1";
     unsigned short port = 8000;
@@ -41,6 +47,7 @@ struct ServeOptions {
     std::string packages;
     std::string grace = "25s";
     std::string redis_server = "redis-server";
+    WebhookSettings webhooks;
 };
 
 struct WorkerCommandOptions {
@@ -57,6 +64,7 @@ struct WorkerCommandOptions {
     std::string strategy = "strict";
     std::string callbacks = "require";
     std::string max_idle_time;
+    WebhookSettings webhooks;
 };
 
 struct EnqueueCommandOptions {
@@ -159,6 +167,8 @@ int compact_queue(const CommonOptions& common, const QueueActionOptions& options
 /// directory, else localhost:6379.
 [[nodiscard]] RedisOptions redis_options(const CommonOptions& common, std::string client_name);
 [[nodiscard]] std::chrono::seconds duration_option(std::string_view flag, const std::string& text);
+/// With the secrets of the file, or else of RQXX_WEBHOOK_SECRET. No flag takes a secret itself.
+[[nodiscard]] WebhookOptions webhook_options(const WebhookSettings& settings);
 /// Runs one coroutine with a connected client; waits for Redis for five seconds.
 int with_redis(const CommonOptions& common,
                const std::function<boost::asio::awaitable<int>(RedisClient&, Logger&)>& body);

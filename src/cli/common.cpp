@@ -4,6 +4,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <cstdlib>
+#include <fstream>
 #include <rqxx/error.hpp>
 
 #include "cli/commands.hpp"
@@ -32,6 +33,29 @@ std::chrono::seconds duration_option(std::string_view flag, const std::string& t
     const auto duration = parse_duration(text);
     if (!duration) throw Error(Errc::usage, fmt::format("{}: {}", flag, duration.error().message));
     return *duration;
+}
+
+WebhookOptions webhook_options(const WebhookSettings& settings) {
+    WebhookOptions options;
+    if (settings.off) return options;
+    std::string text;
+    if (!settings.secret_file.empty()) {
+        std::ifstream in(settings.secret_file);
+        if (!in)
+            throw Error(Errc::usage,
+                        fmt::format("--webhook-secret-file: cannot read {}", settings.secret_file));
+        text.assign(std::istreambuf_iterator<char>(in), {});
+    } else if (const char* secret = std::getenv("RQXX_WEBHOOK_SECRET")) {
+        text = secret;
+        if (text.empty()) return options;
+    } else {
+        return options;
+    }
+    auto secrets = parse_webhook_secrets(text);
+    if (!secrets)
+        throw Error(Errc::usage, fmt::format("--webhook-secret-file: {}", secrets.error().message));
+    options.secrets = std::move(*secrets);
+    return options;
 }
 
 LogLevel log_level(const CommonOptions& common) {

@@ -50,6 +50,7 @@ public:
           scheduler_(redis_, {}, log_),
           sampler_(redis_, log_),
           janitor_(redis_, {}, RecoverPolicy::requeue, log_),
+          webhooks_(redis_, webhook_options(options.webhooks), log_),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM) {
         make_routes();
@@ -130,6 +131,7 @@ private:
         tasks_.spawn("http", server_->run());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (!options_.no_maintenance) tasks_.spawn("janitor", janitor_.run());
+        if (!options_.webhooks.off) tasks_.spawn("webhooks", webhooks_.run());
         if (embedded_) tasks_.spawn("redis-server", keep_redis());
         WorkerSummary summary;
         TaskGroup workers(context_.get_executor());
@@ -246,6 +248,7 @@ private:
     Scheduler scheduler_;
     Sampler sampler_;
     runtime::Janitor janitor_;
+    WebhookDeliverer webhooks_;
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<Worker> worker_;
     TaskGroup tasks_;

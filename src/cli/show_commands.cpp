@@ -110,6 +110,13 @@ void print_job(const JobInfo& info) {
                    execution.started_at ? format_utc(*execution.started_at) : "");
         if (!execution.error.empty()) fmt::print("{}\n", printable(execution.error));
     }
+    for (const auto& hook : info.webhooks) {
+        fmt::print(
+            "  webhook  {}  {}  {} {}  attempt {}  {}  {}\n", printable(hook.job_status),
+            printable(hook.outcome), printable(hook.method), printable(hook.url), hook.attempt,
+            hook.at ? format_utc(*hook.at) : "",
+            hook.error.empty() && hook.code ? std::to_string(*hook.code) : printable(hook.error));
+    }
 }
 
 }  // namespace

@@ -28,8 +28,10 @@ void listen(asio::signal_set& signals, Worker& worker, TaskGroup& scheduling) {
 
 asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worker,
                                                Scheduler* scheduler, TaskGroup& scheduling,
-                                               bool burst) {
+                                               WebhookDeliverer* webhooks, bool burst) {
     co_await redis.connect(30s);
+    TaskGroup delivering(redis.executor());
+    if (webhooks != nullptr) delivering.spawn("webhooks", webhooks->run());
     if (scheduler != nullptr) {
         if (burst)
             co_await scheduler->run_once();
@@ -45,6 +47,15 @@ asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worke
     }
     scheduling.cancel();
     co_await scheduling.join();
+    if (webhooks != nullptr && burst && !failure) {
+        try {
+            co_await webhooks->run_once();
+        } catch (const Error&) {
+            // They stay in the outbox.
+        }
+    }
+    delivering.cancel();
+    co_await delivering.join();
     if (failure) std::rethrow_exception(failure);
     co_return summary;
 }
@@ -86,20 +97,22 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     RedisClient redis(context.get_executor(), redis_settings, log);
     Worker worker(redis, handlers, settings, log);
     Scheduler scheduler(redis, {settings.queues, {}}, log);
+    WebhookDeliverer webhooks(redis, webhook_options(options.webhooks), log);
     TaskGroup scheduling(context.get_executor());
     asio::signal_set signals(context, SIGINT, SIGTERM);
     listen(signals, worker, scheduling);
     WorkerSummary summary;
     std::exception_ptr failure;
-    asio::co_spawn(context,
-                   connect_and_run(redis, worker, options.with_scheduler ? &scheduler : nullptr,
-                                   scheduling, options.burst),
-                   [&](std::exception_ptr error, WorkerSummary result) {
-                       failure = error;
-                       summary = result;
-                       redis.close();
-                       signals.cancel();
-                   });
+    asio::co_spawn(
+        context,
+        connect_and_run(redis, worker, options.with_scheduler ? &scheduler : nullptr, scheduling,
+                        options.webhooks.off ? nullptr : &webhooks, options.burst),
+        [&](std::exception_ptr error, WorkerSummary result) {
+            failure = error;
+            summary = result;
+            redis.close();
+            signals.cancel();
+        });
     context.run();
     if (failure) std::rethrow_exception(failure);
     return summary.returned + summary.unstored > 0 ? 1 : 0;

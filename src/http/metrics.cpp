@@ -131,6 +131,12 @@ struct Metrics::Impl {
             family("rqxx_job_retries_total", "Failed runs that were put back", MetricType::Counter);
         auto recovered = family("rqxx_jobs_recovered_total", "Jobs taken back from dead workers",
                                 MetricType::Counter);
+        auto webhooks = family("rqxx_webhook_deliveries_total",
+                               "Webhooks: delivered, failed attempts (retried), given up (failed)",
+                               MetricType::Counter);
+        auto pending = family("rqxx_webhooks_pending", "Webhooks that are not delivered yet",
+                              MetricType::Gauge);
+        add(pending, {}, static_cast<double>(co_await self.monitor.pending_webhooks()));
         for (const auto& [name, count] : co_await self.monitor.totals()) {
             const auto bar = name.find('|');
             if (bar == std::string::npos || finished.metric.size() >= max_queues * 2) continue;
@@ -144,6 +150,8 @@ struct Metrics::Impl {
                 add(retries, {{"queue", queue}}, value);
             else if (what == "recovered")
                 add(recovered, {{"queue", queue}}, value);
+            else if (what.starts_with("webhook_"))
+                add(webhooks, {{"result", what.substr(8)}}, value);
         }
         auto workers = family("rqxx_workers", "Workers registered, by state", MetricType::Gauge);
         std::map<std::string, int> by_state;
@@ -152,7 +160,7 @@ struct Metrics::Impl {
         for (const auto& [state, count] : by_state)
             add(workers, {{"state", state}}, count);
         std::vector<prometheus::MetricFamily> families;
-        for (auto* one : {&jobs, &finished, &retries, &recovered, &workers})
+        for (auto* one : {&jobs, &finished, &retries, &recovered, &workers, &webhooks, &pending})
             families.push_back(std::move(*one));
         co_return families;
     }

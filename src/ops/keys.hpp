@@ -13,6 +13,7 @@ inline constexpr std::string_view leases = "rqxx:leases";
 inline constexpr std::string_view schedulers = "rqxx:schedulers";
 inline constexpr std::string_view sampler = "rqxx:sampler";
 inline constexpr std::string_view sweeper = "rqxx:sweeper";
+inline constexpr std::string_view webhooks = "rqxx:webhooks";
 inline constexpr std::string_view totals = "rqxx:totals";
 inline constexpr std::string_view cron_schedulers = "rq:cron_schedulers";
 inline constexpr std::string_view queue_prefix = "rq:queue:";
@@ -83,6 +84,15 @@ inline std::string maintained(std::string_view name) {
 /// The registry of a status word other than `queued`.
 inline std::string registry(std::string_view status, std::string_view name) {
     return join(join(join("rq:", status == "started" ? "wip" : status), ":"), name);
+}
+inline std::string webhook(std::string_view delivery) {
+    return join("rqxx:webhook:", delivery);
+}
+inline std::string webhooks_of(std::string_view job_id) {
+    return join("rqxx:webhooks_of:", job_id);
+}
+inline std::string webhook_log(std::string_view job_id) {
+    return join("rqxx:webhook_log:", job_id);
 }
 inline std::string cron_scheduler(std::string_view process) {
     return join("rq:cron_scheduler:", process);

@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <charconv>
 #include <cmath>
 #include <rqxx/monitor.hpp>
 
@@ -94,6 +95,57 @@ void add_past(JobInfo& info, const Reply& stream) {
     }
 }
 
+std::optional<std::int64_t> number(std::string_view text) {
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (text.empty() || error != std::errc{} || end != text.data() + text.size())
+        return std::nullopt;
+    return value;
+}
+
+/// An entry of the log of a job's webhooks.
+void add_attempt(JobInfo& info, const Reply& entry) {
+    if (entry.elements.size() != 2) return;
+    WebhookInfo hook;
+    for (const auto& [field, value] : entry.elements[1].as_pairs()) {
+        if (field == "delivery")
+            hook.delivery = value;
+        else if (field == "job_status")
+            hook.job_status = value;
+        else if (field == "method")
+            hook.method = value;
+        else if (field == "url")
+            hook.url = value;
+        else if (field == "outcome")
+            hook.outcome = value;
+        else if (field == "attempt")
+            hook.attempt = number(value).value_or(0);
+        else if (field == "code")
+            hook.code = number(value);
+        else if (field == "error")
+            hook.error = value;
+    }
+    const std::string& id = entry.elements[0].text;
+    if (const auto time = number(std::string_view(id).substr(0, id.find('-'))))
+        hook.at = Timestamp{std::chrono::milliseconds(*time)};
+    info.webhooks.push_back(std::move(hook));
+}
+
+/// `fields`: as asked for by `job_info`; `score`: when it is due. Gone meanwhile: nothing.
+void add_pending(JobInfo& info, std::string id, const Reply& fields, const Reply& score) {
+    if (!fields.is_array() || fields.elements.size() != 4 || !score.is_string()) return;
+    WebhookInfo hook;
+    hook.delivery = std::move(id);
+    hook.job_status = fields.elements[0].text;
+    hook.method = fields.elements[1].text;
+    hook.url = fields.elements[2].text;
+    hook.attempt = number(fields.elements[3].text).value_or(0);
+    hook.outcome = "pending";
+    const double due = std::strtod(score.text.c_str(), nullptr);
+    if (due > 0 && due < 4e15) hook.at = Timestamp{std::chrono::microseconds(std::llround(due))};
+    info.webhooks.push_back(std::move(hook));
+}
+
 /// Nothing for an absent key; a key that is no hash is a job with a problem.
 std::optional<JobInfo> job_from(std::string_view id, const Reply& hash, Timestamp now) {
     JobInfo info;
@@ -112,6 +164,7 @@ std::optional<JobInfo> job_from(std::string_view id, const Reply& hash, Timestam
 }
 
 constexpr int shown_results = 50;
+constexpr int shown_webhooks = 50;
 
 }  // namespace
 
@@ -152,6 +205,8 @@ asio::awaitable<std::optional<JobInfo>> Monitor::job_info(std::string id) {
     first.add("HGETALL", keys::job(id));
     first.add("XREVRANGE", keys::results(id), "+", "-", "COUNT", shown_results);
     first.add("ZRANGE", keys::executions(id), 0, 19);
+    first.add("SRANDMEMBER", keys::webhooks_of(id), shown_webhooks);
+    first.add("XREVRANGE", keys::webhook_log(id), "+", "-", "COUNT", shown_webhooks);
     const auto replies = co_await redis_->run(std::move(first));
     auto info = job_from(id, replies[1], redis_time(replies[0]));
     if (!info) co_return std::nullopt;
@@ -161,8 +216,27 @@ asio::awaitable<std::optional<JobInfo>> Monitor::job_info(std::string id) {
         for (const auto& execution : replies[3].elements)
             second.add("HGETALL", keys::execution(id, execution.text));
     }
-    for (const auto& hash : co_await redis_->run(std::move(second)))
-        add_running(*info, hash);
+    const std::size_t running = second.size();
+    std::vector<std::string> pending;
+    if (replies[4].is_array()) {
+        for (const auto& member : replies[4].elements)
+            pending.push_back(member.text);
+    }
+    std::sort(pending.begin(), pending.end());
+    for (const auto& delivery : pending) {
+        second.add("HMGET", keys::webhook(delivery), "job_status", "method", "shown_url",
+                   "attempts");
+        second.add("ZSCORE", keys::webhooks, delivery);
+    }
+    const auto details = co_await redis_->run(std::move(second));
+    for (std::size_t i = 0; i < running; ++i)
+        add_running(*info, details[i]);
+    for (std::size_t i = 0; i < pending.size(); ++i)
+        add_pending(*info, pending[i], details[running + 2 * i], details[running + 2 * i + 1]);
+    if (replies[5].is_array()) {
+        for (const auto& entry : replies[5].elements)
+            add_attempt(*info, entry);
+    }
     co_return info;
 }
 
@@ -222,7 +296,7 @@ asio::awaitable<std::vector<WorkerInfo>> Monitor::workers() {
         if (!hash.is_array() || hash.elements.empty()) continue;
         WorkerInfo worker;
         worker.name = names[i];
-        const auto number = [](std::string_view text) {
+        const auto whole = [](std::string_view text) {
             return std::strtoll(std::string(text).c_str(), nullptr, 10);
         };
         const auto time = [](std::string_view text) {
@@ -239,11 +313,11 @@ asio::awaitable<std::vector<WorkerInfo>> Monitor::workers() {
             else if (field == "current_job")
                 worker.current_job = value;
             else if (field == "pid")
-                worker.pid = number(value);
+                worker.pid = whole(value);
             else if (field == "successful_job_count")
-                worker.successful_job_count = number(value);
+                worker.successful_job_count = whole(value);
             else if (field == "failed_job_count")
-                worker.failed_job_count = number(value);
+                worker.failed_job_count = whole(value);
             else if (field == "birth")
                 worker.birth = time(value);
             else if (field == "last_heartbeat")
@@ -316,6 +390,11 @@ asio::awaitable<std::map<std::string, std::int64_t>> Monitor::totals() {
     for (const auto& [field, value] : hash.as_pairs())
         totals[std::string(field)] = std::strtoll(std::string(value).c_str(), nullptr, 10);
     co_return totals;
+}
+
+asio::awaitable<std::int64_t> Monitor::pending_webhooks() {
+    const Reply count = co_await redis_->command("ZCARD", keys::webhooks);
+    co_return count.as_integer();
 }
 
 }  // namespace rqxx

@@ -149,7 +149,7 @@ json::object to_json(const JobInfo& info) {
     else if (job.enqueued_at && job.status == status::queued)
         queued_for = seconds_between(*job.enqueued_at, info.now);
 
-    json::array depends_on, executions, problems;
+    json::array depends_on, executions, webhooks, problems;
     for (const auto& id : job.dependency_ids)
         depends_on.push_back(to_json(Value(id)));
     for (const auto& execution : info.executions) {
@@ -168,6 +168,16 @@ json::object to_json(const JobInfo& info) {
                                           {"error", text_json(execution.error)},
                                           {"progress", std::move(progress)}});
     }
+    for (const auto& hook : info.webhooks)
+        webhooks.push_back(json::object{{"delivery", text_json(hook.delivery)},
+                                        {"job_status", text_json(hook.job_status)},
+                                        {"method", text_json(hook.method)},
+                                        {"url", text_json(hook.url)},
+                                        {"outcome", hook.outcome},
+                                        {"attempt", hook.attempt},
+                                        {"code", number_json(hook.code)},
+                                        {"error", text_json(hook.error)},
+                                        {"at", time_json(hook.at)}});
     for (const auto& problem : info.problems)
         problems.push_back(to_json(Value(problem.describe())));
     return {{"id", to_json(Value(job.id))},
@@ -193,6 +203,7 @@ json::object to_json(const JobInfo& info) {
             {"meta", job.meta.empty() ? json::value(json::object{}) : payload_json(job.meta)},
             {"depends_on", std::move(depends_on)},
             {"executions", std::move(executions)},
+            {"webhooks", std::move(webhooks)},
             {"problems", std::move(problems)}};
 }
 

@@ -124,18 +124,23 @@ asio::awaitable<void> Connection::log_in(const RedisOptions& options) {
     if (!options.client_name.empty()) hello.add("CLIENT", "SETNAME", options.client_name);
     // Always something to answer, so that a server that is loading or refuses us is noticed here.
     hello.add("PING");
-    const std::size_t required = hello.size();
-    for (const Script* script : scripts)
-        hello.add("SCRIPT", "LOAD", script->body);
-
     const std::size_t count = hello.size();
-    const std::string bytes = hello.take_bytes();
+    const std::string greeting = hello.take_bytes();
+    co_await write(greeting);
+    for (std::size_t i = 0; i < count; ++i)
+        (co_await read()).throw_if_error();
+
+    // Not with the greeting: Redis hangs up on who sends it 16 kB before he has logged in, and the
+    // reason would be lost.
+    if (scripts.empty()) co_return;
+    Pipeline loading;
+    for (const Script* script : scripts)
+        loading.add("SCRIPT", "LOAD", script->body);
+    const std::string bytes = loading.take_bytes();
     co_await write(bytes);
-    for (std::size_t i = 0; i < count; ++i) {
-        const Reply reply = co_await read();
-        // A user without the right to load scripts learns so when it runs one.
-        if (i < required) reply.throw_if_error();
-    }
+    // A user without the right to load scripts learns so when it runs one.
+    for (std::size_t i = 0; i < scripts.size(); ++i)
+        co_await read();
 }
 
 asio::awaitable<void> Connection::write(std::string_view bytes) {

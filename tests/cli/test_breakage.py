@@ -151,6 +151,8 @@ def test_redis_paused_for_longer_than_the_lease_costs_no_job(system, connection,
     marks = system.folder / "marks"
     job = Queue("default", connection=connection).enqueue(tasks.mark, str(marks), 16)
     workers = [system.test_worker("default"), system.test_worker("default")]
+    for worker in workers:
+        worker.wait_for_log("Worker started")
     wait_for(lambda: runs(marks))
     server.pause()
     time.sleep(13)

@@ -2,7 +2,7 @@
 // same functions is tests/interop/tasks.py.
 //   test_worker REDIS_URL [--burst] [--with-scheduler] [--concurrency N] [--name NAME] [--grace S]
 //   [--recover fail] [--strategy S] [--max-idle-time S] [--max-jobs N] [--callbacks skip]
-//   [--json-log] QUEUE...
+//   [--json-log] [--webhooks] QUEUE...
 #include <base/task_group.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
@@ -14,6 +14,7 @@
 #include <mutex>
 #include <ops/lua_scripts.hpp>
 #include <rqxx/scheduler.hpp>
+#include <rqxx/webhooks.hpp>
 #include <rqxx/worker.hpp>
 #include <stdexcept>
 #include <thread>
@@ -79,14 +80,19 @@ void register_tasks(HandlerRegistry& handlers) {
 }
 
 boost::asio::awaitable<void> run(RedisClient& redis, Worker& worker, Scheduler* scheduler,
-                                 bool burst) {
+                                 WebhookDeliverer* webhooks, bool burst) {
     co_await redis.connect(std::chrono::seconds(10));
+    TaskGroup delivering(redis.executor());
+    if (webhooks != nullptr) delivering.spawn("webhooks", webhooks->run());
     TaskGroup scheduling(redis.executor());
     if (scheduler != nullptr && burst) co_await scheduler->run_once();
     if (scheduler != nullptr && !burst) scheduling.spawn("scheduler", scheduler->run());
     co_await worker.run();
     scheduling.cancel();
     co_await scheduling.join();
+    if (webhooks != nullptr && burst) co_await webhooks->run_once();
+    delivering.cancel();
+    co_await delivering.join();
     if (scheduler != nullptr)
         std::fprintf(stderr, "promoted %llu, late by %.3f s (p50), %.3f s (p99)\n",
                      static_cast<unsigned long long>(scheduler->promoted()),
@@ -133,7 +139,7 @@ void register_callbacks(HandlerRegistry& handlers) {
 int main(int argc, char** argv) {
     WorkerOptions options;
     options.queues.clear();
-    bool with_scheduler = false;
+    bool with_scheduler = false, with_webhooks = false;
     RedisOptions redis_options;
     LogFormat log_format = LogFormat::text;
     redis_options.max_backoff = std::chrono::seconds(1);
@@ -164,6 +170,8 @@ int main(int argc, char** argv) {
         else if (arg == "--recover")
             options.recover =
                 std::string(argv[++i]) == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
+        else if (arg == "--webhooks")
+            with_webhooks = true;
         else if (arg == "--json-log")
             log_format = LogFormat::json;
         else
@@ -178,11 +186,13 @@ int main(int argc, char** argv) {
     RedisClient redis(context.get_executor(), redis_options, log);
     Worker worker(redis, handlers, options, log);
     Scheduler scheduler(redis, {options.queues, {}}, log);
+    WebhookDeliverer webhooks(redis, {}, log);
     boost::asio::signal_set signals(context, SIGINT, SIGTERM);
     listen(signals, worker);
     int code = 0;
     boost::asio::co_spawn(context,
-                          run(redis, worker, with_scheduler ? &scheduler : nullptr, options.burst),
+                          run(redis, worker, with_scheduler ? &scheduler : nullptr,
+                              with_webhooks ? &webhooks : nullptr, options.burst),
                           [&](std::exception_ptr error) {
                               redis.close();
                               signals.cancel();
