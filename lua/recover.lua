@@ -14,6 +14,7 @@
 --- @include webhooks
 --- @include stock_cleanup
 --- @include ttls
+--- @include recovery
 
 -- After an outage, or when no process of ours was there, leases have run out though their workers live:
 -- sweeps must have gone on for a while before one may judge.
@@ -24,7 +25,7 @@ redis.call('EXPIRE', KEYS[2], 3600)
 if now_us - tonumber(since) < 4500000 then return {0, {}} end
 
 local policy, exc_string, budget = ARGV[1], ARGV[2], tonumber(ARGV[3])
-local report, totals = {}, {}
+local report = {}
 
 local function recover(member, known_origin, worker)
     local id, execution = string.match(member, '^([%w_-]+):?(.*)$')
@@ -32,36 +33,19 @@ local function recover(member, known_origin, worker)
         if known_origin then attempt('ZREM', 'rq:wip:' .. known_origin, member) end
         return
     end
-    local job = attempt('HMGET', job_key(id), 'status', 'origin', 'retries_left', 'retry_intervals', 'ttl',
-        'failure_ttl', 'group_id', 'rqxx_recoveries', 'worker_name', 'started_at', 'webhooks', 'data', 'enqueued_at')
+    local job = attempt('HMGET', job_key(id), 'status', 'origin', 'worker_name')
     local origin = job[2] or known_origin
     if not origin then return end
     -- Only who removes the entry may act on it.
     local held = attempt('ZREM', 'rq:wip:' .. (known_origin or origin), member) == 1
     end_execution(id, execution)
-    worker = worker or job[9] or ''
+    worker = worker or job[3] or ''
     if not held or job[1] ~= 'started' or is_held(id, origin) then
         report[#report + 1] = {id, 'stale', worker, origin, 0, 0}
         return
     end
-    totals['recovered|' .. origin] = (totals['recovered|' .. origin] or 0) + 1
-    local retries_left = count_of(job[3])
-    if retries_left > 0 then
-        -- At once, whatever the intervals say: the wait is for jobs that failed, not for workers that died.
-        local _, retry, of = retry_job(id, origin, retries_left, nil, '1', job[5])
-        report[#report + 1] = {id, 'retried', worker, origin, retry, of}
-    elseif policy == 'requeue' and count_of(job[8]) < 1 then
-        count_up(id, 'rqxx_recoveries')
-        attempt('HSET', job_key(id), 'status', 'queued', 'enqueued_at', now_iso)
-        push(origin, id, true)
-        report[#report + 1] = {id, 'requeued', worker, origin, 0, 0}
-    else
-        note_ttl('failed', origin, fail_job(id, origin, 'failed', job[6], job[7], {'type', '2', 'worker_name', '', 'exc_string', exc_string}))
-        add_webhooks(id, job[11], 'failed', job[12], job[13], exc_string)
-        measure('failed', 0, -1)
-        totals['failed|' .. origin] = (totals['failed|' .. origin] or 0) + 1
-        report[#report + 1] = {id, 'failed', worker, origin, 0, 0}
-    end
+    local what, retry, of = recover_job(id, origin, policy, exc_string)
+    report[#report + 1] = {id, what, worker, origin, retry, of}
 end
 
 local function bury(worker)
@@ -103,7 +87,5 @@ for i = 4, #ARGV do
     end
 end
 if budget <= 0 then more = 1 end
-for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end
-store_metrics(now)
-store_ttls()
+store_recovered()
 return {more, report}

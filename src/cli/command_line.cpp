@@ -184,6 +184,7 @@ struct Commands {
     QueueListOptions queue_list;
     CronCommandOptions cron;
     BenchCommandOptions bench;
+    DoctorCommandOptions doctor;
 };
 
 CLI::App* add_serve(CLI::App& root, Commands& to) {
@@ -299,6 +300,19 @@ CLI::App* add_enqueue(CLI::App& root, Commands& to) {
     add_flag(app, "--at-front", o.at_front, "next to be run, instead of last");
     add_flag(app, "--unique", o.unique, "refuse when a job with this --job-id exists");
     add_flag(app, "--wait", o.wait, "wait for the end and print the result as JSON");
+    return &app;
+}
+
+CLI::App* add_doctor(CLI::App& root, Commands& to) {
+    auto& app = *root.add_subcommand(
+        "doctor", "Find what crashes and other programs left inconsistent, and mend it");
+    auto& o = to.doctor;
+    add_flag(app, "--repair", o.repair, "mend what can be mended; without it nothing is changed");
+    add_flag(app, "--json", o.json, "as JSON");
+    add_option(app, "--queue", o.queue, "only what concerns this queue, and the server");
+    add_option(app, "--limit", o.limit, "examples of each finding");
+    add_option(app, "--recheck", o.recheck,
+               "pause before the second look at what is suspected: what moves has moved by then");
     return &app;
 }
 
@@ -487,13 +501,14 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     add_flag(*bench_app, "--json", to.bench.json, "as JSON");
     add_option(*bench_app, "--redis-server", to.bench.redis_server,
                "program of the private Redis used without --redis-url");
+    auto* doctor_app = add_doctor(root, to);
     auto* completion_app = root.add_subcommand(
         "completion", "Print a completion script: source <(rqxx completion bash)");
     std::string shell = "bash";
     completion_app->add_option("shell", shell, "bash, zsh or fish")
         ->check(CLI::IsMember({"bash", "zsh", "fish"}));
-    for (auto* app :
-         {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, cron_app, bench_app})
+    for (auto* app : {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, cron_app,
+                      bench_app, doctor_app})
         add_common(*app, to.common);
     for (const auto& [app, run] : job_actions)
         add_common(*app, to.common);
@@ -528,6 +543,7 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
         if (*app) return run(to.common, to.queue_action);
     if (*list_app) return list_queues(to.common, to.queue_list);
     if (*cron_app) return cron(to.common, to.cron);
+    if (*doctor_app) return doctor(to.common, to.doctor);
     return bench(to.common, to.bench);
 }
 

@@ -142,6 +142,14 @@ struct BenchCommandOptions {
     std::string redis_server = "redis-server";
 };
 
+struct DoctorCommandOptions {
+    bool repair = false;
+    bool json = false;
+    std::string queue;
+    std::size_t limit = 5;
+    std::string recheck = "5s";
+};
+
 int serve(const CommonOptions& common, const ServeOptions& options,
           const ApplicationFactory& make_application);
 int work(const CommonOptions& common, const WorkerCommandOptions& options,
@@ -152,6 +160,7 @@ int show_jobs(const CommonOptions& common, const JobShowOptions& options);
 int list_queues(const CommonOptions& common, const QueueListOptions& options);
 int cron(const CommonOptions& common, const CronCommandOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);
+int doctor(const CommonOptions& common, const DoctorCommandOptions& options);
 int cancel_jobs(const CommonOptions& common, const JobActionOptions& options);
 int delete_jobs(const CommonOptions& common, const JobActionOptions& options);
 int requeue_jobs(const CommonOptions& common, const JobActionOptions& options);

@@ -7,6 +7,7 @@
 #include <rqxx/codec.hpp>
 #include <rqxx/job.hpp>
 
+#include "ops/batch_size.hpp"
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
 
@@ -16,19 +17,6 @@ namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
 namespace {
-
-/// How many jobs one call is for: as many as Redis handles in a few milliseconds.
-class BatchSize {
-public:
-    [[nodiscard]] std::size_t get() const noexcept { return size_; }
-    void took(std::chrono::steady_clock::duration time) noexcept {
-        if (time < 1500us) size_ = std::min<std::size_t>(size_ * 2, 1000);
-        if (time > 4ms) size_ = std::max<std::size_t>(size_ / 2, 8);
-    }
-
-private:
-    std::size_t size_ = 32;
-};
 
 /// The part of a registry or queue from `offset` on.
 void add_window(Pipeline& pipeline, const JobFilter& filter, std::size_t offset,
@@ -118,7 +106,7 @@ asio::awaitable<std::vector<ActionResult>> JobActions::run(const Script& script,
                                                            std::vector<std::string> ids) {
     std::vector<ActionResult> results;
     results.reserve(ids.size());
-    BatchSize batch;
+    ops::BatchSize batch;
     while (results.size() < ids.size()) {
         const std::size_t begin = results.size();
         const std::size_t end = std::min(begin + batch.get(), ids.size());
@@ -225,7 +213,7 @@ asio::awaitable<ActionProgress> JobActions::for_each(
 asio::awaitable<std::uint64_t> JobActions::compact(std::string queue, bool dry_run) {
     std::uint64_t removed = 0;
     std::uint64_t at = 0;
-    BatchSize batch;
+    ops::BatchSize batch;
     for (;;) {
         std::vector<std::string> args{std::to_string(at), std::to_string(batch.get()),
                                       dry_run ? "1" : "0"};

@@ -16,6 +16,7 @@ inline constexpr std::string_view sweeper = "rqxx:sweeper";
 inline constexpr std::string_view webhooks = "rqxx:webhooks";
 inline constexpr std::string_view totals = "rqxx:totals";
 inline constexpr std::string_view cron_schedulers = "rq:cron_schedulers";
+inline constexpr std::string_view groups = "rq:groups";
 inline constexpr std::string_view queue_prefix = "rq:queue:";
 inline constexpr std::string_view worker_prefix = "rq:worker:";
 
@@ -80,6 +81,15 @@ inline std::string canceled(std::string_view name) {
 }
 inline std::string maintained(std::string_view name) {
     return join("rqxx:maintained:", name);
+}
+inline std::string group(std::string_view name) {
+    return join("rq:group:", name);
+}
+inline std::string dependents(std::string_view id) {
+    return join(join("rq:job:", id), ":dependents");
+}
+inline std::string dependencies(std::string_view id) {
+    return join(join("rq:job::", id), ":dependencies");
 }
 /// The registry of a status word other than `queued`.
 inline std::string registry(std::string_view status, std::string_view name) {

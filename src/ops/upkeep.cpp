@@ -7,17 +7,19 @@
 
 namespace rqxx::ops {
 
-asio::awaitable<RecoverResult> recover(RedisClient& redis, std::vector<std::string> queues,
-                                       RecoverPolicy policy) {
+std::string abandoned_exc_string() {
     // RQ's text, down to the clock's offset.
     std::string time = format_utc(utc_now());
     time[10] = ' ';
     time.replace(time.size() - 1, 1, "+00:00");
-    std::vector<std::string> args{
-        policy == RecoverPolicy::requeue ? "requeue" : "fail",
-        encode_exc_string(
-            fmt::format("Moved to FailedJobRegistry, due to AbandonedJobError, at {}", time)),
-        "200"};
+    return encode_exc_string(
+        fmt::format("Moved to FailedJobRegistry, due to AbandonedJobError, at {}", time));
+}
+
+asio::awaitable<RecoverResult> recover(RedisClient& redis, std::vector<std::string> queues,
+                                       RecoverPolicy policy) {
+    std::vector<std::string> args{policy == RecoverPolicy::requeue ? "requeue" : "fail",
+                                  abandoned_exc_string(), "200"};
     args.insert(args.end(), queues.begin(), queues.end());
     const Reply reply = co_await redis.eval(
         lua::recover, {std::string(keys::leases), std::string(keys::sweeper)}, std::move(args));

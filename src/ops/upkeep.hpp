@@ -14,6 +14,9 @@ namespace rqxx::ops {
 
 namespace asio = boost::asio;
 
+/// The error of a job whose worker is gone, as stored. Source: rq/registry.py (RQ 2.10).
+[[nodiscard]] std::string abandoned_exc_string();
+
 struct Recovered {
     std::string job_id, what, worker, queue;
     std::int64_t attempt = 0, of = 0;
