@@ -57,6 +57,15 @@ local function end_execution(id, execution)
     attempt('ZREM', 'rq:executions:' .. id, execution)
 end
 
+-- Whether an execution of a job holds its place in the started registry. Records alone do not count: RQ leaves those of
+-- jobs that it cancels or judges abandoned until they expire.
+local function is_held(id, origin)
+    for _, execution in ipairs(attempt('ZRANGE', 'rq:executions:' .. id, 0, -1)) do
+        if attempt('ZSCORE', 'rq:wip:' .. origin, id .. ':' .. execution) then return true end
+    end
+    return false
+end
+
 -- Adds an entry to the results stream. `fields` are further field-value pairs.
 local function add_result(id, ttl, ...)
     local key = 'rq:results:' .. id

@@ -1,0 +1,39 @@
+"""What the model check (test_model.py) has found, step by step."""
+
+import time
+
+import pytest
+from conftest import needs_rq2
+from rq import Queue
+from rq.job import Job, JobStatus
+from rq.worker import SimpleWorker
+
+pytestmark = needs_rq2
+
+
+@pytest.fixture
+def driver(system, server):
+    return system.driver()
+
+
+def job(id, connection):
+    return Job.fetch(id, connection=connection)
+
+
+def die(driver, connection, worker):
+    """The worker is not heard of any more, and what it ran is taken back."""
+    driver.expire_lease(worker)
+    connection.hset("rqxx:sweeper", mapping={"last": int(time.time() * 1e6) - 1000, "since": 0})
+    return [(one["id"], one["what"]) for one in driver.recover(queues=["default"])["jobs"]]
+
+
+def test_what_a_canceled_execution_leaves_behind_does_not_strand_the_next(driver, connection):
+    driver.enqueue("tasks.noop", 1, job_id="a")
+    for worker in ("first", "second"):
+        driver.register(worker)
+    driver.claim("first")
+    job("a", connection).cancel()  # RQ leaves the execution's record for 150 s.
+    driver.requeue("a")
+    driver.claim("second")
+    assert die(driver, connection, "second") == [("a", "requeued")]
+    assert connection.lrange("rq:queue:default", 0, -1) == [b"a"]
