@@ -76,7 +76,11 @@ local function start(id, queue)
     redis.call('EXPIRE', executions, record_ttl)
     redis.call('HSET', key, 'status', 'started', 'started_at', now_iso, 'last_heartbeat', now_iso,
         'worker_name', ARGV[1], 'origin', origin)
-    redis.call('PERSIST', key)
+    -- RQ leaves the sets their lifetime: children of a job that runs for longer would be forgotten (W28).
+    if redis.call('PERSIST', key) == 1 then
+        redis.call('PERSIST', 'rq:job:' .. id .. ':dependents')
+        redis.call('PERSIST', 'rq:job::' .. id .. ':dependencies')
+    end
     registry[#registry + 1] = wip_until
     registry[#registry + 1] = member
     members[#members + 1] = member

@@ -37,3 +37,15 @@ def test_what_a_canceled_execution_leaves_behind_does_not_strand_the_next(driver
     driver.claim("second")
     assert die(driver, connection, "second") == [("a", "requeued")]
     assert connection.lrange("rq:queue:default", 0, -1) == [b"a"]
+
+
+def test_what_waits_for_a_job_outlives_the_ttl_with_which_that_job_waited(driver, connection):
+    driver.enqueue("tasks.fail", "x", job_id="a", ttl=100, result_ttl=0, retry={"max": 1})
+    driver.enqueue("tasks.noop", 1, job_id="b", depends_on={"job_ids": ["a"]})
+    driver.register("w")
+    driver.settle("w", driver.claim("w")["claimed"][0]["execution"], "failure")
+    assert connection.ttl("rq:job:a:dependents") > 0
+    execution = driver.claim("w")["claimed"][0]["execution"]
+    assert connection.ttl("rq:job:a:dependents") == connection.ttl("rq:job:a") == -1
+    driver.settle("w", execution)
+    assert job("b", connection).get_status() == JobStatus.QUEUED
