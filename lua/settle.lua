@@ -93,6 +93,7 @@ local function succeed(id, execution, origin, payload, started, job)
             push(origin, id, false)
         end
         attempt('SADD', 'rq:queues', 'rq:queue:' .. origin)
+        expire_job(id, ttl_of(job[11]), true)
     elseif ttl > 0 then
         attempt('EXPIRE', key, text_of(ttl))
         if children > 0 then attempt('EXPIRE', 'rq:job:' .. id .. ':dependents', text_of(ttl)) end

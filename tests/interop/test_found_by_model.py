@@ -49,3 +49,12 @@ def test_what_waits_for_a_job_outlives_the_ttl_with_which_that_job_waited(driver
     assert connection.ttl("rq:job:a:dependents") == connection.ttl("rq:job:a") == -1
     driver.settle("w", execution)
     assert job("b", connection).get_status() == JobStatus.QUEUED
+
+
+def test_a_repetition_waits_no_longer_than_its_ttl(driver, connection):
+    for intervals in ([0], [60]):
+        id = driver.enqueue("tasks.noop", 1, ttl=100, repeat={"times": 1, "intervals": intervals})["id"]
+        driver.register("w")
+        driver.settle("w", driver.claim("w")["claimed"][0]["execution"])
+        assert 0 < connection.ttl("rq:job:" + id) <= 100
+        connection.delete("rq:queue:default")
