@@ -19,13 +19,6 @@ local function remove_from_places(id, origin, status)
     attempt('DEL', 'rq:executions:' .. id)
 end
 
--- Out of the lists of those who wait for a job, kept beside the jobs that it depends on.
-local function forget_dependencies(id)
-    for _, parent in ipairs(attempt('SMEMBERS', 'rq:job::' .. id .. ':dependencies')) do
-        attempt('SREM', 'rq:job:' .. parent .. ':dependents', id)
-    end
-end
-
 -- The jobs that wait for a job, those that wait for them, and so on: nearest first, each once, at most `limit`.
 local function waiting_for(id, limit)
     local found, seen = {}, {[id] = true}

@@ -115,6 +115,13 @@ local function release_dependents(id, final)
     return #children, released
 end
 
+-- Out of the lists of those who wait for a job, kept beside the jobs that it depends on.
+local function forget_dependencies(id)
+    for _, parent in ipairs(attempt('SMEMBERS', 'rq:job::' .. id .. ':dependencies')) do
+        attempt('SREM', 'rq:job:' .. parent .. ':dependents', id)
+    end
+end
+
 -- Deletes all that RQ keeps of a job but its results. Source: rq/job.py Job.delete (RQ 2.10).
 local function delete_job(id, group)
     attempt('DEL', job_key(id), 'rq:job:' .. id .. ':dependents', 'rq:job::' .. id .. ':dependencies')

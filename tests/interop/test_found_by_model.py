@@ -58,3 +58,14 @@ def test_a_repetition_waits_no_longer_than_its_ttl(driver, connection):
         driver.settle("w", driver.claim("w")["claimed"][0]["execution"])
         assert 0 < connection.ttl("rq:job:" + id) <= 100
         connection.delete("rq:queue:default")
+
+
+def test_a_job_that_takes_the_place_of_another_does_not_wait_for_what_that_waited_for(driver, connection):
+    driver.enqueue("tasks.noop", 1, job_id="parent")
+    driver.enqueue("tasks.noop", 1, job_id="child", depends_on={"job_ids": ["parent"]})
+    driver.cancel("child")
+    driver.enqueue("tasks.noop", 2, job_id="child")
+    SimpleWorker([Queue(connection=connection)], connection=connection).work(burst=True, max_jobs=1)
+    # P3: RQ would fail the parent over a child without dependencies, or queue the child once more.
+    assert job("parent", connection).get_status() == JobStatus.FINISHED
+    assert connection.lrange("rq:queue:default", 0, -1) == [b"child"]
