@@ -170,13 +170,15 @@ class Model:
                 if child and (final != "failed" or child.allow_failure) and
                 all(other == parent or self.passes(other, child.allow_failure) for other in self.dependencies[child.name])]
 
-    def release(self, parent, final):
+    def release(self, parent, final, stock=False):
         released = [child for child in self.releasable(parent, final) if child.status == "deferred"]
         for child in released:
             self.take("deferred", child)
             self.push(child, child.front)
             self.expire(child, child.ttl)
             self.dependents[parent].discard(child.name)
+            if not stock:  # RQ leaves it in the lists of its other parents.
+                self.leave_dependencies(child.name)
         return len(released)
 
     def need_harmless(self, parent, final):
@@ -204,17 +206,17 @@ class Model:
     def held_by(self, name):
         return [execution for execution in self.executions_of(name) if execution.held]
 
-    def fail(self, job, status):
+    def fail(self, job, status, stock=False):
         ttl = YEAR if job.failure_ttl is None else job.failure_ttl
         job.status = status
         if ttl == 0:
-            self.release(job.name, status)
+            self.release(job.name, status, stock)
             self.forget(job)
             return
         job.ended = True
         self.put("failed", job)
         self.add_result(job, ttl)
-        self.release(job.name, status)
+        self.release(job.name, status, stock)
         self.expire(job, ttl)
 
     def run_again(self, job, wait, front):
@@ -231,19 +233,21 @@ class Model:
         job.retries_left -= 1
         self.run_again(job, wait, at_once_in_front or job.front_on_retry)
 
-    def succeed(self, job):
+    def succeed(self, job, stock=False):
         ttl = 500 if job.result_ttl is None else job.result_ttl
         repeats = job.repeats_left or 0
         job.status = "finished"
         if ttl == 0 and not repeats:
-            self.release(job.name, "finished")
+            self.release(job.name, "finished", stock)
+            if stock:
+                self.leave_executions(job)
             self.forget(job)
             return
         job.ended = True
         if ttl:
             self.add_result(job, ttl)
             self.put("finished", job)
-        self.release(job.name, "finished")
+        self.release(job.name, "finished", stock)
         if repeats:
             intervals = job.repeat_intervals or (0,)
             job.repeats_left -= 1
@@ -522,14 +526,17 @@ class Model:
     def deferred_children(self, name):
         return sum(child in self.jobs and self.jobs[child].status == "deferred" for child in self.dependents[name])
 
+    def leave_executions(self, job):
+        for execution in self.executions_of(job.name):
+            execution.held = execution.recorded = False
+
     def leave_places(self, job):
         if job.status == "queued" and job.name in self.queues[job.queue]:
             self.queues[job.queue].remove(job.name)
         self.intermediate[job.queue].pop(job.name, None)
         for kind in REGISTRIES:
             self.take(kind, job)
-        for execution in self.executions_of(job.name):
-            execution.held = execution.recorded = False
+        self.leave_executions(job)
 
     def cancel(self, name, dependents="leave", forget=False):
         """Returns (code, how many dependents are concerned)."""
@@ -577,6 +584,12 @@ class Model:
         self.expire(job, job.ttl)
         self.push(job, at_front)
         return "done", 0
+
+    def compact(self, queue):
+        """Returns how many names without a job there were."""
+        before = len(self.queues[queue])
+        self.queues[queue] = [name for name in self.queues[queue] if name in self.jobs]
+        return before - len(self.queues[queue])
 
     def suspend(self):
         need(not self.suspended)
@@ -768,7 +781,7 @@ class Model:
         execution.held = execution.recorded = False
         if outcome == "success":
             me.succeeded += 1
-            self.succeed(job)
+            self.succeed(job, stock=True)
             return
         me.failed += 1
         job.ended = True
@@ -779,7 +792,7 @@ class Model:
         elif retries:
             self.retry(job)
         else:
-            self.fail(job, "failed")
+            self.fail(job, "failed", stock=True)
 
     def stock_die(self, worker):
         me = self.stock_workers[worker]
@@ -803,7 +816,7 @@ class Model:
                 self.retry(job)
             else:
                 ended = job.ended
-                self.fail(job, "failed")
+                self.fail(job, "failed", stock=True)
                 job.ended = ended
         for kind in ("finished", "failed"):
             entries = self.registries[kind, queue]
@@ -825,7 +838,7 @@ class Model:
         need(job and job.status != "canceled" and name not in self.intermediate[job.queue])
         if enqueue_dependents:
             self.need_harmless(name, None)
-            self.release(name, None)
+            self.release(name, None, stock=True)
         if forget:
             for parent in job.depends_on:
                 if parent in self.jobs:
@@ -842,8 +855,7 @@ class Model:
             need(all(child.status in ("deferred", "canceled") for child in children))
         for one in [job] + (children if delete_dependents else []):
             self.stock_leave(one)
-            for execution in self.executions_of(one.name):
-                execution.held = execution.recorded = False
+            self.leave_executions(one)
             self.forget(one)
 
     def stock_requeue(self, name, at_front=False):

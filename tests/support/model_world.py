@@ -4,6 +4,7 @@ import datetime
 import json
 import logging
 import time
+from collections import Counter
 
 import tasks
 from model import QUEUES, STOCK_SCHEDULER, STOCK_WORKERS, WORKERS
@@ -48,6 +49,7 @@ class World:
         driver.reset()
         self.names = {}  # id in Redis -> name
         self.ids = {}  # name -> id
+        self.runs = Counter()  # how often each job was started
         self.stock = {}
         self.stock_jobs = {}
         self.seen = {queue: set() for queue in QUEUES}  # what the last passes of maintenance left in intermediate queues
@@ -140,6 +142,7 @@ class World:
             name = self.names.get(job["id"], job["id"])
             claimed[name] = expected.get(name, "unexpected")
             self.name(claimed[name], job["execution"])
+            self.runs[name] += 1
         return answer["state"], claimed, sorted(self.names.get(one["id"], one["id"]) for one in answer["skipped"])
 
     def settle(self, worker, ended, repeated=False):
@@ -187,6 +190,9 @@ class World:
     def requeue(self, name, at_front=False):
         answer = self.driver.requeue(self.id(name), at_front=at_front)[0]
         return answer["code"], answer["dependents"]
+
+    def compact(self, queue):
+        return self.driver.call("compact", queue=queue)["removed"]
 
     def suspend(self):
         self.connection.set("rq:suspended", 1)
@@ -288,6 +294,7 @@ class World:
         self.connection.persist(job.key)  # Job.perform
         self.name(self.model.stock_workers[worker].holding[0], execution.id)
         self.stock_jobs[worker] = job
+        self.runs[self.names.get(job.id, job.id)] += 1
         return self.names.get(job.id, job.id)
 
     def stock_pop_and_die(self, worker):
