@@ -74,7 +74,8 @@ for i = 1, #entries, 2 do
     local id, since = entries[i], tonumber(entries[i + 1])
     local job = attempt('HMGET', job_key(id), 'status', 'dependency_ids', 'allow_dependency_failures', 'enqueue_at_front',
         'ttl', 'data')
-    if not job.err and not job[6] then
+    -- An id whose deferred job expired may be in use for another job.
+    if not job.err and (not job[6] or job[1] ~= 'deferred' and now - since > 60) then
         count('dropped', number_of(attempt('ZREM', deferred, id)))
     elseif not job.err and job[1] == 'deferred' and now - since > 60 then
         local ok, parents = pcall(cjson.decode, job[2] or '')

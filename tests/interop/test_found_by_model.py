@@ -69,3 +69,15 @@ def test_a_job_that_takes_the_place_of_another_does_not_wait_for_what_that_waite
     # P3: RQ would fail the parent over a child without dependencies, or queue the child once more.
     assert job("parent", connection).get_status() == JobStatus.FINISHED
     assert connection.lrange("rq:queue:default", 0, -1) == [b"child"]
+
+
+def test_the_entry_of_an_expired_deferred_job_does_not_stay_with_the_next_of_its_id(driver, connection):
+    driver.enqueue("tasks.noop", 1, job_id="parent")
+    driver.enqueue("tasks.noop", 1, job_id="a", depends_on={"job_ids": ["parent"]}, ttl=100)
+    connection.delete("rq:job:a", "rq:job::a:dependencies")  # It has expired.
+    driver.enqueue("tasks.noop", 2, job_id="a")
+    assert driver.maintain("default") == {}  # Too young to judge.
+    connection.zadd("rq:deferred:default", {"a": int(time.time()) - 100})
+    connection.delete("rqxx:maintained:default")
+    assert driver.maintain("default") == {"dropped": 1}
+    assert connection.zcard("rq:deferred:default") == 0
