@@ -205,6 +205,10 @@ class Draw:
         names = [name for name, job in model.jobs.items() if job.expires is not None]
         return {"name": self.random.choice(names)} if names else None
 
+    def leave_behind(self, model):
+        name = self.some_job(model)
+        return name and {"name": name, "where": self.random.choice(("queue", "scheduled", "deferred"))}
+
     def something_due(self, model):
         return any(score != "later" for (kind, _), entries in model.registries.items() if kind == "scheduled"
                    for score in entries.values()) or self.chance(0.1)
@@ -255,7 +259,8 @@ class Draw:
 #: How often each kind of step is drawn.
 OPS = {"enqueue": 6, "enqueue_many": 1.5, "register": 5, "retire": 0.4, "claim": 14, "settle": 14, "heartbeat": 2.5,
        "kill": 1.5, "recover": 8, "cancel": 2.5, "delete": 1.2, "requeue": 4, "compact": 0.3, "suspend": 0.3, "resume": 5,
-       "pass_due_time": 4, "pass_lifetime": 1, "pass_a_minute": 0.7, "promote": 8, "kill_scheduler": 1, "maintain": 1.5, "maintain_groups": 0.2,
+       "pass_due_time": 4, "pass_lifetime": 1, "pass_a_minute": 0.7, "leave_behind": 0.4,
+       "promote": 8, "kill_scheduler": 1, "maintain": 1.5, "maintain_groups": 0.2,
        "stock_enqueue": 4, "stock_start": 10, "stock_end": 14, "stock_die": 2, "stock_pop_and_die": 1.5, "stock_schedule": 4,
        "stock_clean": 1, "stock_cancel": 2.5, "stock_delete": 1, "stock_requeue": 2}
 

@@ -98,7 +98,7 @@ class Model:
         self.locks = {}  # queue -> scheduler
         self.dead_schedulers = set()
         self.pushed = {}  # what this step has put on a queue: (queue, front?) -> names, in no particular order
-        self.excused = set()  # jobs whose name still stands somewhere from an earlier life that has expired
+        self.excused = set()  # jobs whose name also stands somewhere that does not fit
 
     # ---- pieces ----------------------------------------------------------------------------------
 
@@ -365,7 +365,8 @@ class Model:
         while self.queues[queue]:
             name = self.queues[queue].pop(0)
             job = self.job_of(name)
-            if job and job.status == "queued":
+            # What is on a queue though it should wait runs, as in RQ.
+            if job and job.status in ("queued", "scheduled", "deferred"):
                 return job
             skipped.append(name)
         return None
@@ -618,6 +619,16 @@ class Model:
             if name in self.registries[kind, job.queue]:
                 self.put(kind, job, "expired")
 
+    def leave_behind(self, name, where):
+        """An entry of a job somewhere it should not be, as crashes of stock RQ and names used again leave it."""
+        job = self.job_of(name)
+        need(job and job.status != where and name not in self.registries.get((where, job.queue), ()))
+        self.excused.add(name)
+        if where == "queue":
+            self.queues[job.queue].append(name)
+        else:
+            self.put(where, job, "now" if where == "scheduled" else "new")
+
     def pass_a_minute(self):
         """For what waits to be looked at by maintenance."""
         for (kind, _), entries in self.registries.items():
@@ -640,7 +651,7 @@ class Model:
                 job = self.job_of(name)
                 if score == "later":
                     continue
-                if not job and score == "now":
+                if score == "now" and (not job or job.status == "started"):
                     kept += 1
                     continue
                 del self.registries["scheduled", queue][name]
@@ -662,6 +673,8 @@ class Model:
 
     def stock_schedule(self, stays=False):
         """A pass of a stock scheduler; `stays`: it keeps its locks."""
+        need(all(self.jobs[name].status == "scheduled" for (kind, _), entries in self.registries.items() if kind == "scheduled"
+                 for name in entries if name in self.jobs))
         for queue in QUEUES:
             if self.locks.setdefault(queue, STOCK_SCHEDULER) != STOCK_SCHEDULER:
                 continue
@@ -670,7 +683,7 @@ class Model:
                     continue
                 del self.registries["scheduled", queue][name]
                 job = self.job_of(name)
-                if job:
+                if job:  # whatever its status
                     self.push(job, job.front or job.front_on_retry and job.ended)
                     self.expire(job, job.ttl)
             if not stays:
@@ -697,10 +710,10 @@ class Model:
                 self.intermediate[queue][name] += 1
         for name, score in list(self.registries["deferred", queue].items()):
             job = self.job_of(name)
-            if not job:
+            if not job or score == "old" and job.status != "deferred":
                 del self.registries["deferred", queue][name]
                 counts["dropped"] += 1
-            elif score == "old" and job.status == "deferred" and self.nothing_in_the_way_of(job):
+            elif score == "old" and self.nothing_in_the_way_of(job):
                 self.take("deferred", job)
                 self.push(job, job.front)
                 self.expire(job, job.ttl)

@@ -218,6 +218,13 @@ class World:
                 if score is not None:
                     self.connection.zadd(f"rq:{kind}:{queue}", {id: 1})
 
+    def leave_behind(self, name, where):
+        queue = self.model.jobs[name].queue
+        if where == "queue":
+            self.connection.rpush("rq:queue:" + queue, self.id(name))
+        else:
+            self.connection.zadd(f"rq:{where}:{queue}", {self.id(name): int(time.time()) - 1})
+
     def pass_a_minute(self):
         for queue in QUEUES:
             for id in self.connection.zrange("rq:deferred:" + queue, 0, -1):
