@@ -483,6 +483,10 @@ class Model:
         need(worker in self.workers and self.workers[worker].alive)
         self.workers[worker].lapsed = True
 
+    def someone_is_dead(self):
+        return any(worker.alive and worker.lapsed for worker in self.workers.values()) or any(
+            execution.held and execution.lapsed for execution in self.executions.values())
+
     def recover(self, policy="requeue"):
         """Returns {(job, what)}."""
         report = []
