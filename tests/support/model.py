@@ -170,15 +170,13 @@ class Model:
                 if child and (final != "failed" or child.allow_failure) and
                 all(other == parent or self.passes(other, child.allow_failure) for other in self.dependencies[child.name])]
 
-    def release(self, parent, final, stock=False):
+    def release(self, parent, final):
         released = [child for child in self.releasable(parent, final) if child.status == "deferred"]
         for child in released:
             self.take("deferred", child)
             self.push(child, child.front)
             self.expire(child, child.ttl)
             self.dependents[parent].discard(child.name)
-            if not stock:  # RQ leaves it in the lists of its other parents.
-                self.leave_dependencies(child.name)
         return len(released)
 
     def need_harmless(self, parent, final):
@@ -206,17 +204,17 @@ class Model:
     def held_by(self, name):
         return [execution for execution in self.executions_of(name) if execution.held]
 
-    def fail(self, job, status, stock=False):
+    def fail(self, job, status):
         ttl = YEAR if job.failure_ttl is None else job.failure_ttl
         job.status = status
         if ttl == 0:
-            self.release(job.name, status, stock)
+            self.release(job.name, status)
             self.forget(job)
             return
         job.ended = True
         self.put("failed", job)
         self.add_result(job, ttl)
-        self.release(job.name, status, stock)
+        self.release(job.name, status)
         self.expire(job, ttl)
 
     def run_again(self, job, wait, front):
@@ -238,7 +236,7 @@ class Model:
         repeats = job.repeats_left or 0
         job.status = "finished"
         if ttl == 0 and not repeats:
-            self.release(job.name, "finished", stock)
+            self.release(job.name, "finished")
             if stock:
                 self.leave_executions(job)
             self.forget(job)
@@ -247,7 +245,7 @@ class Model:
         if ttl:
             self.add_result(job, ttl)
             self.put("finished", job)
-        self.release(job.name, "finished", stock)
+        self.release(job.name, "finished")
         if repeats:
             intervals = job.repeat_intervals or (0,)
             job.repeats_left -= 1
@@ -809,7 +807,7 @@ class Model:
         elif retries:
             self.retry(job)
         else:
-            self.fail(job, "failed", stock=True)
+            self.fail(job, "failed")
 
     def stock_die(self, worker):
         me = self.stock_workers[worker]
@@ -833,7 +831,7 @@ class Model:
                 self.retry(job)
             else:
                 ended = job.ended
-                self.fail(job, "failed", stock=True)
+                self.fail(job, "failed")
                 job.ended = ended
         for kind in ("finished", "failed"):
             entries = self.registries[kind, queue]
@@ -855,7 +853,7 @@ class Model:
         need(job and job.status != "canceled" and name not in self.intermediate[job.queue])
         if enqueue_dependents:
             self.need_harmless(name, None)
-            self.release(name, None, stock=True)
+            self.release(name, None)
         if forget:
             for parent in job.depends_on:
                 if parent in self.jobs:

