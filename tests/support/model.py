@@ -59,7 +59,6 @@ class Execution:
     job: str
     queue: str
     worker: str
-    stock: bool = False
     held: bool = True  # stands in the started registry: may settle
     recorded: bool = True  # has its record
     listed: bool = True  # in the list of what its worker runs
@@ -371,7 +370,7 @@ class Model:
 
     def start(self, job, worker, stock=False):
         name = f"e{len(self.executions) + 1}"
-        self.executions[name] = Execution(job.name, job.queue, worker, stock=stock, listed=not stock)
+        self.executions[name] = Execution(job.name, job.queue, worker, listed=not stock)
         job.status = "started"
         self.runs[job.name] += 1
         if job.expires is not None and not stock:
