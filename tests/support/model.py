@@ -837,9 +837,9 @@ class Model:
             for name in [name for name, score in entries.items() if score == "expired"]:
                 del entries[name]
 
-    def stock_leave(self, job):
+    def stock_leave(self, job, with_list=True):
         """It takes a job out of its list and of the one registry that the status names."""
-        if job.name in self.queues[job.queue]:
+        if with_list and job.name in self.queues[job.queue]:
             self.queues[job.queue].remove(job.name)
         if job.status == "started":
             for execution in self.held_by(job.name):
@@ -868,7 +868,7 @@ class Model:
         if delete_dependents:
             need(all(child.status in ("deferred", "canceled") for child in children))
         for one in [job] + (children if delete_dependents else []):
-            self.stock_leave(one)
+            self.stock_leave(one, with_list=one is job)
             self.leave_executions(one)
             self.forget(one)
 
