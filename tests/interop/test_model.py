@@ -166,8 +166,7 @@ class Draw:
         return worker | forgotten | ({"aged": True} if self.chance(0.5) else {})
 
     def recover(self, model):
-        lapsed = [*model.workers.values(), *(one for one in model.executions.values() if one.held)]
-        if not any(one.lapsed for one in lapsed) and self.chance(0.9):
+        if not model.someone_is_dead() and self.chance(0.9):
             return None
         return {"policy": "fail"} if self.chance(0.2) else {}
 
@@ -309,7 +308,7 @@ class Run:
         """Everything that can run runs."""
         model = self.model
         self.take("resume", {})
-        for round in range(100):
+        for _ in range(100):
             for name in STOCK_WORKERS:
                 self.take("stock_end", {"worker": name, "outcome": "success"}) or self.take("stock_die", {"worker": name})
             for name, worker in model.workers.items():
@@ -317,15 +316,16 @@ class Run:
                     self.take("settle", {"worker": name, "ended": [[execution, "success"] for execution in worker.holding]})
                 if any(one.worker == name and one.listed for one in model.executions.values()):
                     self.take("heartbeat", {"worker": name, "aged": True})
-            self.take("recover", {})
-            for scheduler in {*model.locks.values()} - {"a"}:
+            if model.someone_is_dead():
+                self.take("recover", {})
+            for scheduler in sorted({*model.locks.values()} - {"a"}):
                 self.take("kill_scheduler", {"scheduler": scheduler})
             for queue in QUEUES:
                 for name in list(model.registries["scheduled", queue]):
                     self.take("pass_due_time", {"name": name, "queue": queue, "by": "long"})
             if any(model.registries["scheduled", queue] for queue in QUEUES):
                 self.take("promote", {"scheduler": "a"})
-            if round < 2 or not self.busy():
+            if not self.busy():
                 self.take("pass_a_minute", {})
                 for queue in QUEUES:
                     self.take("maintain", {"queue": queue})

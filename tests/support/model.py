@@ -491,6 +491,10 @@ class Model:
         need(worker in self.workers and self.workers[worker].alive)
         self.workers[worker].lapsed = True
 
+    def someone_is_dead(self):
+        return any(worker.alive and worker.lapsed for worker in self.workers.values()) or any(
+            execution.held and execution.lapsed for execution in self.executions.values())
+
     def recover(self, policy="requeue"):
         """Returns {(job, what)}."""
         report = []
@@ -844,9 +848,9 @@ class Model:
             for name in [name for name, score in entries.items() if score == "expired"]:
                 del entries[name]
 
-    def stock_leave(self, job):
+    def stock_leave(self, job, with_list=True):
         """It takes a job out of its list and of the one registry that the status names."""
-        if job.name in self.queues[job.queue]:
+        if with_list and job.name in self.queues[job.queue]:
             self.queues[job.queue].remove(job.name)
         if job.status == "started":
             for execution in self.held_by(job.name):
@@ -875,7 +879,7 @@ class Model:
         if delete_dependents:
             need(all(child.status in ("deferred", "canceled") for child in children))
         for one in [job] + (children if delete_dependents else []):
-            self.stock_leave(one)
+            self.stock_leave(one, with_list=one is job)
             self.leave_executions(one)
             self.forget(one)
 

@@ -14,7 +14,8 @@ from rq.registry import CanceledJobRegistry
 from rq.scheduler import RQScheduler
 from rq.worker import SimpleWorker
 
-logging.getLogger("rq").setLevel(logging.CRITICAL)
+for name in ("rq.worker", "rq.scheduler", "rq.registry"):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
 
 #: Everything at once, in one command.
 DUMP = """
@@ -246,7 +247,7 @@ class World:
             self.connection.zadd("rqxx:schedulers", {scheduler: us(-1)})
 
     def stock_schedule(self, stays=False):
-        scheduler = RQScheduler(QUEUES, connection=self.connection, name=STOCK_SCHEDULER)
+        scheduler = RQScheduler(QUEUES, connection=self.connection, name=STOCK_SCHEDULER, logging_level=logging.CRITICAL)
         # Its own connection would be a new one each time.
         scheduler._connection = self.connection
         scheduler.acquire_locks()
