@@ -132,6 +132,7 @@ def test_what_is_sent_is_what_rq_sends(system, connection, receiver):
                        hook(f"{receiver.url}/get?a=b|c&d=%20#part", headers={"X-Other": "2"}), hook(f"{receiver.url}/never", "failed"))
         text = enqueue(connection, hook(f"{receiver.url}/text", method="POST"), func=tasks.echo, args=("ü",))
         bad = enqueue(connection, hook(f"{receiver.url}/bad", "failed", method="POST"), func=tasks.fail, args=("boom ü",))
+        asked = enqueue(connection, hook(f"{receiver.url}/asked", "failed", method="POST"), func=tasks.ask_retry, args=(1, 0))
         assert worker().wait(60) == 0
         assert pending(connection) == 0
         seen = {}
@@ -140,16 +141,17 @@ def test_what_is_sent_is_what_rq_sends(system, connection, receiver):
             if body:
                 assert json.dumps(json.loads(body)) == body
                 body = json.loads(body)
-                job = {done.id: done, text.id: text, bad.id: bad}[body["job_id"]]
+                job = {one.id: one for one in (done, text, bad, asked)}[body["job_id"]]
                 job.refresh()
                 assert body["enqueued_at"] == job.enqueued_at.isoformat() and body["ended_at"] == job.ended_at.isoformat()
                 assert TIME.fullmatch(body["enqueued_at"]) and TIME.fullmatch(body["ended_at"])
                 if "exc_info" in body:
-                    assert body["exc_info"] == job.latest_result().exc_string and "boom ü" in body["exc_info"]
+                    assert body["exc_info"] == (job.latest_result().exc_string or "")
+                    assert ("boom ü" in body["exc_info"]) == (job is bad)
                 body = [(key, value if key in ("func_name", "status") else type(value)) for key, value in body.items()]
             headers = {k: request["headers"].get(k) for k in ("content-type", "x-token", "x-other", "connection", "accept-encoding", "host")}
             seen[request["path"]] = (request["method"], headers, body)
-        assert len(receiver.requests) == len(seen) == 4
+        assert len(receiver.requests) == len(seen) == 5
         return seen
 
     stock = sent_by(lambda: system.rq_worker("--burst", "default"))
