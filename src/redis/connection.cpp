@@ -125,17 +125,21 @@ asio::awaitable<void> Connection::log_in(const RedisOptions& options) {
     // Always something to answer, so that a server that is loading or refuses us is noticed here.
     hello.add("PING");
     const std::size_t required = hello.size();
+    const std::string greeting = hello.take_bytes();
+    co_await write(greeting);
+    for (std::size_t i = 0; i < required; ++i)
+        (co_await read()).throw_if_error();
+    // Only now: Redis hangs up on who sends more than 16 kB before it has let them in.
+    Pipeline loading;
     for (const Script* script : scripts)
-        hello.add("SCRIPT", "LOAD", script->body);
-
-    const std::size_t count = hello.size();
-    const std::string bytes = hello.take_bytes();
-    co_await write(bytes);
-    for (std::size_t i = 0; i < count; ++i) {
-        const Reply reply = co_await read();
-        // A user without the right to load scripts learns so when it runs one.
-        if (i < required) reply.throw_if_error();
-    }
+        loading.add("SCRIPT", "LOAD", script->body);
+    const std::size_t count = loading.size();
+    if (count == 0) co_return;
+    const std::string bodies = loading.take_bytes();
+    co_await write(bodies);
+    // A user without the right to load scripts learns so when it runs one.
+    for (std::size_t i = 0; i < count; ++i)
+        co_await read();
 }
 
 asio::awaitable<void> Connection::write(std::string_view bytes) {
