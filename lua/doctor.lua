@@ -15,7 +15,7 @@
 --- @include recovery
 
 local kind, mends, exc_string = ARGV[1], ARGV[2] == '1', ARGV[3]
-local far = 20000
+local far = 10000
 
 local function text(reply) return type(reply) == 'string' and reply or nil end
 local function number(reply) return type(reply) == 'number' and reply or 0 end
