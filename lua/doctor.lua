@@ -15,7 +15,7 @@
 --- @include recovery
 
 local kind, mends, exc_string = ARGV[1], ARGV[2] == '1', ARGV[3]
-local far = 20000
+local far = 10000
 
 local function text(reply) return type(reply) == 'string' and reply or nil end
 local function number(reply) return type(reply) == 'number' and reply or 0 end
@@ -394,10 +394,19 @@ look['mixed-versions'] = function(key, id)
     return entry(key, id) and 'bare', nil
 end
 
+-- Whether a worker may be about to start what it took from a queue. RQ's grace is a minute from its first mark on.
+local function being_taken(key, id, job)
+    if attempt('EXISTS', 'rq:executions:' .. id) == 1 then return true end
+    local queue = string.match(key, '^rq:queue:(.*):intermediate$') or ''
+    if number(attempt('SCARD', 'rq:workers:' .. queue)) == 0 then return false end
+    local seen = tonumber(text(attempt('GET', key .. ':first_seen:' .. id)))
+    return not seen or now - seen <= 60 or iso(seen * 1000000) < job.enqueued_at
+end
+
 look['stuck-intermediate'] = function(key, id)
     local job = job_of(id)
     if not job or not on_list(key, id, true) then return nil end
-    if job.status == 'queued' and attempt('EXISTS', 'rq:executions:' .. id) == 1 then return nil end
+    if job.status == 'queued' and being_taken(key, id, job) then return nil end
     return job.stamp, function()
         if not remove(key, id) then return false end
         attempt('DEL', key .. ':first_seen:' .. id)

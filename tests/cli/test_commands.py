@@ -6,7 +6,7 @@ import pytest
 from conftest import wait_for
 
 COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["cron"],
-            ["bench"], ["completion"]]
+            ["bench"], ["doctor"], ["completion"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

@@ -779,6 +779,23 @@ def test_looks_at_one_queue_when_asked_to(system, connection):
     assert found(examine(system)) == {"lost-queued"}
 
 
+def test_leaves_a_job_that_a_worker_may_be_about_to_start(system, connection):
+    data = Data(connection)
+    job = data.queued()
+    connection.lmove("rq:queue:q", "rq:queue:q:intermediate", "LEFT", "RIGHT")
+    connection.hset("rq:worker:w", "state", "idle")
+    connection.sadd("rq:workers", "rq:worker:w")
+    connection.sadd("rq:workers:q", "rq:worker:w")
+    mark = f"rq:queue:q:intermediate:first_seen:{job.id}"
+    assert not found(examine(system, "--repair")), "nobody has marked it yet"
+    connection.set(mark, data.now - 100)
+    assert not found(examine(system, "--repair")), "the mark is of another time"
+    connection.hset(key(job), "enqueued_at", "2026-11-23T17:47:37.728246Z")
+    assert found(examine(system)) == {"stuck-intermediate"}
+    examine(system, "--repair")
+    assert connection.lrange("rq:queue:q", 0, -1) == [job.id.encode()] and not connection.exists(mark)
+
+
 TYPES = {"string": lambda c, k: c.set(k, "text"), "list": lambda c, k: c.rpush(k, "a", "b"), "set": lambda c, k: c.sadd(k, "a"),
          "hash": lambda c, k: c.hset(k, "f", "v"), "zset": lambda c, k: c.zadd(k, {"a": 1}),
          "stream": lambda c, k: c.xadd(k, {"f": "v"})}
