@@ -656,6 +656,24 @@ def test_w11_a_job_that_a_killed_stock_worker_had_half_rescheduled_runs_once_mor
     check(connection)
 
 
+def test_w11_a_job_promoted_before_a_stock_worker_has_finished_rescheduling_it_runs(system, connection, proxy):
+    q = Queue("default", connection=connection)
+    q.enqueue(tasks.fail, "boom", job_id="a", retry=Retry(max=1, interval=1))
+    stock = stock_worker(system, proxy, "default", "--burst")
+    trap = proxy.trap(lambda request: request.name == "ZADD" and request.args[1] == b"rq:scheduled:default", "hold", after=True)
+    trap.wait()
+    wait_for(lambda: connection.zcount("rq:scheduled:default", 0, seconds(connection)) == 1)
+    scheduler = system.serve("--no-worker", url=system.server.url)
+    wait_for(lambda: queued(connection) == ["a"])
+    scheduler.signal(signal.SIGTERM)
+    scheduler.wait()
+    trap.release()
+    stock.process.wait(20)     # It has written "scheduled" over it, and may have run it.
+    work_off(system)
+    assert status(connection, "a") == "failed" and queued(connection) == []
+    check(connection)
+
+
 @pytest.mark.parametrize("action", ["cancel", "delete"])
 def test_w12_a_job_taken_back_while_a_scheduler_is_at_it_is_not_promoted(system, connection, proxy, driver, action):
     driver.enqueue("tasks.add", 1, 2, job_id="a", in_=1)
@@ -719,6 +737,21 @@ def test_w14_of_two_cleaners_one_acts(system, connection, driver):
     check(connection)
 
 
+def test_w14_a_recovery_whose_reply_is_lost_is_one_recovery(system, server, connection, proxy):
+    driver = system.driver(url=proxy.url)
+    held_job(driver, retry={"max": 3})
+    driver.register("cleaner")
+    connection.zadd("rqxx:leases", {"w": 1})
+    now = seconds(connection) * 1_000_000
+    connection.hset("rqxx:sweeper", mapping={"last": now, "since": now - 10_000_000})
+    proxy.trap("recover", "cut", after=True)
+    with pytest.raises(DriverError):
+        driver.recover("cleaner")
+    assert driver.recover("cleaner")["jobs"] == []
+    assert queued(connection) == ["a"] and connection.hget("rq:job:a", "retries_left") == b"2"
+    check(connection)
+
+
 def test_w14_a_job_that_stock_maintenance_queues_a_second_time_runs_once(system, connection, proxy, driver, marks):
     driver.enqueue("tasks.mark", str(marks), 0, job_id="a", retry={"max": 3})
     driver.register("w")
@@ -751,6 +784,66 @@ def test_w15_of_a_job_taken_from_a_late_worker_only_the_second_result_counts(sys
     assert other.settle("other", execution, result=2) == "finished"
     assert Job.fetch("a", connection=connection).return_value() == 2
     check(connection, totals={"finished|default": 1, "recovered|default": 1})
+
+
+@pytest.mark.parametrize("by", ["rqxx", "stock"])
+@pytest.mark.parametrize("way", ["canceled_and_requeued", "deleted_and_enqueued_again"])
+def test_w15_a_job_set_going_again_while_its_first_run_goes_on_counts_once(system, connection, driver, way, by):
+    first = held_job(driver)
+    if way == "canceled_and_requeued":
+        driver.cancel("a") if by == "rqxx" else Job.fetch("a", connection=connection).cancel()
+        driver.requeue("a")
+    else:
+        driver.delete("a") if by == "rqxx" else Job.fetch("a", connection=connection).delete()
+        driver.enqueue("tasks.add", 3, 4, job_id="a")
+    check(connection, busy=True, stock=by == "stock")
+    other = system.driver()
+    other.register("other")
+    second = other.claim("other")["claimed"][0]["execution"]
+    assert driver.heartbeat("w")["notices"] == [{"execution": first, "canceled": False}]
+    assert driver.settle("w", first, result=1) == "refused"
+    assert status(connection, "a") == "started"
+    assert other.settle("other", second, result=2) == "finished"
+    assert Job.fetch("a", connection=connection).return_value() == 2
+    check(connection, totals={"finished|default": 1})
+
+
+@pytest.mark.parametrize("first_dies", [False, True], ids=["first_lives", "first_dies"])
+def test_w15_what_a_canceled_run_left_does_not_hold_up_recovery(system, connection, driver, first_dies):
+    held_job(driver)
+    Job.fetch("a", connection=connection).cancel()   # RQ leaves the execution, and our worker has not heard of it
+    driver.requeue("a")
+    other = system.driver()
+    other.register("other")
+    other.claim("other")
+    if not first_dies:
+        driver.register("w")
+    assert recover(system, connection)["a"] in ("requeued", "stale")
+    assert status(connection, "a") == "queued" and queued(connection) == ["a"]
+    work_off(system)
+    check(connection, totals={"finished|default": 1, "recovered|default": 1}, busy=True, stock=True)
+
+
+def test_w26_an_id_on_the_queue_of_a_job_that_nobody_runs_is_not_dropped(connection, driver):
+    held_job(driver)
+    connection.delete("rq:wip:default")              # as a stock cancel does, whose job was then saved as it was
+    connection.rpush("rq:queue:default", "a")
+    driver.register("other")
+    assert [job["id"] for job in driver.claim("other")["claimed"]] == ["a"]
+
+
+def test_w15_replies_lost_to_heartbeats_and_sweeps_cost_no_job(system, connection, proxy, marks):
+    Queue("default", connection=connection).enqueue(tasks.mark, str(marks), 3.5, job_id="a")
+    def second_sweep(request):
+        return request.name == "recover" and sum(one.name == "recover" for one in proxy.requests) > 1
+
+    lost = [proxy.trap(script, "cut", after=True) for script in ("heartbeat", second_sweep, "maintain")]
+    worker = system.test_worker("default", url=proxy.url)
+    for trap in lost:
+        trap.wait()
+    wait_for(lambda: status(connection, "a") == "finished")
+    assert runs(marks) == ["a"] and worker.process.poll() is None
+    check(connection, totals={"finished|default": 1}, workers=(1, 0))
 
 
 def test_w15_stock_maintenance_and_rq_info_leave_a_paused_worker_of_ours_its_job(system, connection, marks):
