@@ -45,4 +45,5 @@ for i = 4, #ARGV do
         answers[#answers + 1] = {1, status, count}
     end
 end
+leave_queues()
 return answers

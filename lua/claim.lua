@@ -58,7 +58,8 @@ local function start(id, queue)
     end
     local why = reason_to_skip(id, status)
     if why then return why end
-    if not origin or origin == '' then origin = queue end
+    local without_origin = not origin or origin == ''
+    if without_origin then origin = queue end
     local registry = started_registry(origin)
     if not registry then return 'rq:wip:' .. origin .. ' is not a sorted set' end
 
@@ -75,8 +76,13 @@ local function start(id, queue)
     end
     redis.call('EXPIRE', executions, record_ttl)
     redis.call('HSET', key, 'status', 'started', 'started_at', now_iso, 'last_heartbeat', now_iso,
-        'worker_name', ARGV[1], 'origin', origin)
-    redis.call('PERSIST', key)
+        'worker_name', ARGV[1])
+    if without_origin then redis.call('HSET', key, 'origin', origin) end
+    -- RQ leaves the sets their lifetime: children of a job that runs for longer would be forgotten (W28).
+    if redis.call('PERSIST', key) == 1 then
+        redis.call('PERSIST', 'rq:job:' .. id .. ':dependents')
+        redis.call('PERSIST', 'rq:job::' .. id .. ':dependencies')
+    end
     registry[#registry + 1] = wip_until
     registry[#registry + 1] = member
     members[#members + 1] = member

@@ -44,4 +44,5 @@ for i = 3, #ARGV do
         answers[#answers + 1] = {1, job[1] or 'created', count}
     end
 end
+leave_queues()
 return answers

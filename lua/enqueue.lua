@@ -19,7 +19,10 @@ if redis.call('EXISTS', KEYS[1]) == 1 then
     -- RQ would merge the jobs and put the id on the queue once more.
     if ARGV[4] == '1' or in_use[status] then return {0, status} end
     local origin = redis.call('HGET', KEYS[1], 'origin') or queue
-    redis.call('DEL', KEYS[1], 'rq:job::' .. id .. ':dependencies')
+    redis.call('DEL', KEYS[1])
+    -- It no longer waits for what it waited for. RQ fails a parent whose child names no dependencies (P3).
+    forget_dependencies(id)
+    attempt('DEL', 'rq:job::' .. id .. ':dependencies')
     for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
         attempt('ZREM', 'rq:' .. registry .. ':' .. origin, id)
     end

@@ -36,12 +36,12 @@ local function see_to_intermediate()
     local intermediate = list .. ':intermediate'
     if not is(intermediate, 'list') or stock_cleans(queue) then return end
     for _, id in ipairs(attempt('LRANGE', intermediate, 0, most - 1)) do
-        local job = attempt('HMGET', job_key(id), 'status', 'enqueued_at', 'data')
+        local job = attempt('HMGET', job_key(id), 'status', 'enqueued_at', 'data', 'origin')
         local seen_key = intermediate .. ':first_seen:' .. id
         if job.err or not job[3] or job[1] ~= 'queued' then
             count('dropped', number_of(attempt('LREM', intermediate, 1, id)))
             attempt('DEL', seen_key)
-        elseif attempt('EXISTS', 'rq:executions:' .. id) == 0 then
+        elseif not is_held(id, job[4] or queue) then
             local seen = tonumber(attempt('GET', seen_key) or nil)
             -- A mark that is older than the job's place on the queue is of another time (W4).
             if not seen or iso(seen * 1000000) < (job[2] or '') then

@@ -40,7 +40,7 @@ local function recover(member, known_origin, worker)
     local held = attempt('ZREM', 'rq:wip:' .. (known_origin or origin), member) == 1
     end_execution(id, execution)
     worker = worker or job[9] or ''
-    if not held or job[1] ~= 'started' or attempt('EXISTS', 'rq:executions:' .. id) == 1 then
+    if not held or job[1] ~= 'started' or is_held(id, origin) then
         report[#report + 1] = {id, 'stale', worker, origin, 0, 0}
         return
     end

@@ -2,7 +2,8 @@
 -- Fenced: an execution that is no longer in its started registry changes nothing.
 -- KEYS: 1 worker hash, 2 set of the worker's executions
 -- ARGV: 1 worker name, 2 the worker's oldest job still running or "", 3 default result TTL, then for each:
---       job id, execution id, origin, outcome, payload, started at (epoch float), run time (us), queue time (us, -1 unknown)
+--       job id, execution id, origin, outcome, payload, started at (epoch float), run time (us), queue time (us, -1 unknown),
+--       "" or, for a job without repeats, group, dependencies and webhooks, its result TTL ("-" for none)
 --       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry, X stopped by
 --       command (payload: exc_string), R return to the front of its queue (no attempt used), Y the function asked for a
 --       retry (payload: "<most retries> <seconds to wait> <return value in base64>")
@@ -23,7 +24,7 @@ local finished_by_queue = {}
 local totals = {}
 
 -- One question for all: which executions are still held, and whether any job has dependents.
-local width = 8
+local width = 9
 local held, wip_members, wip_places, dependents = {}, {}, {}, {}
 for at = 4, #ARGV, width do
     local origin, member = ARGV[at + 2], ARGV[at] .. ':' .. ARGV[at + 1]
@@ -93,11 +94,24 @@ local function succeed(id, execution, origin, payload, started, job)
             push(origin, id, false)
         end
         attempt('SADD', 'rq:queues', 'rq:queue:' .. origin)
+        expire_job(id, ttl_of(job[11]), true)
     elseif ttl > 0 then
         attempt('EXPIRE', key, text_of(ttl))
         if children > 0 then attempt('EXPIRE', 'rq:job:' .. id .. ':dependents', text_of(ttl)) end
         if job[10] then attempt('EXPIRE', 'rq:job::' .. id .. ':dependencies', text_of(ttl)) end
     end
+end
+
+-- What settling needs of a job's hash. Redis searches a hash from its beginning for each field: a job whose result TTL
+-- the worker knows, and that has nothing else of interest to a success, is asked for two.
+local function read_job(id, known_ttl)
+    if not known_ttl or known_ttl == '' then
+        return attempt('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals',
+            'enqueue_at_front_on_retry', 'repeats_left', 'repeat_intervals', 'group_id', 'dependency_ids', 'ttl', 'data',
+            'number_of_retries', 'webhooks', 'enqueued_at')
+    end
+    local status, data = unpack(attempt('HMGET', job_key(id), 'status', 'data'))
+    return {status, known_ttl ~= '-' and known_ttl, [12] = data}
 end
 
 local function count_failure(what, origin, run_us, wait_us)
@@ -138,12 +152,12 @@ for at = 4, #ARGV, width do
     local id, execution, origin, outcome, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
     local started, run_us, wait_us = ARGV[at + 5], tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
     attempt('ZREM', 'rq:executions:' .. id, execution)
-    local job = held[at] and attempt('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left',
-        'retry_intervals', 'enqueue_at_front_on_retry', 'repeats_left', 'repeat_intervals', 'group_id',
-        'dependency_ids', 'ttl', 'data', 'number_of_retries', 'webhooks', 'enqueued_at')
-    local answer
+    local job, answer
+    if held[at] then job = read_job(id, outcome == 'S' and ARGV[at + 8]) end
     if not job then
-        answer = {0}
+        -- Canceling and deleting take the execution away; else its lease was lost.
+        local status = attempt('HGET', job_key(id), 'status')
+        answer = {status == 'canceled' and 5 or attempt('EXISTS', job_key(id)) == 0 and 6 or 0}
     elseif not job[1] or not job[12] and outcome ~= 'T' then
         -- Deleted while it ran: not to be brought back by our writes.
         answer = {6}
@@ -188,11 +202,17 @@ if attempt('EXISTS', KEYS[1]) == 1 then
     if finished > 0 then attempt('HINCRBY', KEYS[1], 'successful_job_count', finished) end
     if failed > 0 then attempt('HINCRBY', KEYS[1], 'failed_job_count', failed) end
     if working_us > 0 then attempt('HINCRBYFLOAT', KEYS[1], 'total_working_time', epoch_float(working_us)) end
-    if ARGV[2] == '' then
+    local running = ARGV[2]
+    if running == '' then   -- a claim that came before this call may have taken more
+        local member = attempt('SRANDMEMBER', KEYS[2])
+        running = type(member) == 'string' and string.match(member, '^[%w_-]+') or ''
+    end
+    if running == '' then
         attempt('HDEL', KEYS[1], 'current_job')
-        attempt('HSET', KEYS[1], 'current_job_working_time', 0, 'state', 'idle')
+        attempt('HSET', KEYS[1], 'current_job_working_time', 0,
+            'state', attempt('EXISTS', 'rq:suspended') == 1 and 'suspended' or 'idle')
     else
-        attempt('HSET', KEYS[1], 'current_job', ARGV[2])
+        attempt('HSET', KEYS[1], 'current_job', running, 'state', 'busy')
     end
 end
 for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end

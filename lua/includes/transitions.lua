@@ -57,6 +57,15 @@ local function end_execution(id, execution)
     attempt('ZREM', 'rq:executions:' .. id, execution)
 end
 
+-- Whether an execution of a job holds its place in the started registry. Records alone do not count: RQ leaves those of
+-- jobs that it cancels or judges abandoned until they expire.
+local function is_held(id, origin)
+    for _, execution in ipairs(attempt('ZRANGE', 'rq:executions:' .. id, 0, -1)) do
+        if attempt('ZSCORE', 'rq:wip:' .. origin, id .. ':' .. execution) then return true end
+    end
+    return false
+end
+
 -- Adds an entry to the results stream. `fields` are further field-value pairs.
 local function add_result(id, ttl, ...)
     local key = 'rq:results:' .. id
@@ -86,12 +95,11 @@ local function release_dependents(id, final)
         local status, origin, allow, front, ttl = unpack(attempt('HMGET', key,
             'status', 'origin', 'allow_dependency_failures', 'enqueue_at_front', 'ttl'))
         local ready = status == 'deferred' and origin and lets_pass(final, allow == '1')
-        if ready then
-            for _, other in ipairs(attempt('SMEMBERS', 'rq:job::' .. child .. ':dependencies')) do
-                if other ~= id and not lets_pass(attempt('HGET', job_key(other), 'status') or nil, allow == '1') then
-                    ready = false
-                    break
-                end
+        local parents = ready and attempt('SMEMBERS', 'rq:job::' .. child .. ':dependencies') or {}
+        for _, other in ipairs(parents) do
+            if other ~= id and not lets_pass(attempt('HGET', job_key(other), 'status') or nil, allow == '1') then
+                ready = false
+                break
             end
         end
         if ready then
@@ -100,10 +108,23 @@ local function release_dependents(id, final)
             expire_job(child, ttl_of(ttl), true)
             push(origin, child, front == '1')
             attempt('SREM', dependents, child)
+            -- RQ would queue it once more after another parent, one that had failed and is requeued.
+            for _, other in ipairs(parents) do
+                if other ~= id then attempt('SREM', 'rq:job:' .. other .. ':dependents', child) end
+            end
             released = released + 1
+        elseif status and status ~= 'deferred' and status ~= 'canceled' then
+            attempt('SREM', dependents, child)   -- it went on without waiting
         end
     end
     return #children, released
+end
+
+-- Out of the lists of those who wait for a job, kept beside the jobs that it depends on.
+local function forget_dependencies(id)
+    for _, parent in ipairs(attempt('SMEMBERS', 'rq:job::' .. id .. ':dependencies')) do
+        attempt('SREM', 'rq:job:' .. parent .. ':dependents', id)
+    end
 end
 
 -- Deletes all that RQ keeps of a job but its results. Source: rq/job.py Job.delete (RQ 2.10).

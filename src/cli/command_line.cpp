@@ -194,6 +194,8 @@ CLI::App* add_serve(CLI::App& root, Commands& to) {
     add_flag(app, "--no-sampler", o.no_sampler, "do not count what stock RQ workers end");
     add_flag(app, "--no-scheduler", o.no_scheduler,
              "leave jobs that were enqueued for later to other schedulers");
+    add_flag(app, "--no-maintenance", o.no_maintenance,
+             "do not recover jobs of dead workers, nor put queues in order");
     add_flag(app, "--demo", o.demo, "install sample sessions and evaluate one");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_option(app, "--packages", o.packages,
@@ -415,9 +417,16 @@ std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root) 
         command = next;
         path.push_back(words[at]);
     }
-    if (command == &root && at < words.size() && !words[at].starts_with('-'))
+    if (!subcommands(*command).empty() && (at == words.size() || !words[at].starts_with('-'))) {
+        std::string typed;
+        for (const auto& word : path)
+            typed += word + " ";
         throw Error(Errc::usage,
-                    fmt::format("there is no command \"{}\"; see rqxx --help", words[at]));
+                    at < words.size()
+                        ? fmt::format("there is no command \"{}{}\"; see rqxx {}--help", typed,
+                                      words[at], typed)
+                        : fmt::format("a command is needed; see rqxx {}--help", typed));
+    }
     auto rest = with_settings(root, *command,
                               {words.begin() + static_cast<std::ptrdiff_t>(at), words.end()});
     path.insert(path.end(), rest.begin(), rest.end());

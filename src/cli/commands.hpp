@@ -32,6 +32,7 @@ struct ServeOptions {
     std::string token, token_file;
     bool no_worker = false;
     bool no_sampler = false;
+    bool no_maintenance = false;
     bool no_scheduler = false;
     bool demo = false;
     bool no_legacy_evaluate = false;

@@ -129,7 +129,7 @@ private:
         co_await connect();
         tasks_.spawn("http", server_->run());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
-        tasks_.spawn("janitor", janitor_.run());
+        if (!options_.no_maintenance) tasks_.spawn("janitor", janitor_.run());
         if (embedded_) tasks_.spawn("redis-server", keep_redis());
         WorkerSummary summary;
         TaskGroup workers(context_.get_executor());

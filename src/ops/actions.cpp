@@ -23,7 +23,7 @@ public:
     [[nodiscard]] std::size_t get() const noexcept { return size_; }
     void took(std::chrono::steady_clock::duration time) noexcept {
         if (time < 1500us) size_ = std::min<std::size_t>(size_ * 2, 1000);
-        if (time > 4ms) size_ = std::max<std::size_t>(size_ / 2, 1);
+        if (time > 4ms) size_ = std::max<std::size_t>(size_ / 2, 8);
     }
 
 private:

@@ -106,7 +106,7 @@ json::object to_json(const WorkerInfo& worker) {
     for (const auto& job : worker.jobs)
         jobs.push_back(to_json(Value(job)));
     return {{"name", to_json(Value(worker.name))},
-            {"state", worker.state.empty() ? "?" : worker.state},
+            {"state", to_json(Value(worker.state.empty() ? "?" : worker.state))},
             {"hostname", text_json(worker.hostname)},
             {"pid", worker.pid},
             {"version", text_json(worker.version)},

@@ -148,7 +148,7 @@ asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> 
                                                         std::chrono::seconds default_result_ttl) {
     std::vector<std::string> args{name_, std::move(current_job),
                                   std::to_string(default_result_ttl.count())};
-    args.reserve(3 + batch.size() * 8);
+    args.reserve(3 + batch.size() * 9);
     for (auto& one : batch) {
         args.push_back(std::move(one.job_id));
         args.push_back(std::move(one.execution_id));
@@ -160,6 +160,7 @@ asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> 
         args.push_back(one.queued_for
                            ? std::to_string(std::max<std::int64_t>(one.queued_for->count(), 0))
                            : "-1");
+        args.push_back(std::move(one.known_result_ttl));
     }
     const Reply reply =
         co_await redis_->eval(lua::settle, {key_, executions_key_}, std::move(args));

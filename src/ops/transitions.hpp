@@ -57,6 +57,9 @@ struct Settlement {
     Timestamp started_at;
     std::chrono::microseconds run_time{};
     std::optional<std::chrono::microseconds> queued_for;
+    /// Of a job without repeats, group, dependencies and webhooks its result TTL, as text ("-" for
+    /// none): saves looking. Empty: all is looked up.
+    std::string known_result_ttl;
 };
 
 struct Settled {

@@ -28,7 +28,7 @@ struct Execution {
     Timestamp started_at;  ///< Redis' clock.
     std::optional<std::chrono::microseconds> queued_for;
     std::chrono::steady_clock::time_point started;  ///< This process' clock.
-    std::optional<std::chrono::steady_clock::time_point> deadline;
+    std::optional<std::chrono::steady_clock::time_point> function_deadline;
 
     std::stop_source stop;                                  ///< Of the function. Any thread.
     std::atomic<StopReason> stop_reason{StopReason::none};  ///< Any thread.
@@ -38,8 +38,10 @@ struct Execution {
     std::string progress;  ///< JSON; guarded by the mutex above.
 
     // Worker's executor only.
-    bool settled = false;      ///< Its outcome is decided; a later one is ignored.
-    bool in_callback = false;  ///< `deadline` is that of a callback.
+    bool settled = false;  ///< Its outcome is decided; a later one is ignored.
+    bool in_callback = false;
+    std::optional<std::chrono::steady_clock::time_point>
+        deadline;  ///< Of the function, later of the callback that runs.
     std::optional<std::chrono::steady_clock::time_point>
         give_up_at;  ///< Asked to stop: until when it may take.
 

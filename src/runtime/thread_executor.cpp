@@ -51,14 +51,14 @@ std::string timeout_text(std::int64_t seconds) {
 
 class ThreadContext final : public JobContext {
 public:
-    ThreadContext(Execution& execution, std::stop_token stop, Logger& log)
-        : execution_(execution), stop_(std::move(stop)), log_(log) {}
+    using Deadline = std::optional<std::chrono::steady_clock::time_point>;
+
+    ThreadContext(Execution& execution, std::stop_token stop, Deadline deadline, Logger& log)
+        : execution_(execution), stop_(std::move(stop)), deadline_(deadline), log_(log) {}
     const Job& job() const noexcept override { return execution_.job; }
     const std::string& execution_id() const noexcept override { return execution_.id; }
     std::stop_token stop_token() const noexcept override { return stop_; }
-    std::optional<std::chrono::steady_clock::time_point> deadline() const noexcept override {
-        return execution_.deadline;
-    }
+    Deadline deadline() const noexcept override { return deadline_; }
     void progress(double fraction, std::string text) override {
         boost::json::object state{
             {"fraction", std::isfinite(fraction) ? std::clamp(fraction, 0.0, 1.0) : 0.0}};
@@ -71,6 +71,7 @@ public:
 private:
     Execution& execution_;
     std::stop_token stop_;
+    Deadline deadline_;  ///< A copy: the execution's own belongs to the worker's executor.
     Logger& log_;
 };
 
@@ -186,7 +187,8 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
     }
 
     RunOutcome call(Execution& execution, Value& result) {
-        ThreadContext context(execution, execution.stop.get_token(), log);
+        ThreadContext context(execution, execution.stop.get_token(), execution.function_deadline,
+                              log);
         const auto timed_out = [&] { return execution.stop_reason == StopReason::time_limit; };
         try {
             const auto* handler = handlers.find(execution.call.func_name);
@@ -231,7 +233,8 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
             if (self->events.on_callback) self->events.on_callback(execution, limit);
         });
         // A callback before this one may have used up the first one's time.
-        ThreadContext context(*execution, execution->callback_stop.get_token(), log);
+        ThreadContext context(*execution, execution->callback_stop.get_token(),
+                              std::chrono::steady_clock::now() + limit, log);
         std::optional<RunOutcome> failed;
         try {
             (*callback)(context, event);

@@ -382,7 +382,8 @@ struct Worker::Impl {
         }
         const std::int64_t timeout = execution->job.timeout.value_or(180);
         if (timeout > 0) {
-            execution->deadline = execution->started + std::chrono::seconds(timeout);
+            execution->function_deadline = execution->started + std::chrono::seconds(timeout);
+            execution->deadline = execution->function_deadline;
             deadline_changed.notify();
         }
         thread_executor.start(std::move(execution));
@@ -427,10 +428,18 @@ struct Worker::Impl {
             std::chrono::steady_clock::now() - execution->started);
         outcomes.emplace_back(
             Settlement{execution->job.id, execution->id, execution->job.origin, outcome,
-                       std::move(payload), execution->started_at, run_time, execution->queued_for},
+                       std::move(payload), execution->started_at, run_time, execution->queued_for,
+                       known_result_ttl(execution->job)},
             std::move(error));
         slot_freed.notify();
         settle_wanted.notify();
+    }
+
+    static std::string known_result_ttl(const Job& job) {
+        if (job.repeats_left || !job.group_id.empty() || !job.dependency_ids.empty() ||
+            !job.webhooks.empty())
+            return {};
+        return job.result_ttl ? std::to_string(*job.result_ttl) : "-";
     }
 
     asio::awaitable<void> settle_loop() {
@@ -496,7 +505,9 @@ struct Worker::Impl {
                 log.info("Job canceled", "id", settlement.job_id);
                 break;
             case Settled::Code::deleted:
-                log.info("Job deleted while it ran", "id", settlement.job_id);
+                // With a result TTL of 0, the first attempt to settle it may have deleted it.
+                log.info(in_doubt ? "Job settled in an unclear moment" : "Job deleted while it ran",
+                         "id", settlement.job_id);
                 break;
             case Settled::Code::refused:
                 if (in_doubt) {

@@ -18,7 +18,7 @@ def test_every_command_has_help(system, command):
 
 
 @pytest.mark.parametrize(("args", "named"), [
-    ([], "subcommand"), (["nonsense"], "nonsense"), (["worker", "--concurrency", "0"], "--concurrency"),
+    ([], "command is needed"), (["nonsense"], "nonsense"), (["worker", "--concurrency", "0"], "--concurrency"),
     (["worker", "--concurrency", "x"], "--concurrency"), (["worker", "--grace", "soon"], "--grace"), (["info", "--unknown"], "--unknown"),
     (["info", "--redis-url", "http://x"], "--redis-url"), (["worker", "a,b"], "QUEUE"), (["enqueue"], "FUNC"), (["job", "show"], "ID"),
     (["serve", "--port", "99999"], "--port"), (["serve", "--host", "nowhere.example", "--port", "0"], "--host"),

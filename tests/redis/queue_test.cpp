@@ -125,6 +125,48 @@ TEST_F(transitions, settling_twice_changes_nothing_the_second_time) {
     });
 }
 
+TEST_F(transitions, a_worker_is_busy_as_long_as_it_holds_a_job) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        co_await mail.enqueue(noop());
+        const auto second = (co_await mail.enqueue(noop())).job_id;
+        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        co_await worker.register_birth();
+        const auto one = (co_await worker.claim(1, 100, "")).claimed.at(0);
+        const auto two = (co_await worker.claim(1, 100, "")).claimed.at(0);
+        // As if the claim of the second had been answered only after this.
+        std::vector<ops::Settlement> batch{settlement(one, ops::Settlement::Outcome::success)};
+        co_await worker.settle(batch, "", 500s);
+        EXPECT_EQ((co_await redis.command("HGET", "rq:worker:w", "state")).text, "busy");
+        EXPECT_EQ((co_await redis.command("HGET", "rq:worker:w", "current_job")).text, second);
+        co_await redis.command("SET", "rq:suspended", 1);
+        batch = {settlement(two, ops::Settlement::Outcome::success)};
+        co_await worker.settle(batch, "", 500s);
+        EXPECT_EQ((co_await redis.command("HGET", "rq:worker:w", "state")).text, "suspended");
+        EXPECT_TRUE((co_await redis.command("HGET", "rq:worker:w", "current_job")).is_nil());
+    });
+}
+
+TEST_F(transitions, a_job_canceled_by_rq_while_it_ran_is_told_from_a_lost_lease) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        co_await mail.enqueue(noop());
+        co_await mail.enqueue(noop());
+        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        co_await worker.register_birth();
+        const auto jobs = (co_await worker.claim(2, 100, "")).claimed;
+        for (const auto& job : jobs)  // RQ's Job.cancel takes the execution out of the registry.
+            co_await redis.command("ZREM", "rq:wip:mail", job.job_id + ":" + job.execution_id);
+        co_await redis.command("HSET", "rq:job:" + jobs.at(0).job_id, "status", "canceled");
+        std::vector<ops::Settlement> batch;
+        for (const auto& job : jobs)
+            batch.push_back(settlement(job, ops::Settlement::Outcome::success));
+        const auto settled = co_await worker.settle(batch, "", 500s);
+        EXPECT_EQ(settled.at(0).code, ops::Settled::Code::canceled);
+        EXPECT_EQ(settled.at(1).code, ops::Settled::Code::refused);
+    });
+}
+
 TEST_F(transitions, a_claim_whose_reply_was_lost_goes_back_to_the_front) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         Queue mail(redis, "mail");

@@ -1,4 +1,6 @@
 #include <atomic>
+#include <base/task_group.hpp>
+#include <rqxx/actions.hpp>
 #include <rqxx/monitor.hpp>
 #include <rqxx/queue.hpp>
 #include <rqxx/worker.hpp>
@@ -110,5 +112,126 @@ TEST_F(worker, stops_while_it_waits) {
         asio::co_spawn(redis.executor(), stop(worker), [](std::exception_ptr) {});
         EXPECT_EQ((co_await worker.run()).returned, 0u);
         EXPECT_EQ((co_await redis.command("ZCARD", "rqxx:leases")).as_integer(), 0);
+    });
+}
+
+TEST_F(worker, calls_back_and_fails_a_job_whose_success_callback_throws) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        std::mutex mutex;
+        std::vector<std::string> heard;
+        const auto hear = [&](std::string text) {
+            const std::scoped_lock lock(mutex);
+            heard.push_back(std::move(text));
+        };
+        HandlerRegistry handlers;
+        handlers.add("good", [] { return 7; });
+        handlers.add("bad", []() -> int { throw std::runtime_error("no"); });
+        handlers.add_callback("ok", [&](JobContext&, const CallbackEvent& event) {
+            hear("ok " + repr(event.result));
+        });
+        handlers.add_callback("failed", [&](JobContext&, const CallbackEvent& event) {
+            hear("failed " + event.error);
+        });
+        handlers.add_callback("breaks", [](JobContext&, const CallbackEvent&) {
+            throw std::runtime_error("callback");
+        });
+        std::vector<NewJob> jobs{call("good"), call("bad"), call("good"), call("good")};
+        jobs[0].options.on_success = Callback{"ok", {}};
+        jobs[1].options.on_failure = Callback{"failed", {}};
+        jobs[2].options.on_success = Callback{"breaks", {}};
+        jobs[2].options.on_failure = Callback{"failed", {}};
+        jobs[3].options.on_success = Callback{"unknown", {}};
+        Queue queue(redis, "default");
+        co_await queue.enqueue_many(std::move(jobs));
+        Worker worker(redis, handlers, burst(1), null_logger());
+        const auto summary = co_await worker.run();
+        EXPECT_EQ(summary.finished, 1u);
+        EXPECT_EQ(summary.failed, 3u);
+        EXPECT_EQ(heard, (std::vector<std::string>{"ok 7", "failed std::runtime_error: no",
+                                                   "failed std::runtime_error: callback"}));
+    });
+}
+
+TEST_F(worker, runs_a_job_again_that_asks_for_it_as_often_as_it_may) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        std::atomic<int> runs = 0;
+        HandlerRegistry handlers;
+        handlers.add("again", [&]() -> int {
+            ++runs;
+            throw RetryRequest({.max = 2, .intervals = {}, .enqueue_at_front = false});
+        });
+        Queue queue(redis, "default");
+        const auto id = (co_await queue.enqueue(call("again").call)).job_id;
+        Worker worker(redis, handlers, burst(2), null_logger());
+        const auto summary = co_await worker.run();
+        EXPECT_EQ(runs, 3);
+        EXPECT_EQ(summary.retried, 2u);
+        EXPECT_EQ(summary.failed, 1u);
+        Monitor monitor(redis);
+        EXPECT_EQ((co_await monitor.job_info(id))->executions.front().outcome,
+                  "max_retries_exceeded");
+    });
+}
+
+TEST_F(worker, stops_a_job_on_command_and_calls_back) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        std::atomic<bool> called = false;
+        HandlerRegistry handlers;
+        handlers.add("wait", [](JobContext& context) {
+            while (!context.stop_token().stop_requested())
+                std::this_thread::sleep_for(1ms);
+        });
+        handlers.add_callback("stopped", [&](JobContext&, const CallbackEvent&) { called = true; });
+        Queue queue(redis, "default");
+        EnqueueOptions options;
+        options.on_stopped = Callback{"stopped", {}};
+        options.retry = Retry{.max = 3, .intervals = {}, .enqueue_at_front = false};
+        const auto id = (co_await queue.enqueue(call("wait").call, options)).job_id;
+        Worker worker(redis, handlers, burst(2), null_logger());
+        TaskGroup tasks(redis.executor());
+        tasks.spawn("stop", [](RedisClient& client, std::string job) -> asio::awaitable<void> {
+            JobActions actions(client);
+            while ((co_await actions.stop(job)).code != ActionResult::Code::done)
+                co_await sleep(5ms);
+        }(redis, id));
+        const auto summary = co_await worker.run();
+        co_await tasks.join();
+        EXPECT_EQ(summary.stopped, 1u);
+        EXPECT_TRUE(called);
+        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + id, "status")).text, "stopped");
+        EXPECT_EQ((co_await redis.command("ZCARD", "rq:failed:default")).as_integer(), 1);
+    });
+}
+
+TEST_F(worker, serves_queues_in_turn_where_asked) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        std::vector<std::string> order;
+        HandlerRegistry handlers;
+        handlers.add("note", [&](std::string queue) { order.push_back(queue); });
+        for (const std::string name : {"a", "b"}) {
+            Queue queue(redis, name);
+            for (int i = 0; i < 3; ++i)
+                co_await queue.enqueue(call("note", {Value(name)}).call);
+        }
+        WorkerOptions options = burst(1);
+        options.queues = {"a", "b"};
+        options.strategy = Strategy::round_robin;
+        Worker worker(redis, handlers, options, null_logger());
+        EXPECT_EQ((co_await worker.run()).finished, 6u);
+        EXPECT_EQ(order, (std::vector<std::string>{"a", "b", "a", "b", "a", "b"}));
+    });
+}
+
+TEST_F(worker, ends_when_it_has_been_idle_for_long_enough) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        HandlerRegistry handlers;
+        handlers.add("nothing", [] {});
+        Queue queue(redis, "default");
+        co_await queue.enqueue(call("nothing").call);
+        WorkerOptions options = burst(1);
+        options.burst = false;
+        options.max_idle_time = 1s;
+        Worker worker(redis, handlers, options, null_logger());
+        EXPECT_EQ((co_await worker.run()).finished, 1u);
     });
 }

@@ -101,8 +101,28 @@ class Driver:
     def heartbeat(self, worker="driven", **options):
         return self.call("heartbeat", worker=worker, **options)
 
-    def recover(self, worker="driven", policy="requeue"):
-        return self.call("recover", worker=worker, policy=policy)
+    def recover(self, worker="driven", policy="requeue", queues=()):
+        """Of `queues`, or of those of `worker`."""
+        return self.call("recover", worker=worker, policy=policy, queues=list(queues))
+
+    def promote(self, *queues, scheduler="driven", renew=True):
+        """{"queues": [{"queue", "lock", "promoted", "kept", "dropped"}], "promoted"}"""
+        return self.call("promote", scheduler=scheduler, queues=list(queues), renew=renew)
+
+    def release(self, *queues, scheduler="driven"):
+        """The scheduler ends."""
+        return self.call("release", scheduler=scheduler, queues=list(queues))
+
+    def maintain(self, queue="default"):
+        """How many of what were put in order; nothing within ten seconds of the last pass."""
+        return self.call("maintain", queue=queue)["counts"]
+
+    def maintain_groups(self):
+        return self.call("maintain_groups")
+
+    def reset(self):
+        """Forgets its workers: the server has been emptied."""
+        return self.call("reset")
 
     def expire_lease(self, worker="driven"):
         return self.call("expire_lease", worker=worker)

@@ -10,6 +10,8 @@
 //   {"op": "for_each", "filter": {...}, "action": "cancel" | "delete" | "requeue", ...}
 //   {"op": "register" | "claim" | "settle" | "heartbeat" | "recover" | "retire" | "expire_lease",
 //   "worker", ...}
+//   {"op": "promote" | "release", "scheduler", "queues", ...}, {"op": "maintain", "queue"},
+//   {"op": "maintain_groups"}, {"op": "reset"} (forgets the workers, as after FLUSHALL)
 // An error is {"error": message, "code": name, "in_doubt": bool}; what was asked for is not done.
 #include <unistd.h>
 
@@ -27,6 +29,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <ops/lua_scripts.hpp>
+#include <ops/scheduling.hpp>
 #include <ops/transitions.hpp>
 #include <ops/upkeep.hpp>
 #include <rqxx/actions.hpp>
@@ -302,6 +305,18 @@ public:
         if (op == "settle") co_return co_await settle(fields);
         if (op == "heartbeat") co_return co_await heartbeat(fields);
         if (op == "recover") co_return co_await recover(fields);
+        if (op == "promote" || op == "release") co_return co_await schedule(op, fields);
+        if (op == "maintain") co_return co_await maintain(fields);
+        if (op == "maintain_groups") {
+            fields.end();
+            co_await ops::maintain_groups(redis_);
+            co_return json::object{};
+        }
+        if (op == "reset") {
+            fields.end();
+            workers_.clear();
+            co_return json::object{};
+        }
         if (op == "expire_lease" || op == "retire") {
             auto& worker = worker_of(fields);
             fields.end();
@@ -498,6 +513,7 @@ private:
                 batch.push_back(settlement(worker, job, *serializer));
         fields.end();
         std::vector<std::string> executions;
+        executions.reserve(batch.size());
         for (const auto& one : batch)
             executions.push_back(one.execution_id);
         const auto results =
@@ -534,12 +550,17 @@ private:
                                {"orphans", result.orphans}};
     }
 
+    /// Searches `queues`, or those of `worker`.
     asio::awaitable<json::object> recover(Fields& fields) {
-        auto& worker = worker_of(fields);
+        auto queues = fields.texts("queues");
+        if (queues.empty())
+            queues = worker_of(fields).queues;
+        else
+            fields.find("worker");
         const std::string policy = fields.text("policy", "requeue");
         fields.end();
         const auto result = co_await ops::recover(
-            redis_, worker.queues, policy == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue);
+            redis_, queues, policy == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue);
         json::array jobs;
         for (const auto& job : result.jobs)
             jobs.push_back(json::object{{"id", job.job_id},
@@ -549,6 +570,46 @@ private:
                                         {"attempt", job.attempt},
                                         {"of", job.of}});
         co_return json::object{{"more", result.more}, {"jobs", std::move(jobs)}};
+    }
+
+    /// A scheduler's step over `queues`, or its end. Locks are taken unless `renew` is false.
+    asio::awaitable<json::object> schedule(const std::string& op, Fields& fields) {
+        static constexpr const char* locks[] = {"held", "taken", "taken_over", "not_ours",
+                                                "broken"};
+        ops::SchedulerOps scheduler{&redis_, fields.text("scheduler", "driven")};
+        const auto queues = fields.texts("queues");
+        if (op == "release") {
+            fields.end();
+            co_await scheduler.release(queues, std::chrono::seconds(10));
+            co_return json::object{};
+        }
+        const json::value* renew = fields.find("renew");
+        const bool renews = renew == nullptr || renew->as_bool();
+        fields.end();
+        std::vector<ops::SchedulerOps::DueQueue> due;
+        std::string all;
+        for (const auto& queue : queues) {
+            due.push_back({queue});
+            all += (all.empty() ? "" : ",") + queue;
+        }
+        const auto result = co_await scheduler.promote(std::move(due), renews, all);
+        json::array rows;
+        for (const auto& row : result.queues)
+            rows.push_back(json::object{{"queue", queues.at(row.queue)},
+                                        {"lock", locks[static_cast<int>(row.lock)]},
+                                        {"promoted", row.promoted},
+                                        {"kept", row.kept},
+                                        {"dropped", row.dropped}});
+        co_return json::object{{"queues", std::move(rows)}, {"promoted", result.promoted}};
+    }
+
+    asio::awaitable<json::object> maintain(Fields& fields) {
+        std::string queue = fields.text("queue", "default");
+        fields.end();
+        json::object counts;
+        for (const auto& [what, count] : co_await ops::maintain(redis_, std::move(queue)))
+            counts[what] = count;
+        co_return json::object{{"counts", std::move(counts)}};
     }
 
     /// The job that the worker has held longest, apart from those about to be settled.

@@ -32,6 +32,11 @@ bool nap(std::stop_token stop, double seconds) {
     }) && !stop.stop_requested();
 }
 
+std::string leave(std::string path, std::string text) {
+    std::ofstream(path, std::ios::app) << text << "\n";
+    return text;
+}
+
 void register_tasks(HandlerRegistry& handlers) {
     handlers.add("tasks.add", [](std::int64_t a, std::int64_t b) { return a + b; });
     handlers.add("tasks.noop", [](std::int64_t n) { return n; });
@@ -54,6 +59,17 @@ void register_tasks(HandlerRegistry& handlers) {
         throw RetryRequest(
             {.max = max, .intervals = {std::chrono::seconds(interval)}, .enqueue_at_front = false});
     });
+    handlers.add("tasks.leave", leave);
+    handlers.add("tasks.flaky", [](std::string path, std::int64_t failures) {
+        leave(path, "flaky");
+        std::ifstream marks(path);
+        std::int64_t runs = 0;
+        for (std::string line; std::getline(marks, line);)
+            runs += line == "flaky" ? 1 : 0;
+        if (runs <= failures) throw std::runtime_error("not yet");
+        return std::string("at last");
+    });
+    handlers.add("tasks.unserializable", [] { return Value::opaque("tasks.unserializable"); });
     // Leaves a line per run, so that a test can count executions.
     handlers.add("tasks.mark", [](JobContext& context, std::string path, double seconds) {
         std::ofstream(path, std::ios::app) << context.job().id << "\n";
