@@ -495,7 +495,7 @@ def test_w05_a_success_whose_reply_is_lost_stays_one_success(system, server, con
     execution = held_job(driver)
     driver.enqueue("tasks.mark", str(marks), 0, job_id="child", depends_on={"job_ids": ["a"]})
     assert settle_with_lost_reply(driver, proxy, execution, result=3) == "refused"
-    assert driver.settle("w", execution, "failure") == "refused", "nor does an error afterwards make it a failure"
+    assert driver.settle("w", execution, "failure", id="a") == "refused", "nor does an error afterwards make it a failure"
     assert status(connection, "a") == "finished" and queued(connection) == ["child"]
     driver.retire("w")
     work_off(system)
@@ -529,6 +529,17 @@ def test_w06_a_repetition_is_counted_once_and_leaves_no_execution(system, server
     assert connection.hget("rq:job:a", "repeats_left") == b"2" and status(connection, "a") == "scheduled"
     assert connection.keys("rq:execution*") == [] and Snapshot(connection).results("a")[0]["execution_id"] == execution
     check(connection, totals={"finished|default": 1})
+
+
+def test_w06_an_execution_that_rq_left_of_an_ended_job_does_not_judge_it(system, connection, driver):
+    driver.enqueue("tasks.add", 1, 2, job_id="finished")
+    driver.enqueue("tasks.fail", "x", job_id="failed", retry={"max": 1, "intervals": [600]})
+    work_off(system)
+    connection.zadd("rq:wip:default", {"finished:e": 1, "failed:e": 1})    # lapsed
+    connection.zadd("rq:executions:finished", {"e": seconds(connection) + 60})
+    assert recover(system, connection) == {"finished": "stale", "failed": "stale"}
+    assert (status(connection, "finished"), status(connection, "failed")) == ("finished", "scheduled")
+    check(connection, totals={"finished|default": 1, "retried|default": 1})
 
 
 def test_w07_callbacks_run_at_least_once_and_the_job_finishes_once(system, connection, proxy, marks):
@@ -824,7 +835,7 @@ def test_w15_what_a_canceled_run_left_does_not_hold_up_recovery(system, connecti
     check(connection, totals={"finished|default": 1, "recovered|default": 1}, busy=True, stock=True)
 
 
-def test_w26_an_id_on_the_queue_of_a_job_that_nobody_runs_is_not_dropped(connection, driver):
+def test_w15_an_id_on_the_queue_of_a_started_job_that_nobody_holds_is_not_dropped(connection, driver):
     held_job(driver)
     connection.delete("rq:wip:default")              # as a stock cancel does, whose job was then saved as it was
     connection.rpush("rq:queue:default", "a")
@@ -1196,7 +1207,7 @@ def test_w31_two_processes_do_not_maintain_a_queue_at_once(system, connection, d
     connection.zadd("rq:finished:default", {"gone": 5})
     for one in (driver, other):
         one.send("maintain", queue="default")
-    assert sorted([driver.receive(), other.receive()], key=len) == [{}, {"expired": 1}]
+    assert sorted([one.receive()["counts"] for one in (driver, other)], key=len) == [{}, {"expired": 1}]
     assert 0 < connection.ttl("rqxx:maintained:default") <= 10, "ends by itself, whatever becomes of who took it"
 
 
