@@ -74,6 +74,15 @@ def kill(running):
     return "cut"
 
 
+class Victim:
+    """What a trap kills, which may spring before whoever started the process knows it."""
+
+    running = None
+
+    def kill(self):
+        return kill(wait_for(lambda: self.running))
+
+
 def through(proxy):
     return redis.Redis(unix_socket_path=str(proxy.socket))
 
@@ -171,7 +180,7 @@ class Sweep:
         if self.what == "cut":
             return "cut"
         if self.what == "kill":
-            return kill(self.running)
+            return kill(wait_for(lambda: self.running))
         self.server.stop(signal.SIGKILL)
         return "cut"
 
@@ -179,6 +188,7 @@ class Sweep:
         """Yields a trap for each request. After the run, see `mend`."""
         for number in range(1, 40):
             self.connection.flushall()
+            self.running = None
             self.proxy.reset()
             trap = self.proxy.trap(number, self.action, after=self.after)
             yield trap
@@ -405,12 +415,13 @@ def test_w02_a_worker_of_one_queue_killed_while_it_pops_has_its_job_back_at_the_
 
 
 def test_w02_a_job_that_a_killed_stock_worker_had_popped_is_queued_again_and_not_failed(system, connection, proxy, driver):
-    stock = stock_worker(system, proxy, "default")
-    trap = proxy.trap(lambda request: request.name in ("BLMOVE", "LMOVE"), lambda: kill(stock), after=True)
+    victim = Victim()
+    trap = proxy.trap(lambda request: request.name in ("BLMOVE", "LMOVE"), victim.kill, after=True)
+    victim.running = stock_worker(system, proxy, "default")
     wait_for(lambda: any("blmove" in client["cmd"] for client in connection.client_list()), what="the stock worker")
     Queue("default", connection=connection).enqueue(tasks.add, 1, 2, job_id="a")
     trap.wait()
-    stock.process.wait(10)
+    victim.running.wait(10)
     assert connection.lrange("rq:queue:default:intermediate", 0, -1) == [b"a"]
     assert maintain(driver, connection) == {} and connection.llen("rq:queue:default:intermediate") == 1
     age_intermediate(connection, "a")
@@ -431,11 +442,12 @@ def test_w03_a_claim_leaves_no_step_between_recorded_and_started(driver, connect
 
 
 def test_w03_a_stock_worker_killed_between_record_and_start_leaves_a_job_that_runs_once(system, connection, proxy, driver, marks):
-    stock = stock_worker(system, proxy, "default")
-    trap = proxy.trap(lambda request: request.name == "HSET" and b"current_job" in request.args, lambda: kill(stock))
+    victim = Victim()
+    trap = proxy.trap(lambda request: request.name == "HSET" and b"current_job" in request.args, victim.kill)
+    victim.running = stock_worker(system, proxy, "default")
     Queue("default", connection=connection).enqueue(tasks.mark, str(marks), 0, job_id="a")
     trap.wait()
-    stock.process.wait(10)
+    victim.running.wait(10)
     assert connection.lrange("rq:queue:default:intermediate", 0, -1) == [b"a"] and connection.zcard("rq:wip:default") == 1
     # As long as its execution may live, the job is left alone.
     age_intermediate(connection, "a")
@@ -545,10 +557,11 @@ def test_w06_an_execution_that_rq_left_of_an_ended_job_does_not_judge_it(system,
 def test_w07_callbacks_run_at_least_once_and_the_job_finishes_once(system, connection, proxy, marks):
     job = Queue("default", connection=connection).enqueue(tasks.add, 1, 2, job_id="a", meta={"marks": str(marks)},
                                                           on_success=Callback(tasks.on_success))
-    worker = system.test_worker("default", url=proxy.url)
-    trap = proxy.trap("settle", lambda: kill(worker))
+    victim = Victim()
+    trap = proxy.trap("settle", victim.kill)
+    victim.running = system.test_worker("default", url=proxy.url)
     trap.wait()
-    worker.process.wait(10)
+    victim.running.wait(10)
     assert runs(marks) == ["success", "3"] and status(connection, job.id) == "started"
     assert recover(system, connection) == {"a": "requeued"}
     work_off(system)
@@ -581,10 +594,12 @@ def test_w08_children_that_a_killed_stock_worker_left_behind_are_released(system
     q = Queue("default", connection=connection)
     q.enqueue(tasks.fail, "boom", job_id="a")
     driver.enqueue("tasks.add", 1, 2, job_id="child", depends_on={"job_ids": ["a"], "allow_failure": True})
-    stock = stock_worker(system, proxy, "default")
-    proxy.trap(lambda request: request.name == "WATCH" and request.args[1] == b"rq:job:a:dependents", lambda: kill(stock))
-    wait_for(lambda: status(connection, "a") == "failed")
-    stock.process.wait(20)
+    victim = Victim()
+    trap = proxy.trap(lambda request: request.name == "WATCH" and request.args[1] == b"rq:job:a:dependents", victim.kill)
+    victim.running = stock_worker(system, proxy, "default")
+    trap.wait()
+    victim.running.wait(10)
+    assert status(connection, "a") == "failed"
     assert status(connection, "child") == "deferred"
     connection.zadd("rq:deferred:default", {"child": seconds(connection) - 120})
     assert maintain(driver, connection) == {"released": 1}
@@ -647,11 +662,12 @@ def test_w11_a_retry_for_later_whose_reply_is_lost_is_scheduled_once(system, ser
 def test_w11_a_job_that_a_killed_stock_worker_had_half_rescheduled_runs_once_more(system, connection, proxy, driver, marks):
     q = Queue("default", connection=connection)
     q.enqueue(tasks.fail, "boom", job_id="a", retry=Retry(max=1, interval=1))
-    stock = stock_worker(system, proxy, "default")
+    victim = Victim()
     scheduled = proxy.trap(lambda request: request.name == "ZADD" and request.args[1] == b"rq:scheduled:default",
-                           lambda: kill(stock), after=True)
+                           victim.kill, after=True)
+    victim.running = stock_worker(system, proxy, "default")
     scheduled.wait()
-    stock.process.wait(20)
+    victim.running.wait(20)
     assert connection.zcard("rq:scheduled:default") == 1 and connection.zcard("rq:wip:default") == 1
     wait_for(lambda: connection.zcount("rq:scheduled:default", 0, seconds(connection)) == 1)
     worker = system.test_worker("--with-scheduler", "--burst", "default")
@@ -670,8 +686,8 @@ def test_w11_a_job_that_a_killed_stock_worker_had_half_rescheduled_runs_once_mor
 def test_w11_a_job_promoted_before_a_stock_worker_has_finished_rescheduling_it_runs(system, connection, proxy):
     q = Queue("default", connection=connection)
     q.enqueue(tasks.fail, "boom", job_id="a", retry=Retry(max=1, interval=1))
-    stock = stock_worker(system, proxy, "default", "--burst")
     trap = proxy.trap(lambda request: request.name == "ZADD" and request.args[1] == b"rq:scheduled:default", "hold", after=True)
+    stock = stock_worker(system, proxy, "default", "--burst")
     trap.wait()
     wait_for(lambda: connection.zcount("rq:scheduled:default", 0, seconds(connection)) == 1)
     scheduler = system.serve("--no-worker", url=system.server.url)
@@ -1151,9 +1167,10 @@ def test_w29_a_compaction_broken_off_anywhere_loses_no_id(system, server, connec
         connection.rpush("rq:queue:default", f"ghost{n}a", f"ghost{n}b")
     for number in range(1, 10):
         proxy.reset()
-        trap = proxy.trap(number, lambda: kill(running), after=after)
-        running = system.run(BUILD / "rqxx", "queue", "compact", "default", "--redis-url", proxy.url)
-        running.wait()
+        victim = Victim()
+        trap = proxy.trap(number, victim.kill, after=after)
+        victim.running = system.run(BUILD / "rqxx", "queue", "compact", "default", "--redis-url", proxy.url)
+        victim.running.wait()
         left = [job_id for job_id in queued(connection) if job_id.startswith("j")]
         assert left == [f"j{n}" for n in range(40)]
         if not trap.sprung.is_set():
