@@ -35,12 +35,25 @@ local function started_registry(origin)
     return by_origin[origin]
 end
 
+local started_here = {}   -- their places in the started registry are written at the end
+
+-- RQ leaves records of jobs that it cancels or judges abandoned: only a place in the registry counts (W15).
+local function is_running(id, origin)
+    if started_here[id] then return true end
+    local executions = redis.pcall('ZRANGE', 'rq:executions:' .. id, 0, -1)
+    for _, execution in ipairs(executions.err and {} or executions) do
+        local place = redis.pcall('ZSCORE', 'rq:wip:' .. origin, id .. ':' .. execution)
+        if type(place) == 'string' then return true end
+    end
+    return false
+end
+
 -- Why a job in this status must not run, or nil.
-local function reason_to_skip(id, status)
+local function reason_to_skip(id, status, origin)
     if status == 'canceled' or status == 'finished' or status == 'failed' or status == 'stopped' then
         return 'it is ' .. status
     end
-    if status == 'started' and redis.call('EXISTS', 'rq:executions:' .. id) == 1 then return 'it is running' end
+    if status == 'started' and is_running(id, origin) then return 'it is running' end
 end
 
 -- Starts a job popped from a queue, or returns why it cannot run.
@@ -56,10 +69,10 @@ local function start(id, queue)
         if field == 'status' then status = job[i + 1] elseif field == 'origin' then origin = job[i + 1] end
         if field == 'created_at' then created_at = job[i + 1] end
     end
-    local why = reason_to_skip(id, status)
-    if why then return why end
     local without_origin = not origin or origin == ''
     if without_origin then origin = queue end
+    local why = reason_to_skip(id, status, origin)
+    if why then return why end
     local registry = started_registry(origin)
     if not registry then return 'rq:wip:' .. origin .. ' is not a sorted set' end
 
@@ -86,6 +99,7 @@ local function start(id, queue)
     registry[#registry + 1] = wip_until
     registry[#registry + 1] = member
     members[#members + 1] = member
+    started_here[id] = true
     claimed[#claimed + 1] = {id, execution, origin, job}
     note_recent(id, created_at)
 end

@@ -55,7 +55,7 @@ class RedisServer:
         self.start()
 
     def start(self):
-        persistence = ["--appendonly", "yes"] if self.persistent else ["--appendonly", "no"]
+        persistence = ["--appendonly", "yes", "--appendfsync", "always"] if self.persistent else ["--appendonly", "no"]
         self.process = subprocess.Popen(
             ["redis-server", "--port", "0", "--unixsocket", str(self.socket), "--save", "", "--dir", str(self.folder),
              *persistence], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)

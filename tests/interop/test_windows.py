@@ -74,6 +74,15 @@ def kill(running):
     return "cut"
 
 
+class Victim:
+    """What a trap kills, which may spring before whoever started the process knows it."""
+
+    running = None
+
+    def kill(self):
+        return kill(wait_for(lambda: self.running))
+
+
 def through(proxy):
     return redis.Redis(unix_socket_path=str(proxy.socket))
 
@@ -171,7 +180,7 @@ class Sweep:
         if self.what == "cut":
             return "cut"
         if self.what == "kill":
-            return kill(self.running)
+            return kill(wait_for(lambda: self.running))
         self.server.stop(signal.SIGKILL)
         return "cut"
 
@@ -179,6 +188,7 @@ class Sweep:
         """Yields a trap for each request. After the run, see `mend`."""
         for number in range(1, 40):
             self.connection.flushall()
+            self.running = None
             self.proxy.reset()
             trap = self.proxy.trap(number, self.action, after=self.after)
             yield trap
@@ -405,12 +415,13 @@ def test_w02_a_worker_of_one_queue_killed_while_it_pops_has_its_job_back_at_the_
 
 
 def test_w02_a_job_that_a_killed_stock_worker_had_popped_is_queued_again_and_not_failed(system, connection, proxy, driver):
-    stock = stock_worker(system, proxy, "default")
-    trap = proxy.trap(lambda request: request.name in ("BLMOVE", "LMOVE"), lambda: kill(stock), after=True)
+    victim = Victim()
+    trap = proxy.trap(lambda request: request.name in ("BLMOVE", "LMOVE"), victim.kill, after=True)
+    victim.running = stock_worker(system, proxy, "default")
     wait_for(lambda: any("blmove" in client["cmd"] for client in connection.client_list()), what="the stock worker")
     Queue("default", connection=connection).enqueue(tasks.add, 1, 2, job_id="a")
     trap.wait()
-    stock.process.wait(10)
+    victim.running.wait(10)
     assert connection.lrange("rq:queue:default:intermediate", 0, -1) == [b"a"]
     assert maintain(driver, connection) == {} and connection.llen("rq:queue:default:intermediate") == 1
     age_intermediate(connection, "a")
@@ -431,11 +442,12 @@ def test_w03_a_claim_leaves_no_step_between_recorded_and_started(driver, connect
 
 
 def test_w03_a_stock_worker_killed_between_record_and_start_leaves_a_job_that_runs_once(system, connection, proxy, driver, marks):
-    stock = stock_worker(system, proxy, "default")
-    trap = proxy.trap(lambda request: request.name == "HSET" and b"current_job" in request.args, lambda: kill(stock))
+    victim = Victim()
+    trap = proxy.trap(lambda request: request.name == "HSET" and b"current_job" in request.args, victim.kill)
+    victim.running = stock_worker(system, proxy, "default")
     Queue("default", connection=connection).enqueue(tasks.mark, str(marks), 0, job_id="a")
     trap.wait()
-    stock.process.wait(10)
+    victim.running.wait(10)
     assert connection.lrange("rq:queue:default:intermediate", 0, -1) == [b"a"] and connection.zcard("rq:wip:default") == 1
     # As long as its execution may live, the job is left alone.
     age_intermediate(connection, "a")
@@ -495,7 +507,7 @@ def test_w05_a_success_whose_reply_is_lost_stays_one_success(system, server, con
     execution = held_job(driver)
     driver.enqueue("tasks.mark", str(marks), 0, job_id="child", depends_on={"job_ids": ["a"]})
     assert settle_with_lost_reply(driver, proxy, execution, result=3) == "refused"
-    assert driver.settle("w", execution, "failure") == "refused", "nor does an error afterwards make it a failure"
+    assert driver.settle("w", execution, "failure", id="a") == "refused", "nor does an error afterwards make it a failure"
     assert status(connection, "a") == "finished" and queued(connection) == ["child"]
     driver.retire("w")
     work_off(system)
@@ -531,13 +543,25 @@ def test_w06_a_repetition_is_counted_once_and_leaves_no_execution(system, server
     check(connection, totals={"finished|default": 1})
 
 
+def test_w06_an_execution_that_rq_left_of_an_ended_job_does_not_judge_it(system, connection, driver):
+    driver.enqueue("tasks.add", 1, 2, job_id="finished")
+    driver.enqueue("tasks.fail", "x", job_id="failed", retry={"max": 1, "intervals": [600]})
+    work_off(system)
+    connection.zadd("rq:wip:default", {"finished:e": 1, "failed:e": 1})    # lapsed
+    connection.zadd("rq:executions:finished", {"e": seconds(connection) + 60})
+    assert recover(system, connection) == {"finished": "stale", "failed": "stale"}
+    assert (status(connection, "finished"), status(connection, "failed")) == ("finished", "scheduled")
+    check(connection, totals={"finished|default": 1, "retried|default": 1})
+
+
 def test_w07_callbacks_run_at_least_once_and_the_job_finishes_once(system, connection, proxy, marks):
     job = Queue("default", connection=connection).enqueue(tasks.add, 1, 2, job_id="a", meta={"marks": str(marks)},
                                                           on_success=Callback(tasks.on_success))
-    worker = system.test_worker("default", url=proxy.url)
-    trap = proxy.trap("settle", lambda: kill(worker))
+    victim = Victim()
+    trap = proxy.trap("settle", victim.kill)
+    victim.running = system.test_worker("default", url=proxy.url)
     trap.wait()
-    worker.process.wait(10)
+    victim.running.wait(10)
     assert runs(marks) == ["success", "3"] and status(connection, job.id) == "started"
     assert recover(system, connection) == {"a": "requeued"}
     work_off(system)
@@ -570,10 +594,12 @@ def test_w08_children_that_a_killed_stock_worker_left_behind_are_released(system
     q = Queue("default", connection=connection)
     q.enqueue(tasks.fail, "boom", job_id="a")
     driver.enqueue("tasks.add", 1, 2, job_id="child", depends_on={"job_ids": ["a"], "allow_failure": True})
-    stock = stock_worker(system, proxy, "default")
-    proxy.trap(lambda request: request.name == "WATCH" and request.args[1] == b"rq:job:a:dependents", lambda: kill(stock))
-    wait_for(lambda: status(connection, "a") == "failed")
-    stock.process.wait(20)
+    victim = Victim()
+    trap = proxy.trap(lambda request: request.name == "WATCH" and request.args[1] == b"rq:job:a:dependents", victim.kill)
+    victim.running = stock_worker(system, proxy, "default")
+    trap.wait()
+    victim.running.wait(10)
+    assert status(connection, "a") == "failed"
     assert status(connection, "child") == "deferred"
     connection.zadd("rq:deferred:default", {"child": seconds(connection) - 120})
     assert maintain(driver, connection) == {"released": 1}
@@ -636,11 +662,12 @@ def test_w11_a_retry_for_later_whose_reply_is_lost_is_scheduled_once(system, ser
 def test_w11_a_job_that_a_killed_stock_worker_had_half_rescheduled_runs_once_more(system, connection, proxy, driver, marks):
     q = Queue("default", connection=connection)
     q.enqueue(tasks.fail, "boom", job_id="a", retry=Retry(max=1, interval=1))
-    stock = stock_worker(system, proxy, "default")
+    victim = Victim()
     scheduled = proxy.trap(lambda request: request.name == "ZADD" and request.args[1] == b"rq:scheduled:default",
-                           lambda: kill(stock), after=True)
+                           victim.kill, after=True)
+    victim.running = stock_worker(system, proxy, "default")
     scheduled.wait()
-    stock.process.wait(20)
+    victim.running.wait(20)
     assert connection.zcard("rq:scheduled:default") == 1 and connection.zcard("rq:wip:default") == 1
     wait_for(lambda: connection.zcount("rq:scheduled:default", 0, seconds(connection)) == 1)
     worker = system.test_worker("--with-scheduler", "--burst", "default")
@@ -653,6 +680,24 @@ def test_w11_a_job_that_a_killed_stock_worker_had_half_rescheduled_runs_once_mor
     assert set(recover(system, connection).values()) <= {"stale"}
     assert (status(connection, "a"), queued(connection), connection.zcard("rq:scheduled:default")) == left
     assert (len(Snapshot(connection).results("a")), connection.hget("rq:job:a", "retries_left")) == (results, retries)
+    check(connection)
+
+
+def test_w11_a_job_promoted_before_a_stock_worker_has_finished_rescheduling_it_runs(system, connection, proxy):
+    q = Queue("default", connection=connection)
+    q.enqueue(tasks.fail, "boom", job_id="a", retry=Retry(max=1, interval=1))
+    trap = proxy.trap(lambda request: request.name == "ZADD" and request.args[1] == b"rq:scheduled:default", "hold", after=True)
+    stock = stock_worker(system, proxy, "default", "--burst")
+    trap.wait()
+    wait_for(lambda: connection.zcount("rq:scheduled:default", 0, seconds(connection)) == 1)
+    scheduler = system.serve("--no-worker", url=system.server.url)
+    wait_for(lambda: queued(connection) == ["a"])
+    scheduler.signal(signal.SIGTERM)
+    scheduler.wait()
+    trap.release()
+    stock.process.wait(20)     # It has written "scheduled" over it, and may have run it.
+    work_off(system)
+    assert status(connection, "a") == "failed" and queued(connection) == []
     check(connection)
 
 
@@ -719,6 +764,21 @@ def test_w14_of_two_cleaners_one_acts(system, connection, driver):
     check(connection)
 
 
+def test_w14_a_recovery_whose_reply_is_lost_is_one_recovery(system, server, connection, proxy):
+    driver = system.driver(url=proxy.url)
+    held_job(driver, retry={"max": 3})
+    driver.register("cleaner")
+    connection.zadd("rqxx:leases", {"w": 1})
+    now = seconds(connection) * 1_000_000
+    connection.hset("rqxx:sweeper", mapping={"last": now, "since": now - 10_000_000})
+    proxy.trap("recover", "cut", after=True)
+    with pytest.raises(DriverError):
+        driver.recover("cleaner")
+    assert driver.recover("cleaner")["jobs"] == []
+    assert queued(connection) == ["a"] and connection.hget("rq:job:a", "retries_left") == b"2"
+    check(connection)
+
+
 def test_w14_a_job_that_stock_maintenance_queues_a_second_time_runs_once(system, connection, proxy, driver, marks):
     driver.enqueue("tasks.mark", str(marks), 0, job_id="a", retry={"max": 3})
     driver.register("w")
@@ -751,6 +811,66 @@ def test_w15_of_a_job_taken_from_a_late_worker_only_the_second_result_counts(sys
     assert other.settle("other", execution, result=2) == "finished"
     assert Job.fetch("a", connection=connection).return_value() == 2
     check(connection, totals={"finished|default": 1, "recovered|default": 1})
+
+
+@pytest.mark.parametrize("by", ["rqxx", "stock"])
+@pytest.mark.parametrize("way", ["canceled_and_requeued", "deleted_and_enqueued_again"])
+def test_w15_a_job_set_going_again_while_its_first_run_goes_on_counts_once(system, connection, driver, way, by):
+    first = held_job(driver)
+    if way == "canceled_and_requeued":
+        driver.cancel("a") if by == "rqxx" else Job.fetch("a", connection=connection).cancel()
+        driver.requeue("a")
+    else:
+        driver.delete("a") if by == "rqxx" else Job.fetch("a", connection=connection).delete()
+        driver.enqueue("tasks.add", 3, 4, job_id="a")
+    check(connection, busy=True, stock=by == "stock")
+    other = system.driver()
+    other.register("other")
+    second = other.claim("other")["claimed"][0]["execution"]
+    assert driver.heartbeat("w")["notices"] == [{"execution": first, "canceled": False}]
+    assert driver.settle("w", first, result=1) == "refused"
+    assert status(connection, "a") == "started"
+    assert other.settle("other", second, result=2) == "finished"
+    assert Job.fetch("a", connection=connection).return_value() == 2
+    check(connection, totals={"finished|default": 1})
+
+
+@pytest.mark.parametrize("first_dies", [False, True], ids=["first_lives", "first_dies"])
+def test_w15_what_a_canceled_run_left_does_not_hold_up_recovery(system, connection, driver, first_dies):
+    held_job(driver)
+    Job.fetch("a", connection=connection).cancel()   # RQ leaves the execution, and our worker has not heard of it
+    driver.requeue("a")
+    other = system.driver()
+    other.register("other")
+    other.claim("other")
+    if not first_dies:
+        driver.register("w")
+    assert recover(system, connection)["a"] in ("requeued", "stale")
+    assert status(connection, "a") == "queued" and queued(connection) == ["a"]
+    work_off(system)
+    check(connection, totals={"finished|default": 1, "recovered|default": 1}, busy=True, stock=True)
+
+
+def test_w15_an_id_on_the_queue_of_a_started_job_that_nobody_holds_is_not_dropped(connection, driver):
+    held_job(driver)
+    connection.delete("rq:wip:default")              # as a stock cancel does, whose job was then saved as it was
+    connection.rpush("rq:queue:default", "a")
+    driver.register("other")
+    assert [job["id"] for job in driver.claim("other")["claimed"]] == ["a"]
+
+
+def test_w15_replies_lost_to_heartbeats_and_sweeps_cost_no_job(system, connection, proxy, marks):
+    Queue("default", connection=connection).enqueue(tasks.mark, str(marks), 3.5, job_id="a")
+    def second_sweep(request):
+        return request.name == "recover" and sum(one.name == "recover" for one in proxy.requests) > 1
+
+    lost = [proxy.trap(script, "cut", after=True) for script in ("heartbeat", second_sweep, "maintain")]
+    worker = system.test_worker("default", url=proxy.url)
+    for trap in lost:
+        trap.wait()
+    wait_for(lambda: status(connection, "a") == "finished")
+    assert runs(marks) == ["a"] and worker.process.poll() is None
+    check(connection, totals={"finished|default": 1}, workers=(1, 0))
 
 
 def test_w15_stock_maintenance_and_rq_info_leave_a_paused_worker_of_ours_its_job(system, connection, marks):
@@ -1047,9 +1167,10 @@ def test_w29_a_compaction_broken_off_anywhere_loses_no_id(system, server, connec
         connection.rpush("rq:queue:default", f"ghost{n}a", f"ghost{n}b")
     for number in range(1, 10):
         proxy.reset()
-        trap = proxy.trap(number, lambda: kill(running), after=after)
-        running = system.run(BUILD / "rqxx", "queue", "compact", "default", "--redis-url", proxy.url)
-        running.wait()
+        victim = Victim()
+        trap = proxy.trap(number, victim.kill, after=after)
+        victim.running = system.run(BUILD / "rqxx", "queue", "compact", "default", "--redis-url", proxy.url)
+        victim.running.wait()
         left = [job_id for job_id in queued(connection) if job_id.startswith("j")]
         assert left == [f"j{n}" for n in range(40)]
         if not trap.sprung.is_set():
@@ -1103,7 +1224,7 @@ def test_w31_two_processes_do_not_maintain_a_queue_at_once(system, connection, d
     connection.zadd("rq:finished:default", {"gone": 5})
     for one in (driver, other):
         one.send("maintain", queue="default")
-    assert sorted([driver.receive(), other.receive()], key=len) == [{}, {"expired": 1}]
+    assert sorted([one.receive()["counts"] for one in (driver, other)], key=len) == [{}, {"expired": 1}]
     assert 0 < connection.ttl("rqxx:maintained:default") <= 10, "ends by itself, whatever becomes of who took it"
 
 

@@ -79,10 +79,6 @@ class Driver:
         """How many ids without a job were taken out."""
         return self.call("compact", queue=queue, **options)["removed"]
 
-    def maintain(self, queue="default"):
-        """{what: count}, empty where another pass was less than 10 s ago (`rqxx:maintained:<queue>`)."""
-        return self.call("maintain", queue=queue)
-
     def register(self, worker="driven", **options):
         """`queues`, `lease` (ms), `strategy`."""
         return self.call("register", worker=worker, **options)

@@ -6,7 +6,7 @@
 //   {"op": "enqueue_many", "queue", "serializer", "jobs": [{"func", "args", "kwargs",
 //   "options"}...]}
 //   {"op": "cancel" | "delete" | "requeue", "ids", ...}, {"op": "stop", "id"}
-//   {"op": "compact" | "maintain", "queue"}
+//   {"op": "compact", "queue"}
 //   {"op": "for_each", "filter": {...}, "action": "cancel" | "delete" | "requeue", ...}
 //   {"op": "register" | "claim" | "settle" | "heartbeat" | "recover" | "retire" | "expire_lease",
 //   "worker", ...}
@@ -290,15 +290,6 @@ public:
             fields.end();
             co_return json::object{
                 {"removed", co_await actions_.compact(std::move(queue), dry_run)}};
-        }
-        if (op == "maintain") {
-            std::string queue = fields.text("queue", "default");
-            fields.end();
-            json::object counts;
-            for (const auto& [what, count] : co_await ops::maintain(redis_, std::move(queue)))
-                counts[what] = count;
-            co_await ops::maintain_groups(redis_);
-            co_return counts;
         }
         if (op == "register") co_return co_await register_worker(fields);
         if (op == "claim") co_return co_await claim(fields);
