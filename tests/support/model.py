@@ -862,6 +862,7 @@ class Model:
         job = self.job_of(name)
         need(job and job.status != "canceled" and name not in self.intermediate[job.queue])
         if enqueue_dependents:
+            need(self.queues[job.queue].count(name) < 2)  # W21: it does all of this twice
             self.need_harmless(name, None)
             self.release(name, None, stock=True)
         if forget:
