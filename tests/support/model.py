@@ -767,7 +767,8 @@ class Model:
         """No list may hold what a stock worker would run though it should not; looked at before anything changes."""
         for queue in queues:
             for name in self.queues[queue]:
-                need(name not in self.jobs or self.jobs[name].status == "queued")
+                job = self.job_of(name)
+                need(not job or job.status == "queued" and job.queue == queue)
                 need(self.queues[queue].count(name) == 1 and name not in self.intermediate[queue])
 
     def stock_start(self, worker):
