@@ -46,8 +46,7 @@ Errc code_of(std::string_view answer) {
 }  // namespace
 
 ServerError::ServerError(std::string message)
-    : Error(code_of(message), message),
-      prefix_size_(std::min(message.find(' '), message.size())) {}
+    : Error(code_of(message), message), prefix_size_(std::min(message.find(' '), message.size())) {}
 
 std::string_view ServerError::prefix() const noexcept {
     return std::string_view(message()).substr(0, prefix_size_);

@@ -43,7 +43,8 @@ ALLOWED = [
     ("failure_not_kept", WORKER, r"rq:failed:default .* and 'absent'", "failure TTL of 0"),
     ("delete_(finished|failed)", PRODUCER, r"rq:results:a .* and 'absent'", "W23"),
     ("delete_deferred", PRODUCER, r"(rq:job:a:dependents .* and 'absent'|seen: job a dependents: .*)", "W23"),
-    ("empty_queue_.*", PRODUCER, r"rq:(group:g|results:a) .* and 'absent'|seen: group g: .*", "W30"),
+    ("empty_queue_.*", PRODUCER, r"rq:(groups?:?g?|results:a) .* and 'absent'|seen: group g: .*", "W30"),
+    (".*", WORKER, r"rq:job:\w+:dependents .* and 'absent'|seen: job \w+ dependents: .*", "dependents of all its parents"),
     ("requeue_(failed|at_front)|stop_and_requeue", PRODUCER, r"rq:job:a ttl: \d+ s and 'none'", "W28"),
     ("(callback_of_a_)?stop.*", WORKER,
      r"(rq:job:a (ended_at|last_heartbeat|worker_name): '' and .*|rq:results:a 0.execution_ended_at: 'absent' and True|"
