@@ -10,7 +10,9 @@ target_compile_options(rqxx_settings INTERFACE
 target_compile_definitions(rqxx_settings INTERFACE
     BOOST_ASIO_SEPARATE_COMPILATION BOOST_ASIO_NO_DEPRECATED BOOST_ASIO_DISABLE_CONCEPTS
     RQXX_VERSION="${PROJECT_VERSION}")
-target_link_options(rqxx_settings INTERFACE -fuse-ld=lld-16)
+# The linker leaves out what nobody calls and keeps one of what is equal: less of the program becomes resident.
+target_compile_options(rqxx_settings INTERFACE -ffunction-sections -fdata-sections)
+target_link_options(rqxx_settings INTERFACE -fuse-ld=lld-16 -Wl,--gc-sections,--icf=safe)
 target_include_directories(rqxx_settings INTERFACE ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src
     ${CMAKE_BINARY_DIR}/generated)
 

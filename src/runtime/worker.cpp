@@ -372,8 +372,9 @@ struct Worker::Impl {
         if (options.serializer) execution->serializer = *options.serializer;
         held[execution->id] = {execution->job.id, execution->id, execution->job.origin, {}};
         running.push_back(execution);
-        log_job_started(log, execution->job.id, execution->queued_for.value_or(0us));
+        const auto queued_for = execution->queued_for.value_or(0us);
         if (unreadable) {
+            log_job_started(log, execution->job.id, queued_for);
             if (unreadable->field.empty()) unreadable->field = "data";
             const std::string line = "rqxx.DeserializationError: " + unreadable->describe();
             finish(execution, Settlement::Outcome::terminal_failure, encode_exc_string(line + "\n"),
@@ -384,9 +385,11 @@ struct Worker::Impl {
         if (timeout > 0) {
             execution->function_deadline = execution->started + std::chrono::seconds(timeout);
             execution->deadline = execution->function_deadline;
-            deadline_changed.notify();
         }
-        thread_executor.start(std::move(execution));
+        // The handler's thread wakes up while the rest is done here.
+        thread_executor.start(execution);
+        log_job_started(log, execution->job.id, queued_for);
+        if (timeout > 0) deadline_changed.notify();
     }
 
     // ---- ending jobs ----------------------------------------------------------------------------
