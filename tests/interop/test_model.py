@@ -17,6 +17,9 @@ import random
 import time
 
 import pytest
+
+pytest.importorskip("rq.webhook", reason="needs RQ 2.10; Debian's package is older")
+
 from conftest import needs_rq2
 from model import QUEUES, STOCK_SCHEDULER, STOCK_WORKERS, WORKERS, Impossible, Model
 from model_world import World

@@ -11,7 +11,6 @@ import time
 import pytest
 import tasks
 from conftest import BUILD, System, http, needs_rq2, wait_for
-from remains import difference, keys_of
 from rq import Queue, Retry
 from rq.job import Job
 from rq.registry import ScheduledJobRegistry
@@ -207,6 +206,8 @@ def run(scenario, promote):
         server = system.redis()
         SCENARIOS[scenario](Queue("default", connection=server.client), system)
         promote(system)
+        from remains import keys_of
+
         return keys_of(server.client)
     finally:
         system.end()
@@ -214,6 +215,7 @@ def run(scenario, promote):
 
 
 def differences(scenario, stock, ours):
+    from remains import difference
     from test_differential import allowed
 
     return {path: how for path, how in difference(stock, ours).items()
