@@ -19,8 +19,8 @@ constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
 
 /// Commands written together, and the caller who waits for their replies.
 struct Request {
-    Request(asio::any_io_executor executor, std::string bytes_, std::size_t expected_)
-        : bytes(std::move(bytes_)), expected(expected_), done(std::move(executor)) {
+    Request(const asio::any_io_executor& executor, std::string bytes_, std::size_t expected_)
+        : bytes(std::move(bytes_)), expected(expected_), done(executor) {
         replies.reserve(expected);
     }
     std::string bytes;

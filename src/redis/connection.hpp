@@ -23,7 +23,7 @@ public:
     static boost::asio::awaitable<std::unique_ptr<Connection>> open(
         boost::asio::any_io_executor executor, RedisOptions options);
 
-    explicit Connection(boost::asio::any_io_executor executor) : socket_(std::move(executor)) {}
+    explicit Connection(const boost::asio::any_io_executor& executor) : socket_(executor) {}
 
     /// The whole of `bytes`, which must stay alive. @throws Error `connection`.
     boost::asio::awaitable<void> write(std::string_view bytes);

@@ -43,7 +43,7 @@ Parsed<RedisUrl> parse_redis_url(std::string_view text) noexcept {
     const auto parsed = boost::urls::parse_uri(text);
     // The text itself is not repeated: it may hold a password.
     if (!parsed) return fail("not a URL like redis://localhost:6379/0 or unix:///run/redis.sock");
-    const boost::urls::url_view url = *parsed;
+    const boost::urls::url_view& url = *parsed;
 
     RedisUrl result;
     const std::string_view scheme = url.scheme();
