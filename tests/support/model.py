@@ -411,8 +411,10 @@ class Model:
                         break
             queues = more
         me.holding += claimed.values()
-        if claimed:
-            me.first = (WORKERS[worker][0].index(self.jobs[list(claimed)[-1]].queue) + 1) % len(WORKERS[worker][0])
+        listed = WORKERS[worker][0]
+        last = self.jobs[list(claimed)[-1]].queue if claimed else None
+        if last in listed:  # An id may have strayed onto a queue that is not its job's.
+            me.first = (listed.index(last) + 1) % len(listed)
         return "ok", claimed, sorted(skipped)
 
     def settle(self, worker, ended, repeated=False):
