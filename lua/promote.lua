@@ -92,7 +92,7 @@ local function promote(queue, pass_over)
                 if score ~= late_score then
                     late_score = score
                     late_us = math.max(now_us - tonumber(score) * 1000000, 0)
-                    late_bucket = tonumber(histogram_field('', late_us))
+                    late_bucket = histogram_bucket(late_us)
                 end
                 late_sum = late_sum + late_us
                 late_max = math.max(late_max, late_us)

@@ -103,15 +103,15 @@ local function succeed(id, execution, origin, payload, started, job)
 end
 
 -- What settling needs of a job's hash. Redis searches a hash from its beginning for each field: a job whose result TTL
--- the worker knows, and that has nothing else of interest to a success, is asked for two.
+-- the worker knows, and that has nothing else of interest to a success, is asked for its status alone.
 local function read_job(id, known_ttl)
     if not known_ttl or known_ttl == '' then
         return attempt('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals',
             'enqueue_at_front_on_retry', 'repeats_left', 'repeat_intervals', 'group_id', 'dependency_ids', 'ttl', 'data',
             'number_of_retries', 'webhooks', 'enqueued_at')
     end
-    local status, data = unpack(attempt('HMGET', job_key(id), 'status', 'data'))
-    return {status, known_ttl ~= '-' and known_ttl, [12] = data}
+    local status = attempt('HGET', job_key(id), 'status')
+    return {type(status) == 'string' and status, known_ttl ~= '-' and known_ttl, [12] = ''}
 end
 
 local function count_failure(what, origin, run_us, wait_us)

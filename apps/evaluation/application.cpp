@@ -5,6 +5,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <demo_files.hpp>
+#include <optional>
 #include <rqxx/convert.hpp>
 #include <rqxx/error.hpp>
 
@@ -22,8 +23,7 @@ public:
         : settings_(settings),
           packages_(settings.packages_dir.empty() ? settings.data_dir / "mr_packages"
                                                   : settings.packages_dir),
-          store_((std::filesystem::create_directories(settings.data_dir),
-                  settings.data_dir / "evaluation.sqlite3")),
+          store_(settings.data_dir / "evaluation.sqlite3"),
           evaluator_(store_, packages_, settings.data_dir / "artifacts") {}
 
     void register_handlers(rqxx::HandlerRegistry& handlers) override {
@@ -37,7 +37,9 @@ public:
     }
 
     void register_routes(rqxx::http::Router& router, rqxx::OptimizedQueue& queue) override {
-        add_routes(router, store_, packages_, queue, blocking_, settings_.legacy_evaluate);
+        store_.open();  // What is wrong with the file shows at the start.
+        add_routes(router, store_, packages_, queue, blocking_.emplace(2),
+                   settings_.legacy_evaluate);
     }
 
     boost::asio::awaitable<void> run_demo(rqxx::OptimizedQueue& queue) override {
@@ -77,7 +79,7 @@ private:
     Packages packages_;
     Store store_;
     Evaluator evaluator_;
-    boost::asio::thread_pool blocking_{2};
+    std::optional<boost::asio::thread_pool> blocking_;
 };
 
 }  // namespace

@@ -7,6 +7,7 @@
 #include <rqxx/error.hpp>
 #include <rqxx/time.hpp>
 #include <sql_files.hpp>
+#include <utility>
 
 namespace evaluation {
 namespace {
@@ -107,21 +108,30 @@ private:
     bool done_ = false;
 };
 
-Store::Store(const std::filesystem::path& file) {
-    if (sqlite3_open(file.c_str(), &database_) != SQLITE_OK) {
-        const std::string message = sqlite3_errmsg(database_);
-        sqlite3_close(database_);
-        throw Error(Errc::io, fmt::format("cannot open {}: {}", file.native(), message));
-    }
+Store::Store(std::filesystem::path file) : file_(std::move(file)) {}
+
+void Store::open() {
+    (void)use();
+}
+
+std::unique_lock<std::mutex> Store::use() {
+    std::unique_lock lock(mutex_);
+    if (database_ != nullptr) return lock;
+    std::error_code ignored;  // SQLite tells that there is no directory.
+    std::filesystem::create_directories(file_.parent_path(), ignored);
     try {
+        if (sqlite3_open(file_.c_str(), &database_) != SQLITE_OK)
+            throw Error(Errc::io, fmt::format("cannot open {}: {}", file_.native(),
+                                              sqlite3_errmsg(database_)));
         sqlite3_busy_timeout(database_, 10'000);
         execute("PRAGMA journal_mode = WAL");
         execute("PRAGMA foreign_keys = ON");
         migrate();
     } catch (...) {
-        sqlite3_close(database_);
+        sqlite3_close(std::exchange(database_, nullptr));
         throw;
     }
+    return lock;
 }
 
 Store::~Store() {
@@ -150,7 +160,7 @@ void Store::migrate() {
 }
 
 std::string Store::add_session(const std::string& candidate_id, const std::string& mr_package) {
-    const std::scoped_lock lock(mutex_);
+    const auto lock = use();
     Statement(database_,
               "INSERT INTO sessions (candidate_id, mr_package, created_at) VALUES (?, ?, ?)")
         .bind(candidate_id)
@@ -187,7 +197,7 @@ Session read_session(const Row& row) {
 std::optional<Session> Store::session(const std::string& id) {
     const auto number = row_id(id);
     if (!number) return std::nullopt;
-    const std::scoped_lock lock(mutex_);
+    const auto lock = use();
     Statement row(database_, fmt::format("{} WHERE s.id = ?", session_columns));
     row.bind(*number);
     if (!row.step()) return std::nullopt;
@@ -195,7 +205,7 @@ std::optional<Session> Store::session(const std::string& id) {
 }
 
 std::vector<Session> Store::sessions(std::int64_t limit) {
-    const std::scoped_lock lock(mutex_);
+    const auto lock = use();
     Statement row(database_, fmt::format("{} ORDER BY s.id DESC LIMIT ?", session_columns));
     row.bind(limit);
     std::vector<Session> sessions;
@@ -205,7 +215,7 @@ std::vector<Session> Store::sessions(std::int64_t limit) {
 }
 
 std::int64_t Store::session_count() {
-    const std::scoped_lock lock(mutex_);
+    const auto lock = use();
     Statement row(database_, "SELECT count(*) FROM sessions");
     row.step();
     return row.integer(0);
@@ -213,7 +223,7 @@ std::int64_t Store::session_count() {
 
 std::vector<std::int64_t> Store::add_comments(const std::string& session_id,
                                               const std::vector<Remark>& comments) {
-    const std::scoped_lock lock(mutex_);
+    const auto lock = use();
     Transaction transaction(*this);
     std::vector<std::int64_t> ids;
     for (const auto& comment : comments) {
@@ -235,7 +245,7 @@ std::vector<std::int64_t> Store::add_comments(const std::string& session_id,
 }
 
 std::vector<StoredComment> Store::comments(const std::string& session_id) {
-    const std::scoped_lock lock(mutex_);
+    const auto lock = use();
     Statement row(database_,
                   "SELECT id, file, line_from, line_to, type, text, created_at FROM comments WHERE "
                   "session_id = ? ORDER BY id");
@@ -257,7 +267,7 @@ std::vector<StoredComment> Store::comments(const std::string& session_id) {
 
 void Store::add_report(const std::string& session_id, double score, const std::string& grade,
                        const std::string& report) {
-    const std::scoped_lock lock(mutex_);
+    const auto lock = use();
     Statement(
         database_,
         "INSERT INTO reports (session_id, score, grade, report, created_at) VALUES (?, ?, ?, ?, ?)")
@@ -270,7 +280,7 @@ void Store::add_report(const std::string& session_id, double score, const std::s
 }
 
 std::optional<std::string> Store::report(const std::string& session_id) {
-    const std::scoped_lock lock(mutex_);
+    const auto lock = use();
     Statement row(database_,
                   "SELECT report FROM reports WHERE session_id = ? ORDER BY id DESC LIMIT 1");
     row.bind(row_id(session_id).value_or(0));

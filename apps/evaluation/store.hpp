@@ -34,12 +34,16 @@ struct Session {
 /// Errors: any call may throw rqxx::Error `Errc::io` with SQLite's message.
 class Store {
 public:
-    /// Opens or creates, and brings the schema up to date.
-    /// @throws rqxx::Error `Errc::io` when the file was written by a newer version.
-    explicit Store(const std::filesystem::path& file);
+    /// The file is opened by the first call that needs it: a worker without evaluations goes
+    /// without.
+    explicit Store(std::filesystem::path file);
     ~Store();
     Store(const Store&) = delete;
     Store& operator=(const Store&) = delete;
+
+    /// Opens or creates it with its directory, and brings the schema up to date.
+    /// @throws rqxx::Error `Errc::io` when the file was written by a newer version.
+    void open();
 
     std::string add_session(const std::string& candidate_id, const std::string& mr_package);
     [[nodiscard]] std::optional<Session> session(const std::string& id);
@@ -60,9 +64,12 @@ public:
 private:
     class Statement;
     class Transaction;
+    /// Locked, and open.
+    [[nodiscard]] std::unique_lock<std::mutex> use();
     void execute(const std::string& sql);
     void migrate();
 
+    std::filesystem::path file_;
     std::mutex mutex_;
     sqlite3* database_ = nullptr;
 };

@@ -19,7 +19,7 @@ local texts = {}
 local function text_of(n)
     local text = texts[n]
     if not text then
-        text = string.format('%.0f', n)
+        text = string.format('%d', n)
         texts[n] = text
     end
     return text

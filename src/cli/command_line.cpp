@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <malloc.h>
 #include <signal.h>
 
 #include <CLI/CLI.hpp>
@@ -6,6 +7,7 @@
 #include <cctype>
 #include <cstdlib>
 #include <fstream>
+#include <functional>
 #include <map>
 #include <optional>
 #include <rqxx/application.hpp>
@@ -457,8 +459,9 @@ std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root) 
     return path;
 }
 
-int parse_and_run(int argc, char** argv, const ApplicationFactory& make_application) {
-    Commands to;
+/// What the command line asks for. `to` and `make_application` outlive it.
+std::function<int()> parse(int argc, char** argv, Commands& to,
+                           const ApplicationFactory& make_application) {
     CLI::App root("rqxx: background jobs on Redis, compatible with Python RQ", "rqxx");
     root.set_version_flag("--version", "rqxx " RQXX_VERSION);
     root.require_subcommand(1);
@@ -515,36 +518,37 @@ int parse_and_run(int argc, char** argv, const ApplicationFactory& make_applicat
     for (const auto& [app, run] : queue_actions)
         add_common(*app, to.common);
 
+    const auto exit_code = [](int code) { return [code] { return code; }; };
     try {
         root.parse(arguments(argc, argv, root));
     } catch (const CLI::CallForHelp&) {
         // The help of the command that was asked about.
         fmt::print("{}", root.help());
-        return success;
+        return exit_code(success);
     } catch (const CLI::CallForVersion& version) {
         fmt::print("{}\n", version.what());
-        return success;
+        return exit_code(success);
     } catch (const CLI::ParseError& error) {
         fmt::print(stderr, "rqxx: {}\n", error.what());
-        return usage;
+        return exit_code(usage);
     }
     if (*completion_app) {
         print_completion(root, shell);
-        return success;
+        return exit_code(success);
     }
-    if (*serve_app) return serve(to.common, to.serve, make_application);
-    if (*worker_app) return work(to.common, to.worker, make_application);
-    if (*enqueue_app) return enqueue(to.common, to.enqueue);
-    if (*info_app) return info(to.common, to.info);
-    if (*show_app) return show_jobs(to.common, to.job_show);
+    if (*serve_app) return [&] { return serve(to.common, to.serve, make_application); };
+    if (*worker_app) return [&] { return work(to.common, to.worker, make_application); };
+    if (*enqueue_app) return [&] { return enqueue(to.common, to.enqueue); };
+    if (*info_app) return [&] { return info(to.common, to.info); };
+    if (*show_app) return [&] { return show_jobs(to.common, to.job_show); };
     for (const auto& [app, run] : job_actions)
-        if (*app) return run(to.common, to.job_action);
+        if (*app) return [&, run = run] { return run(to.common, to.job_action); };
     for (const auto& [app, run] : queue_actions)
-        if (*app) return run(to.common, to.queue_action);
-    if (*list_app) return list_queues(to.common, to.queue_list);
-    if (*cron_app) return cron(to.common, to.cron);
-    if (*doctor_app) return doctor(to.common, to.doctor);
-    return bench(to.common, to.bench);
+        if (*app) return [&, run = run] { return run(to.common, to.queue_action); };
+    if (*list_app) return [&] { return list_queues(to.common, to.queue_list); };
+    if (*cron_app) return [&] { return cron(to.common, to.cron); };
+    if (*doctor_app) return [&] { return doctor(to.common, to.doctor); };
+    return [&] { return bench(to.common, to.bench); };
 }
 
 }  // namespace
@@ -579,7 +583,10 @@ int run_command_line(int argc, char** argv, const ApplicationFactory& make_appli
     ::signal(SIGPIPE, SIG_IGN);
     register_scripts(lua::all());
     try {
-        return parse_and_run(argc, argv, make_application);
+        Commands commands;
+        const auto run = parse(argc, argv, commands, make_application);
+        ::malloc_trim(0);  // Parsing took more than an idle worker needs.
+        return run();
     } catch (const Error& error) {
         fmt::print(stderr, "rqxx: {}\n", error.message());
         return error.code() == Errc::usage ? usage : failed;

@@ -15,6 +15,7 @@ inline constexpr std::string_view sampler = "rqxx:sampler";
 inline constexpr std::string_view sweeper = "rqxx:sweeper";
 inline constexpr std::string_view webhooks = "rqxx:webhooks";
 inline constexpr std::string_view totals = "rqxx:totals";
+inline constexpr std::string_view metrics_now = "rqxx:metrics:now";
 inline constexpr std::string_view cron_schedulers = "rq:cron_schedulers";
 inline constexpr std::string_view groups = "rq:groups";
 inline constexpr std::string_view queue_prefix = "rq:queue:";

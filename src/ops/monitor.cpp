@@ -359,7 +359,10 @@ asio::awaitable<std::vector<Performance>> Monitor::performance_periods(
         spans.push_back({end - std::chrono::hours(length), end});
         end = spans.back().from;
     }
+    // As a transaction, so that a minute is seen either as the current one or in its buckets.
     Pipeline pipeline;
+    pipeline.add("MULTI");
+    pipeline.add("HGETALL", keys::metrics_now);
     std::vector<std::size_t> counts_of_span;
     for (const auto& span : spans) {
         const auto bucket_keys = ops::buckets(span, now);
@@ -367,14 +370,22 @@ asio::awaitable<std::vector<Performance>> Monitor::performance_periods(
         for (const auto& key : bucket_keys)
             pipeline.add("HGETALL", key);
     }
+    pipeline.add("EXEC");
     const auto replies = co_await redis_->run(std::move(pipeline));
+    const auto& hashes = replies.back().as_array();
+    const auto fields_of = [](const Reply& hash) {
+        return hash.is_array() ? hash.as_pairs() : decltype(hash.as_pairs()){};
+    };
+    const auto current = fields_of(hashes.at(0));
+    const auto current_minute = ops::minute_of(current);
     std::vector<Performance> result;
-    auto reply = replies.begin();
+    auto hash = hashes.begin() + 1;
     for (std::size_t i = 0; i < spans.size(); ++i) {
         ops::Figures figures;
-        for (std::size_t n = 0; n < counts_of_span[i]; ++n, ++reply) {
-            if (reply->is_array()) figures.add(reply->as_pairs());
-        }
+        for (std::size_t n = 0; n < counts_of_span[i]; ++n, ++hash)
+            figures.add(fields_of(*hash));
+        if (current_minute && *current_minute >= spans[i].from && *current_minute < spans[i].to)
+            figures.add(current);
         Performance performance = figures.summary();
         performance.hours = static_cast<double>(hours[i]);
         performance.from = spans[i].from;

@@ -49,7 +49,19 @@ std::vector<std::string> buckets(const Span& span, Timestamp now) {
     return keys;
 }
 
-void Figures::add(std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept {
+std::optional<std::chrono::sys_time<std::chrono::minutes>> minute_of(BucketFields fields) noexcept {
+    for (const auto& [field, text] : fields) {
+        if (field != "minute") continue;
+        std::int64_t seconds = 0;
+        if (std::from_chars(text.data(), text.data() + text.size(), seconds).ec != std::errc{})
+            return std::nullopt;
+        return std::chrono::floor<std::chrono::minutes>(
+            std::chrono::sys_seconds(std::chrono::seconds(seconds)));
+    }
+    return std::nullopt;
+}
+
+void Figures::add(BucketFields fields) noexcept {
     for (const auto& [field, text] : fields) {
         double value = 0;
         if (std::from_chars(text.data(), text.data() + text.size(), value).ec != std::errc{} ||

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <map>
+#include <optional>
 #include <rqxx/monitor.hpp>
 #include <span>
 #include <string>
@@ -19,11 +20,17 @@ struct Span {
 /// the edges. Where the small buckets have expired by `now`, an edge widens to the next larger one.
 [[nodiscard]] std::vector<std::string> buckets(const Span& span, Timestamp now);
 
+using BucketFields = std::span<const std::pair<std::string_view, std::string_view>>;
+
+/// The minute whose figures `rqxx:metrics:now` holds: those of its fields are in no bucket yet.
+[[nodiscard]] std::optional<std::chrono::sys_time<std::chrono::minutes>> minute_of(
+    BucketFields fields) noexcept;
+
 /// The sum of any number of buckets.
 class Figures {
 public:
     /// Unknown fields and values that are no numbers are ignored.
-    void add(std::span<const std::pair<std::string_view, std::string_view>> fields) noexcept;
+    void add(BucketFields fields) noexcept;
     [[nodiscard]] Performance summary() const;
 
 private:

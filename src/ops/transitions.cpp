@@ -20,6 +20,15 @@ std::string join(const std::vector<std::string>& parts) {
     return text;
 }
 
+FieldList hash_fields(Reply reply) {
+    auto& flat = reply.elements;
+    FieldList fields;
+    fields.reserve(flat.size() / 2);
+    for (std::size_t i = 0; i + 1 < flat.size(); i += 2)
+        fields.emplace_back(std::move(flat[i].text), std::move(flat[i + 1].text));
+    return fields;
+}
+
 ClaimResult claim_result(Reply reply) {
     auto& parts = reply.elements;
     if (parts.size() != 4)
@@ -30,10 +39,7 @@ ClaimResult claim_result(Reply reply) {
     for (auto& row : parts[2].elements) {
         Claimed claimed{
             row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text, now, {}};
-        auto& flat = row.elements.at(3).elements;
-        claimed.fields.reserve(flat.size() / 2);
-        for (std::size_t i = 0; i + 1 < flat.size(); i += 2)
-            claimed.fields.emplace_back(std::move(flat[i].text), std::move(flat[i + 1].text));
+        if (row.elements.size() > 3) claimed.fields = hash_fields(std::move(row.elements[3]));
         result.claimed.push_back(std::move(claimed));
     }
     for (auto& row : parts[3].elements)
@@ -115,6 +121,15 @@ asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::size_t cap
         claim_result(co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));
     serve_next_after(result);
     co_return result;
+}
+
+asio::awaitable<void> WorkerOps::read_hashes(std::vector<Claimed>& jobs) {
+    Pipeline pipeline;
+    for (const auto& job : jobs)
+        pipeline.add("HGETALL", keys::job(job.job_id));
+    auto replies = co_await redis_->run(std::move(pipeline));
+    for (std::size_t i = 0; i < jobs.size(); ++i)
+        jobs[i].fields = hash_fields(std::move(replies[i]));
 }
 
 void WorkerOps::serve_next_after(const ClaimResult& result) {

@@ -22,8 +22,7 @@ struct Claimed {
     std::string execution_id;
     std::string origin;
     Timestamp started_at;
-    std::vector<std::pair<std::string, std::string>>
-        fields;  ///< The hash as it was before the start.
+    FieldList fields;  ///< The hash as it was before the start; empty in a large claim: to be read.
 };
 
 /// An id that was on a queue and could not run: dropped from it.
@@ -112,6 +111,9 @@ public:
     /// in Redis.
     asio::awaitable<ClaimResult> claim(std::size_t limit, std::size_t capacity,
                                        std::string current_job);
+    /// The hashes of jobs that were claimed without, as the start left them. A job that was deleted
+    /// meanwhile stays without fields.
+    asio::awaitable<void> read_hashes(std::vector<Claimed>& jobs);
     asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch,
                                                  std::string current_job,
                                                  std::chrono::seconds default_result_ttl);

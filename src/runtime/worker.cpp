@@ -59,6 +59,7 @@ struct Worker::Impl {
           redis_ops(redis, name, options.queues, options.lease, options.strategy),
           janitor(redis, options.queues, options.recover, log),
           slot_freed(executor),
+          hashes_wanted(executor),
           work_arrived(executor),
           queues_empty(executor),
           settle_wanted(executor),
@@ -86,6 +87,8 @@ struct Worker::Impl {
     std::deque<std::pair<Settlement, std::string>>
         outcomes;  ///< To be settled; with the error line.
     std::size_t settling = 0;
+    std::deque<ops::Claimed> unread;           ///< Claimed; their hashes are to be read.
+    std::size_t unstarted = 0;                 ///< These, and those whose hashes are being read.
     std::map<std::string, ops::Running> held;  ///< Claimed and not settled, by execution.
     WorkerSummary summary;
     std::uint64_t claimed = 0;
@@ -93,10 +96,11 @@ struct Worker::Impl {
     std::map<std::string, std::chrono::steady_clock::time_point>
         broken_told;  ///< When to tell again.
     int stop_requests = 0;
+    bool closed = false;        ///< Nothing is started any more.
     bool work_may_wait = true;  ///< A queue may have something to claim; watchers rest.
 
-    Event slot_freed, work_arrived, queues_empty, settle_wanted, deadline_changed, stop_wanted,
-        drained;
+    Event slot_freed, hashes_wanted, work_arrived, queues_empty, settle_wanted, deadline_changed,
+        stop_wanted, drained;
     runtime::ThreadExecutor thread_executor;
     std::vector<std::unique_ptr<RedisClient>> blocking;
     std::unique_ptr<RedisSubscriber> commands;
@@ -106,6 +110,7 @@ struct Worker::Impl {
     TaskGroup tasks;
 
     [[nodiscard]] bool stopping() const { return stop_requests > 0; }
+    [[nodiscard]] bool busy() const { return !running.empty() || unstarted > 0; }
     [[nodiscard]] std::string oldest_job() const {
         return running.empty() ? std::string() : running.front()->job.id;
     }
@@ -125,6 +130,7 @@ struct Worker::Impl {
         tasks.spawn("commands", command_loop());
         for (std::size_t i = 0; i < settles_in_flight; ++i)
             tasks.spawn("settling", settle_loop());
+        tasks.spawn("starting", start_loop());
         std::exception_ptr failure;
         try {
             co_await claim_loop();
@@ -188,15 +194,34 @@ struct Worker::Impl {
     }
 
     [[nodiscard]] std::size_t free_slots() const {
-        return options.concurrency - std::min(running.size(), options.concurrency);
+        return options.concurrency - std::min(running.size() + unstarted, options.concurrency);
     }
 
     // ---- taking jobs ----------------------------------------------------------------------------
 
+    /// With many slots a third at a time: Redis starts some jobs while others run and others are
+    /// settled, and none of the three waits for the next.
+    [[nodiscard]] std::size_t most_per_claim() const {
+        return std::min(batch_size, std::max<std::size_t>(32, options.concurrency * 3 / 8));
+    }
+
+    /// Where short jobs end one after the other, a claim for each would cost more than the job.
+    asio::awaitable<void> gather_slots() {
+        const std::size_t enough = options.concurrency / 4;
+        if (enough < 8) co_return;
+        const auto until = std::chrono::steady_clock::now() + 300us;
+        while (free_slots() < enough && !stopping()) {
+            const auto now = std::chrono::steady_clock::now();
+            if (now >= until) co_return;
+            co_await slot_freed.wait(until - now);
+        }
+    }
+
     asio::awaitable<void> claim_loop() {
         while (!stopping()) {
             if (options.max_jobs && claimed >= *options.max_jobs) co_return;
-            std::size_t free = free_slots();
+            co_await gather_slots();
+            std::size_t free = std::min(free_slots(), most_per_claim());
             if (options.max_jobs) free = std::min<std::size_t>(free, *options.max_jobs - claimed);
             if (free == 0) {
                 co_await slot_freed.wait();
@@ -206,9 +231,8 @@ struct Worker::Impl {
             std::optional<Error> failed;
             try {
                 // What is settled by a command that stands before this one no longer counts.
-                result =
-                    co_await redis_ops.claim(std::min(free, batch_size),
-                                             options.concurrency + outcomes.size(), oldest_job());
+                result = co_await redis_ops.claim(free, options.concurrency + outcomes.size(),
+                                                  oldest_job());
                 last_poll = std::chrono::steady_clock::now();
             } catch (const Error& error) {
                 failed = error;
@@ -228,12 +252,12 @@ struct Worker::Impl {
                 co_await slot_freed.wait(20ms);
                 continue;
             }
-            for (auto& job : result.claimed)
-                start(std::move(job));
-            if (!result.claimed.empty() || dropped) continue;
+            const bool any = !result.claimed.empty();
+            accept(std::move(result.claimed));
+            if (any || dropped) continue;
             if (options.burst) {
                 // A running job may yet come back as a retry.
-                if (running.empty() && outcomes.empty() && settling == 0) co_return;
+                if (!busy() && outcomes.empty() && settling == 0) co_return;
                 co_await drained.wait(100ms);
                 continue;
             }
@@ -301,8 +325,8 @@ struct Worker::Impl {
                 co_await work_arrived.wait();
                 continue;
             }
-            const auto until = (running.empty() ? last_worked : std::chrono::steady_clock::now()) +
-                               *options.max_idle_time;
+            const auto until =
+                (!busy() ? last_worked : std::chrono::steady_clock::now()) + *options.max_idle_time;
             if (std::chrono::steady_clock::now() >= until) {
                 log.info("Worker has been idle for long enough", "name", name);
                 co_return false;
@@ -333,8 +357,7 @@ struct Worker::Impl {
                     log.warning("Watching a queue failed", "queue", key, "error", error.message());
             }
             report_skipped(result.skipped);
-            for (auto& job : result.claimed)
-                start(std::move(job));
+            accept(std::move(result.claimed));
             if (failed) {
                 Event pause(executor);
                 co_await pause.wait(1s);
@@ -344,8 +367,48 @@ struct Worker::Impl {
         }
     }
 
+    /// What has been claimed: held from now on, and started as soon as its hash is here.
+    void accept(std::vector<ops::Claimed> jobs) {
+        for (auto& job : jobs) {
+            ++claimed;
+            held[job.execution_id] = {job.job_id, job.execution_id, job.origin, {}};
+            if (!job.fields.empty()) {
+                start(std::move(job));
+                continue;
+            }
+            ++unstarted;
+            unread.push_back(std::move(job));
+        }
+        if (!unread.empty()) hashes_wanted.notify();
+    }
+
+    /// Starts the jobs of large claims, whose hashes come behind; the next claim does not wait for
+    /// it.
+    asio::awaitable<void> start_loop() {
+        for (;;) {
+            while (unread.empty())
+                co_await hashes_wanted.wait();
+            std::vector<ops::Claimed> batch(std::move_iterator(unread.begin()),
+                                            std::move_iterator(unread.end()));
+            unread.clear();
+            for (;;) {
+                std::optional<Error> failed;
+                try {
+                    co_await redis_ops.read_hashes(batch);
+                    break;
+                } catch (const Error& error) {
+                    failed = error;
+                }
+                co_await pause_after(*failed, "Reading jobs failed");
+            }
+            if (closed) co_return;  // Signing off puts them back.
+            unstarted -= batch.size();
+            for (auto& job : batch)
+                start(std::move(job));
+        }
+    }
+
     void start(ops::Claimed claimed_job) {
-        ++claimed;
         auto execution = std::make_shared<Execution>();
         execution->id = std::move(claimed_job.execution_id);
         execution->started_at = claimed_job.started_at;
@@ -370,7 +433,6 @@ struct Worker::Impl {
             execution->queued_for =
                 std::max(execution->started_at - *execution->job.enqueued_at, 0us);
         if (options.serializer) execution->serializer = *options.serializer;
-        held[execution->id] = {execution->job.id, execution->id, execution->job.origin, {}};
         running.push_back(execution);
         const auto queued_for = execution->queued_for.value_or(0us);
         if (unreadable) {
@@ -527,20 +589,21 @@ struct Worker::Impl {
     /// First signal: wait for what runs. After the grace, or on a second signal: put it back.
     asio::awaitable<void> drain() {
         const auto until = std::chrono::steady_clock::now() + options.grace;
-        if (stopping() && !running.empty()) {
+        if (stopping() && busy()) {
             try {
                 co_await redis_ops.note_shutdown();
             } catch (const Error&) {
                 // Only monitors miss something.
             }
         }
-        while (!running.empty() && stop_requests < 2) {
+        while (busy() && stop_requests < 2) {
             const auto now = std::chrono::steady_clock::now();
             if (stopping() && now >= until) break;
             co_await drained.wait(
                 stopping() ? std::min<std::chrono::steady_clock::duration>(until - now, 500ms)
                            : 500ms);
         }
+        closed = true;
         for (const auto& execution : std::list(running)) {
             execution->request_stop(StopReason::shutdown);
             thread_executor.abandon(execution);
@@ -698,8 +761,6 @@ struct Worker::Impl {
     // ---- commands -------------------------------------------------------------------------------
 
     asio::awaitable<void> command_loop() {
-        commands = std::make_unique<RedisSubscriber>(executor, redis.options(),
-                                                     std::vector{redis_ops.command_channel()}, log);
         for (;;) {
             const auto message = co_await commands->next();
             obey(message.payload);

@@ -401,6 +401,64 @@ def test_w01_a_lost_reply_to_a_claim_strands_no_job_of_a_living_worker(system, c
     check(connection, workers=(1, 0))
 
 
+def reading_a_hash(number):
+    """The request for the `number`th hash of a large claim: those do not come with the claim's reply."""
+    seen = []
+
+    def match(request):
+        if request.name == "HGETALL" and request.args[1].startswith(b"rq:job:"):
+            seen.append(request.args[1])
+            return len(seen) == number
+        return False
+
+    return match
+
+
+def large_claim(system, connection, proxy, marks, jobs=12):
+    """Jobs for one claim of a worker that is started behind the proxy; their ids."""
+    Queue("default", connection=connection).enqueue_many(
+        [Queue.prepare_data(tasks.mark, (str(marks), 0), job_id=f"job{n}") for n in range(jobs)])
+    return [f"job{n}" for n in range(jobs)], lambda: system.test_worker("--burst", "--concurrency", "16", "default", url=proxy.url)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before_redis_hears", "before_the_reply"])
+def test_w01_a_worker_killed_while_it_reads_the_hashes_of_a_large_claim_loses_no_job(system, connection, proxy, marks, after):
+    ids, start = large_claim(system, connection, proxy, marks)
+    victim = Victim()
+    trap = proxy.trap(reading_a_hash(5), victim.kill, after=after)
+    victim.running = start()
+    trap.wait()
+    victim.running.process.wait(10)
+    check(connection)
+    back = set(recover(system, connection))
+    assert back >= set(ids[4:])   # The first ones came with the reply and have begun.
+    work_off(system)
+    check(connection, workers=(12, 0))
+    assert {status(connection, job_id) for job_id in ids} == {"finished"} and set(runs(marks)) == set(ids)
+
+
+@pytest.mark.parametrize("after", [False, True], ids=["before_redis_hears", "before_the_reply"])
+def test_w01_a_connection_lost_while_hashes_are_read_makes_no_job_run_twice(system, connection, proxy, marks, after):
+    ids, start = large_claim(system, connection, proxy, marks)
+    trap = proxy.trap(reading_a_hash(5), "cut", after=after)
+    worker = start()
+    trap.wait()
+    assert worker.process.wait(20) == 0
+    assert sorted(runs(marks)) == sorted(ids)
+    check(connection, workers=(12, 0))
+
+
+def test_w01_a_job_deleted_between_a_large_claim_and_its_hash_is_not_run(system, connection, proxy, marks):
+    ids, start = large_claim(system, connection, proxy, marks)
+    trap = proxy.trap(reading_a_hash(5), lambda: connection.delete("rq:job:job9") and None)
+    worker = start()
+    trap.wait()
+    assert worker.process.wait(20) == 0
+    assert sorted(runs(marks)) == sorted(set(ids) - {"job9"})
+    assert not connection.exists("rq:job:job9") and not connection.zcard("rq:wip:default")
+    check(connection, workers=(11, 0))
+
+
 @pytest.mark.parametrize("after", [False, True], ids=["before_redis_hears", "before_the_reply"])
 def test_w02_a_worker_of_one_queue_killed_while_it_pops_has_its_job_back_at_the_front(system, connection, proxy, after):
     worker = idle_worker(system, proxy)

@@ -105,6 +105,28 @@ TEST_F(transitions, claim_takes_over_queues_in_order_and_no_more_than_asked) {
     });
 }
 
+TEST_F(transitions, only_the_first_jobs_of_a_claim_come_with_their_hashes) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        for (int i = 0; i < 8; ++i)
+            co_await mail.enqueue(noop());
+        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        co_await worker.register_birth();
+        auto jobs = (co_await worker.claim(8, 100, "")).claimed;
+        EXPECT_EQ(jobs.size(), 8u);
+        EXPECT_FALSE(jobs[3].fields.empty());
+        EXPECT_TRUE(jobs[4].fields.empty());
+        jobs.erase(jobs.begin(), jobs.begin() + 4);
+        co_await redis.command("DEL", "rq:job:" + jobs[1].job_id);
+        co_await redis.command("SET", "rq:job:" + jobs[2].job_id, "not a hash");
+        co_await worker.read_hashes(jobs);
+        EXPECT_FALSE(jobs[0].fields.empty());
+        EXPECT_TRUE(jobs[1].fields.empty());
+        EXPECT_TRUE(jobs[2].fields.empty());
+        EXPECT_FALSE(jobs[3].fields.empty());
+    });
+}
+
 TEST_F(transitions, settling_twice_changes_nothing_the_second_time) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         Queue mail(redis, "mail");

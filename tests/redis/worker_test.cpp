@@ -1,5 +1,8 @@
+#include <fmt/format.h>
+
 #include <atomic>
 #include <base/task_group.hpp>
+#include <ops/keys.hpp>
 #include <rqxx/actions.hpp>
 #include <rqxx/monitor.hpp>
 #include <rqxx/queue.hpp>
@@ -51,6 +54,47 @@ TEST_F(worker, runs_many_jobs_in_many_threads_each_once) {
         Monitor monitor(redis);
         EXPECT_EQ((co_await monitor.queue_stats("default")).finished, 1000);
         EXPECT_EQ((co_await monitor.performance(1)).successful, 1000);
+    });
+}
+
+TEST_F(worker, moves_the_figures_of_a_minute_into_their_buckets_when_the_next_begins) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        HandlerRegistry handlers;
+        handlers.add("noop", [] {});
+        Queue queue(redis, "default");
+        Monitor monitor(redis);
+        const auto work = [&]() -> asio::awaitable<void> {
+            co_await queue.enqueue(call("noop").call);
+            Worker worker(redis, handlers, burst(1), null_logger());
+            co_await worker.run();
+        };
+        co_await work();
+        EXPECT_EQ((co_await monitor.performance(1)).successful, 1);
+        EXPECT_TRUE((co_await redis.command("KEYS", "rqxx:metrics:[mhd]:*")).elements.empty());
+
+        // As if that had been ten minutes ago.
+        const std::string now = (co_await redis.command("HGET", keys::metrics_now, "minute")).text;
+        const auto earlier = std::stoll(now) - 600;
+        co_await redis.command("HSET", keys::metrics_now, "minute", earlier);
+        co_await work();
+        co_await work();
+        for (const auto& [name, width] : {std::pair{"m", 60}, {"h", 3600}, {"d", 86400}}) {
+            const auto bucket = fmt::format("rqxx:metrics:{}:{}", name, earlier - earlier % width);
+            EXPECT_EQ((co_await redis.command("HGET", bucket, "finished")).text, "1") << bucket;
+            EXPECT_GT((co_await redis.command("TTL", bucket)).as_integer(), 86400) << bucket;
+            EXPECT_TRUE((co_await redis.command("HGET", bucket, "minute")).is_nil());
+        }
+        const auto figures = co_await monitor.performance(1);
+        EXPECT_EQ(figures.successful, 3);
+        EXPECT_EQ(figures.duration.count, 3);
+
+        // A clock that went back, and a key that somebody else has overwritten.
+        co_await redis.command("HSET", keys::metrics_now, "minute", std::stoll(now) + 600);
+        co_await work();
+        EXPECT_EQ((co_await redis.command("HGET", keys::metrics_now, "finished")).text, "1");
+        co_await redis.command("SET", keys::metrics_now, "junk");
+        co_await work();
+        EXPECT_EQ((co_await redis.command("HGET", keys::metrics_now, "finished")).text, "1");
     });
 }
 
