@@ -32,6 +32,11 @@ RQ_VERSION = tuple(int(part) for part in rq.VERSION.split(".")[:2])
 needs_rq2 = pytest.mark.skipif(RQ_VERSION < (2, 0), reason="needs RQ 2.x; Debian's package is older")
 
 
+def pytest_configure(config):
+    # For Debian's packages, which are without xdist.
+    config.addinivalue_line("markers", "xdist_group(name): run in one process")
+
+
 def wait_for(condition, timeout=20.0, what="the condition"):
     """Polls until the condition holds; returns its value."""
     deadline = time.monotonic() + timeout

@@ -2,6 +2,7 @@
 
 #include <cassert>
 #include <cmath>
+#include <cstdio>
 #include <rqxx/value.hpp>
 
 #include "base/utf8.hpp"
@@ -9,6 +10,65 @@
 
 namespace rqxx {
 namespace {
+
+/// `datetime.timedelta(...)` of what Python keeps of one. Source: CPython Lib/_pydatetime.py.
+std::string python_timedelta(long days, long seconds, long micros) {
+    std::string parts;
+    const std::pair<std::string_view, long> fields[] = {
+        {"days", days}, {"seconds", seconds}, {"microseconds", micros}};
+    for (const auto& [name, value] : fields) {
+        if (value != 0) parts += fmt::format("{}{}={}", parts.empty() ? "" : ", ", name, value);
+    }
+    return fmt::format("datetime.timedelta({})", parts.empty() ? "0" : parts);
+}
+
+/// The offset of an ISO text, `Z` or `+hh:mm[:ss]`, as `, tzinfo=...`; nothing for none.
+std::string python_zone(std::string_view offset) {
+    if (offset.empty()) return {};
+    int hours = 0, minutes = 0, rest = 0;
+    std::sscanf(std::string(offset).c_str() + 1, "%2d:%2d:%2d", &hours, &minutes, &rest);
+    long seconds = hours * 3600L + minutes * 60L + rest;
+    if (seconds == 0) return ", tzinfo=datetime.timezone.utc";
+    if (offset[0] == '-') seconds = -seconds;
+    return fmt::format(
+        ", tzinfo=datetime.timezone({})",
+        python_timedelta(seconds < 0 ? -1 : 0, seconds < 0 ? seconds + 86400 : seconds, 0));
+}
+
+/// As repr() writes what we keep as ISO text; the text itself where it has another form.
+std::string python_time(Value::Kind kind, const std::string& iso) {
+    using Kind = Value::Kind;
+    int year = 0, month = 0, day = 0, hour = 0, minute = 0, second = 0, used = 0;
+    const char* at = iso.c_str();
+    if (kind == Kind::timedelta) {
+        long days = 0, seconds = 0, micros = 0;
+        if (std::sscanf(at, "P%ldDT%ld.%6ld", &days, &seconds, &micros) >= 2)
+            return python_timedelta(days, seconds, micros);
+        return fmt::format("datetime.timedelta({})", iso);
+    }
+    const std::string_view name = kind == Kind::date   ? "datetime.date"
+                                  : kind == Kind::time ? "datetime.time"
+                                                       : "datetime.datetime";
+    std::string parts;
+    if (kind != Kind::time) {
+        if (std::sscanf(at, "%d-%d-%d%n", &year, &month, &day, &used) != 3)
+            return fmt::format("{}({})", name, iso);
+        parts = fmt::format("{}, {}, {}", year, month, day);
+        at += used;
+        if (kind == Kind::date) return fmt::format("{}({})", name, parts);
+        parts += ", ";
+        if (*at != '\0') ++at;  // T
+    }
+    if (std::sscanf(at, "%d:%d:%d%n", &hour, &minute, &second, &used) != 3)
+        return fmt::format("{}({})", name, iso);
+    at += used;
+    int micros = 0;
+    if (std::sscanf(at, ".%6d%n", &micros, &used) == 1) at += used;
+    parts += fmt::format("{}, {}", hour, minute);
+    if (second != 0 || micros != 0) parts += fmt::format(", {}", second);
+    if (micros != 0) parts += fmt::format(", {}", micros);
+    return fmt::format("{}({}{})", name, parts, python_zone(at));
+}
 
 /// The text of a Python string literal, quotes chosen and characters escaped as repr() does.
 void append_quoted(std::string& out, std::string_view text, bool bytes) {
@@ -113,16 +173,10 @@ public:
                 out_ += fmt::format("Decimal('{}')", value.as_text());
                 break;
             case Kind::datetime:
-                out_ += fmt::format("datetime.datetime({})", value.as_text());
-                break;
             case Kind::date:
-                out_ += fmt::format("datetime.date({})", value.as_text());
-                break;
             case Kind::time:
-                out_ += fmt::format("datetime.time({})", value.as_text());
-                break;
             case Kind::timedelta:
-                out_ += fmt::format("datetime.timedelta({})", value.as_text());
+                out_ += python_time(value.kind(), value.as_text());
                 break;
             case Kind::opaque:
                 out_ += fmt::format("<{}>", value.as_text());

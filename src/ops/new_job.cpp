@@ -97,6 +97,7 @@ void check(const EnqueueOptions& options) {
     if (options.failure_ttl && options.failure_ttl->count() < -1)
         refuse("failure_ttl", "must be at least -1");
     if (options.unique && options.job_id.empty()) refuse("unique", "needs a job_id");
+    if (options.unique && options.depends_on) refuse("unique", "not with depends_on");
     if (!options.meta.is_none() && !options.meta.is_dict()) refuse("meta", "must be a dict");
     if (options.retry) {
         if (options.retry->max < 0 || options.retry->max > 1'000'000)
@@ -154,7 +155,6 @@ Job make_job(const Call& call, const EnqueueOptions& options, const std::string&
             job.allow_dependency_failures = options.depends_on->allow_failure;
             job.enqueue_at_front = options.depends_on->enqueue_at_front;
         }
-        if (options.at_front) job.enqueue_at_front = true;
     }
     set_callback(options.on_success, job.success_callback_name, job.success_callback_timeout);
     set_callback(options.on_failure, job.failure_callback_name, job.failure_callback_timeout);

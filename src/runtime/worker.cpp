@@ -275,7 +275,9 @@ struct Worker::Impl {
         suspended = now;
         log.info(now ? "Worker suspended" : "Worker resumed", "name", name);
         try {
-            co_await redis_ops.set_state(now ? "suspended" : "idle");
+            // As RQ: a worker that ends because of it has started, and no more.
+            const char* held_up = options.burst ? "started" : "suspended";
+            co_await redis_ops.set_state(now ? held_up : "idle");
         } catch (const Error&) {
         }
     }
@@ -496,8 +498,9 @@ struct Worker::Impl {
                        std::move(payload), execution->started_at, run_time, execution->queued_for,
                        known_result_ttl(execution->job)},
             std::move(error));
-        slot_freed.notify();
+        // In this order: a job that goes back to the front of its queue is the next to be claimed.
         settle_wanted.notify();
+        slot_freed.notify();
     }
 
     static std::string known_result_ttl(const Job& job) {
