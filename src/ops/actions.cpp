@@ -188,6 +188,7 @@ asio::awaitable<ActionProgress> JobActions::for_each(
         const Reply entries = co_await redis_->run_one(std::move(window), {});
         if (entries.as_array().empty()) break;
         std::vector<std::string> ids;
+        ids.reserve(entries.elements.size());
         for (const auto& entry : entries.elements)
             ids.push_back(entry.text.substr(0, entry.text.find(':')));
         const std::size_t here = ids.size();

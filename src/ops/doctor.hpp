@@ -55,6 +55,10 @@ struct DoctorOptions {
     /// Between two looks at what is suspected. A job that is merely moving has moved by then.
     std::chrono::milliseconds recheck{5000};
     std::function<void(const DoctorProgress&)> progress;
+
+    /// Whether what is of this queue is looked at.
+    [[nodiscard]] bool concerns(std::string_view name) const noexcept;
+    void report(std::string_view step, std::uint64_t done, std::uint64_t total) const;
 };
 
 struct DoctorReport {

@@ -18,6 +18,7 @@ std::vector<std::int64_t> counts(const std::vector<std::chrono::seconds>& durati
     // RQ fails on an empty list.
     if (durations.empty()) return {0};
     std::vector<std::int64_t> result;
+    result.reserve(durations.size());
     for (const auto duration : durations)
         result.push_back(duration.count());
     return result;
