@@ -1,0 +1,255 @@
+#include <rqxx/codec.hpp>
+#include <rqxx/events.hpp>
+
+#include "runtime/worker_impl.hpp"
+
+namespace rqxx {
+
+using namespace std::chrono_literals;
+using ops::Settlement;
+using runtime::Execution;
+namespace asio = boost::asio;
+
+std::size_t Worker::Impl::most_per_claim() const {
+    return std::min(batch_size, std::max<std::size_t>(32, options.concurrency * 3 / 8));
+}
+
+asio::awaitable<void> Worker::Impl::gather_slots() {
+    const std::size_t enough = options.concurrency / 4;
+    if (enough < 8) co_return;
+    const auto until = std::chrono::steady_clock::now() + 300us;
+    while (free_slots() < enough && !stopping()) {
+        const auto now = std::chrono::steady_clock::now();
+        if (now >= until) co_return;
+        co_await slot_freed.wait(until - now);
+    }
+}
+
+asio::awaitable<void> Worker::Impl::claim_loop() {
+    while (!stopping()) {
+        if (options.max_jobs && claimed >= *options.max_jobs) co_return;
+        co_await gather_slots();
+        std::size_t free = std::min(free_slots(), most_per_claim());
+        if (options.max_jobs) free = std::min<std::size_t>(free, *options.max_jobs - claimed);
+        if (free == 0) {
+            co_await slot_freed.wait();
+            continue;
+        }
+        ops::ClaimResult result;
+        std::optional<Error> failed;
+        try {
+            // What is settled by a command that stands before this one no longer counts.
+            result =
+                co_await redis_ops.claim(free, options.concurrency + outcomes.size(), oldest_job());
+            last_poll = std::chrono::steady_clock::now();
+        } catch (const Error& error) {
+            failed = error;
+        }
+        if (failed) {
+            co_await pause_after(*failed, "Claiming failed");
+            continue;
+        }
+        const auto [dropped, broken] = report_skipped(result.skipped);
+        co_await tell_suspended(result.state == ops::ClaimResult::State::suspended);
+        if (result.state == ops::ClaimResult::State::lease_gone) {
+            co_await register_again();
+            continue;
+        }
+        if (result.state == ops::ClaimResult::State::no_slot) {
+            // A watcher's claim has taken the last slot; its answer is on the way.
+            co_await slot_freed.wait(20ms);
+            continue;
+        }
+        const bool any = !result.claimed.empty();
+        accept(std::move(result.claimed));
+        if (any || dropped) continue;
+        if (options.burst) {
+            // A running job may yet come back as a retry.
+            if (!busy() && outcomes.empty() && settling == 0) co_return;
+            co_await drained.wait(100ms);
+            continue;
+        }
+        // Blocking on a queue that cannot be taken from would return at once, again and again.
+        if (broken || suspended)
+            co_await stop_wanted.wait(1s);
+        else if (!co_await wait_for_work())
+            co_return;
+    }
+}
+
+asio::awaitable<void> Worker::Impl::tell_suspended(bool now) {
+    if (now == suspended) co_return;
+    suspended = now;
+    log.info(now ? "Worker suspended" : "Worker resumed", "name", name);
+    try {
+        // As RQ: a worker that ends because of it has started, and no more.
+        const char* held_up = options.burst ? "started" : "suspended";
+        co_await redis_ops.set_state(now ? held_up : "idle");
+    } catch (const Error&) {
+    }
+}
+
+Worker::Impl::Skips Worker::Impl::report_skipped(const std::vector<ops::Skipped>& list) {
+    Skips skips;
+    for (const auto& skipped : list) {
+        if (skipped.job_id.empty() && skipped.why != "not a job id") {
+            skips.broken = true;
+            report_broken(skipped);
+        } else {
+            skips.dropped = true;
+            log.warning("Job skipped", "id", skipped.job_id, "queue", skipped.queue, "reason",
+                        skipped.why);
+        }
+    }
+    return skips;
+}
+
+void Worker::Impl::report_broken(const ops::Skipped& queue) {
+    const auto now = std::chrono::steady_clock::now();
+    auto& next = broken_told[queue.queue];
+    if (now < next) return;
+    next = now + 60s;
+    log.error("Queue cannot be read", "queue", queue.queue, "reason", queue.why);
+}
+
+asio::awaitable<bool> Worker::Impl::wait_for_work() {
+    if (watchers.size() == 0) {
+        for (const auto& key : redis_ops.queue_keys()) {
+            blocking.push_back(
+                std::make_unique<RedisClient>(executor, redis.options(), null_logger()));
+            watchers.spawn("watching " + key, watch(*blocking.back(), key));
+        }
+    }
+    work_may_wait = false;
+    queues_empty.notify();
+    while (!work_may_wait && !stopping()) {
+        if (!options.max_idle_time) {
+            co_await work_arrived.wait();
+            continue;
+        }
+        const auto until =
+            (!busy() ? last_worked : std::chrono::steady_clock::now()) + *options.max_idle_time;
+        if (std::chrono::steady_clock::now() >= until) {
+            log.info("Worker has been idle for long enough", "name", name);
+            co_return false;
+        }
+        co_await work_arrived.wait(until - std::chrono::steady_clock::now());
+    }
+    co_return true;
+}
+
+asio::awaitable<void> Worker::Impl::watch(RedisClient& client, std::string key) {
+    while (!stopping()) {
+        if (work_may_wait) {
+            // There is something to claim already; look again once it has been.
+            co_await queues_empty.wait();
+            continue;
+        }
+        const std::size_t limit = options.max_jobs ? 0 : 1;
+        bool failed = false;
+        ops::ClaimResult result;
+        try {
+            if (co_await redis_ops.wait_for_job(client, key, 30s, limit, options.concurrency,
+                                                result))
+                work_may_wait = true;
+            last_poll = std::chrono::steady_clock::now();
+        } catch (const Error& error) {
+            failed = true;
+            if (!error.retryable())
+                log.warning("Watching a queue failed", "queue", key, "error", error.message());
+        }
+        report_skipped(result.skipped);
+        accept(std::move(result.claimed));
+        if (failed) {
+            Event pause(executor);
+            co_await pause.wait(1s);
+            work_may_wait = true;  // Whatever came meanwhile is found by a claim.
+        }
+        if (work_may_wait) work_arrived.notify();
+    }
+}
+
+void Worker::Impl::accept(std::vector<ops::Claimed> jobs) {
+    for (auto& job : jobs) {
+        ++claimed;
+        held[job.execution_id] = {job.job_id, job.execution_id, job.origin, {}};
+        if (!job.fields.empty()) {
+            start(std::move(job));
+            continue;
+        }
+        ++unstarted;
+        unread.push_back(std::move(job));
+    }
+    if (!unread.empty()) hashes_wanted.notify();
+}
+
+asio::awaitable<void> Worker::Impl::start_loop() {
+    for (;;) {
+        while (unread.empty())
+            co_await hashes_wanted.wait();
+        std::vector<ops::Claimed> batch(std::move_iterator(unread.begin()),
+                                        std::move_iterator(unread.end()));
+        unread.clear();
+        for (;;) {
+            std::optional<Error> failed;
+            try {
+                co_await redis_ops.read_hashes(batch);
+                break;
+            } catch (const Error& error) {
+                failed = error;
+            }
+            co_await pause_after(*failed, "Reading jobs failed");
+        }
+        if (closed) co_return;  // Signing off puts them back.
+        unstarted -= batch.size();
+        for (auto& job : batch)
+            start(std::move(job));
+    }
+}
+
+void Worker::Impl::start(ops::Claimed claimed_job) {
+    auto execution = std::make_shared<Execution>();
+    execution->id = std::move(claimed_job.execution_id);
+    execution->started_at = claimed_job.started_at;
+    execution->started = std::chrono::steady_clock::now();
+    std::vector<std::pair<std::string_view, std::string_view>> fields(claimed_job.fields.begin(),
+                                                                      claimed_job.fields.end());
+    auto job = parse_job(claimed_job.job_id, fields);
+    std::optional<ParseError> unreadable;
+    if (job) {
+        execution->job = std::move(*job);
+        auto call = decode_call(execution->job.data, {}, &execution->serializer);
+        if (call)
+            execution->call = std::move(*call);
+        else
+            unreadable = call.error();
+    } else {
+        unreadable = job.error();
+        execution->job.id = claimed_job.job_id;
+    }
+    execution->job.origin = std::move(claimed_job.origin);
+    if (execution->job.enqueued_at)
+        execution->queued_for = std::max(execution->started_at - *execution->job.enqueued_at, 0us);
+    if (options.serializer) execution->serializer = *options.serializer;
+    running.push_back(execution);
+    const auto queued_for = execution->queued_for.value_or(0us);
+    if (unreadable) {
+        log_job_started(log, execution->job.id, queued_for);
+        if (unreadable->field.empty()) unreadable->field = "data";
+        const std::string line = "rqxx.DeserializationError: " + unreadable->describe();
+        finish(execution, Settlement::Outcome::terminal_failure, encode_exc_string(line + "\n"),
+               line);
+        return;
+    }
+    const std::int64_t timeout = execution->job.timeout.value_or(180);
+    if (timeout > 0) {
+        execution->function_deadline = execution->started + std::chrono::seconds(timeout);
+        execution->deadline = execution->function_deadline;
+    }
+    // The handler's thread wakes up while the rest is done here.
+    thread_executor.start(execution);
+    log_job_started(log, execution->job.id, queued_for);
+    if (timeout > 0) deadline_changed.notify();
+}
+
+}  // namespace rqxx

@@ -1,0 +1,152 @@
+#pragma once
+
+#include <algorithm>
+#include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
+#include <chrono>
+#include <cstdint>
+#include <deque>
+#include <list>
+#include <map>
+#include <memory>
+#include <rqxx/worker.hpp>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "base/task_group.hpp"
+#include "ops/transitions.hpp"
+#include "runtime/janitor.hpp"
+#include "runtime/thread_executor.hpp"
+
+namespace rqxx {
+
+/// The engine of a worker: loops that share its state, all on the client's executor.
+///
+/// Taking, starting and settling jobs go on side by side and wake each other by events.
+struct Worker::Impl {
+    /// How many jobs one script call takes or settles: enough to fill the pipe, few enough that
+    /// Redis serves others in between.
+    static constexpr std::size_t batch_size = 128;
+
+    Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerOptions options_,
+         Logger& log_);
+
+    RedisClient& redis;
+    WorkerOptions options;
+    Logger& log;
+    boost::asio::any_io_executor executor;
+    std::string name;
+    ops::WorkerOps redis_ops;
+    runtime::Janitor janitor;
+
+    std::list<std::shared_ptr<runtime::Execution>> running;  ///< Oldest first.
+    std::deque<std::pair<ops::Settlement, std::string>>
+        outcomes;  ///< To be settled; with the error line.
+    std::size_t settling = 0;
+    std::deque<ops::Claimed> unread;           ///< Claimed; their hashes are to be read.
+    std::size_t unstarted = 0;                 ///< These, and those whose hashes are being read.
+    std::map<std::string, ops::Running> held;  ///< Claimed and not settled, by execution.
+    WorkerSummary summary;
+    std::uint64_t claimed = 0;
+    std::chrono::steady_clock::time_point last_poll = std::chrono::steady_clock::now();
+    std::map<std::string, std::chrono::steady_clock::time_point>
+        broken_told;  ///< When to tell again.
+    int stop_requests = 0;
+    bool closed = false;        ///< Nothing is started any more.
+    bool work_may_wait = true;  ///< A queue may have something to claim; watchers rest.
+
+    Event slot_freed, hashes_wanted, work_arrived, queues_empty, settle_wanted, deadline_changed,
+        stop_wanted, drained;
+    runtime::ThreadExecutor thread_executor;
+    std::vector<std::unique_ptr<RedisClient>> blocking;
+    std::unique_ptr<RedisSubscriber> commands;
+    bool suspended = false;  ///< As monitors are told.
+    std::chrono::steady_clock::time_point last_worked = std::chrono::steady_clock::now();
+    TaskGroup watchers;
+    TaskGroup tasks;
+
+    [[nodiscard]] bool stopping() const { return stop_requests > 0; }
+    [[nodiscard]] bool busy() const { return !running.empty() || unstarted > 0; }
+    [[nodiscard]] std::string oldest_job() const {
+        return running.empty() ? std::string() : running.front()->job.id;
+    }
+    [[nodiscard]] std::size_t free_slots() const {
+        return options.concurrency - std::min(running.size() + unstarted, options.concurrency);
+    }
+
+    // ---- life: worker.cpp ----
+
+    boost::asio::awaitable<WorkerSummary> run();
+    /// A claim that is answered meanwhile is dropped here and put back by `register_death`.
+    boost::asio::awaitable<void> stop_watching();
+    /// Registers the worker, also in the place of one that was killed on this host.
+    boost::asio::awaitable<void> be_born();
+    /// First signal: wait for what runs. After the grace, or on a second signal: put it back.
+    boost::asio::awaitable<void> drain();
+    void throw_away();
+    void request_stop();
+    /// Until what failed may be tried again; ends early when the worker is to stop.
+    boost::asio::awaitable<void> pause_after(const Error& error, std::string_view what);
+
+    // ---- taking jobs: worker_claims.cpp ----
+
+    /// With many slots a third at a time: Redis starts some jobs while others run and others are
+    /// settled, and none of the three waits for the next.
+    [[nodiscard]] std::size_t most_per_claim() const;
+    /// Where short jobs end one after the other, a claim for each would cost more than the job.
+    boost::asio::awaitable<void> gather_slots();
+    boost::asio::awaitable<void> claim_loop();
+    /// For monitors; a Redis that does not answer is met again by the next claim.
+    boost::asio::awaitable<void> tell_suspended(bool now);
+    struct Skips {
+        bool dropped = false;  ///< Ids that led nowhere were taken off their queue.
+        bool broken = false;   ///< A queue cannot be taken from.
+    };
+    Skips report_skipped(const std::vector<ops::Skipped>& list);
+    /// A queue that nothing can be taken from; told once a minute.
+    void report_broken(const ops::Skipped& queue);
+    /// Blocks until a queue has a job, without removing it. False when the worker has been idle for
+    /// as long as it may.
+    boost::asio::awaitable<bool> wait_for_work();
+    boost::asio::awaitable<void> watch(RedisClient& client, std::string key);
+    /// What has been claimed: held from now on, and started as soon as its hash is here.
+    void accept(std::vector<ops::Claimed> jobs);
+    /// Starts the jobs of large claims, whose hashes come behind; the next claim does not wait for
+    /// it.
+    boost::asio::awaitable<void> start_loop();
+    void start(ops::Claimed claimed_job);
+
+    // ---- ending jobs: worker_results.cpp ----
+
+    void on_done(std::shared_ptr<runtime::Execution> execution, runtime::RunOutcome outcome);
+    void on_callback(const std::shared_ptr<runtime::Execution>& execution,
+                     std::chrono::seconds limit);
+    /// Frees the slot and hands the outcome to `settle_loop`.
+    void finish(const std::shared_ptr<runtime::Execution>& execution,
+                ops::Settlement::Outcome outcome, std::string payload, std::string error);
+    boost::asio::awaitable<void> settle_loop();
+    void report(const ops::Settlement& settlement, const ops::Settled& settled,
+                const std::string& error, bool in_doubt);
+
+    // ---- staying alive, limits, commands: worker_limits.cpp ----
+
+    boost::asio::awaitable<void> heartbeat_loop();
+    boost::asio::awaitable<void> register_again();
+    /// The soft stage; `deadline_loop` gives up on a handler that does not listen.
+    void ask_to_stop(runtime::Execution& execution, runtime::StopReason reason);
+    boost::asio::awaitable<void> deadline_loop();
+    /// Soft at the time limit, hard `kill_after` later. When to look again.
+    std::chrono::steady_clock::time_point look_at_limits(
+        const std::shared_ptr<runtime::Execution>& execution,
+        std::chrono::steady_clock::time_point now);
+    /// The handler does not listen: its job ends without it, and its place is taken.
+    void give_up(const std::shared_ptr<runtime::Execution>& execution);
+    boost::asio::awaitable<void> command_loop();
+    /// Source: rq/command.py; `stop-execution` is of RQ's main branch. What is not understood is
+    /// passed over: the channel is open to anybody.
+    void obey(const std::string& payload);
+};
+
+}  // namespace rqxx

@@ -1,0 +1,177 @@
+#include <fmt/format.h>
+
+#include <rqxx/codec.hpp>
+
+#include "runtime/worker_impl.hpp"
+
+namespace rqxx {
+
+using namespace std::chrono_literals;
+using ops::Settlement;
+using runtime::Execution;
+using runtime::StopReason;
+namespace asio = boost::asio;
+
+asio::awaitable<void> Worker::Impl::heartbeat_loop() {
+    Event pause(executor);
+    std::chrono::milliseconds wait = options.heartbeat;
+    for (;;) {
+        co_await pause.wait(std::exchange(wait, options.heartbeat));
+        auto jobs_by_execution = held;
+        for (const auto& execution : running) {
+            const std::scoped_lock lock(execution->progress_mutex);
+            jobs_by_execution[execution->id].progress.swap(execution->progress);
+        }
+        std::vector<ops::Running> jobs;
+        for (auto& [id, job] : jobs_by_execution)
+            jobs.push_back(std::move(job));
+        const Seconds oldest =
+            running.empty() ? Seconds(0)
+                            : Seconds(std::chrono::steady_clock::now() - running.front()->started);
+        bool lease_held = true;
+        bool failed = false;
+        try {
+            const auto result = co_await redis_ops.heartbeat(std::move(jobs), oldest_job(), oldest);
+            lease_held = result.lease_held;
+            if (result.orphans > 0)
+                log.warning("Jobs put back whose claim was never answered", "jobs", result.orphans);
+            for (const auto& notice : result.notices) {
+                for (const auto& execution : running) {
+                    if (execution->id != notice.execution_id) continue;
+                    ask_to_stop(*execution,
+                                notice.canceled ? StopReason::canceled : StopReason::lease_lost);
+                }
+            }
+        } catch (const Error& error) {
+            log.debug("Heartbeat failed", "error", error.message());
+            failed = true;
+        }
+        if (failed) {
+            // The next one goes out as soon as Redis is back.
+            try {
+                co_await redis.connect(options.heartbeat);
+                wait = 100ms;
+            } catch (const Error&) {
+            }
+            continue;
+        }
+        if (!lease_held) co_await register_again();
+    }
+}
+
+asio::awaitable<void> Worker::Impl::register_again() {
+    log.warning("Worker was taken for dead; registering again", "name", name);
+    try {
+        const auto birth = co_await redis_ops.register_birth();
+        if (!birth.registered)
+            co_await redis_ops.expire_lease();  // Our own old record: to be buried first.
+    } catch (const Error& error) {
+        log.debug("Registering failed", "error", error.message());
+    }
+    Event pause(executor);
+    co_await pause.wait(200ms);
+}
+
+void Worker::Impl::ask_to_stop(Execution& execution, StopReason reason) {
+    execution.request_stop(reason);
+    if (execution.give_up_at) return;
+    execution.give_up_at = std::chrono::steady_clock::now() + options.kill_after;
+    deadline_changed.notify();
+}
+
+asio::awaitable<void> Worker::Impl::deadline_loop() {
+    for (;;) {
+        const auto now = std::chrono::steady_clock::now();
+        auto next = now + 1h;
+        for (const auto& execution : std::list(running))
+            next = std::min(next, look_at_limits(execution, now));
+        co_await deadline_changed.wait(next - now);
+    }
+}
+
+std::chrono::steady_clock::time_point Worker::Impl::look_at_limits(
+    const std::shared_ptr<Execution>& execution, std::chrono::steady_clock::time_point now) {
+    auto next = now + 1h;
+    if (execution->give_up_at) {
+        if (now >= *execution->give_up_at) {
+            give_up(execution);
+            return next;
+        }
+        next = *execution->give_up_at;
+    }
+    if (!execution->deadline) return next;
+    if (now < *execution->deadline) return std::min(next, *execution->deadline);
+    const auto hard = *execution->deadline + options.kill_after;
+    if (now >= hard) {
+        execution->request_stop(StopReason::time_limit);
+        give_up(execution);
+        return next;
+    }
+    if (execution->in_callback)
+        execution->callback_over_limit();
+    else
+        execution->request_stop(StopReason::time_limit);
+    return std::min(next, hard);
+}
+
+void Worker::Impl::give_up(const std::shared_ptr<Execution>& execution) {
+    log.error("Handler ignores that it is to stop; its thread is replaced", "id", execution->job.id,
+              "function", execution->call.func_name);
+    thread_executor.abandon(execution);
+    auto outcome = Settlement::Outcome::failure;
+    std::string text;
+    switch (execution->stop_reason.load()) {
+        case StopReason::stopped:
+            outcome = Settlement::Outcome::stopped;
+            text = "Job stopped by user, work-horse terminated.";
+            if (!execution->job.stopped_callback_name.empty())
+                log.error("Callback skipped", "id", execution->job.id, "callback",
+                          execution->job.stopped_callback_name, "reason",
+                          "the handler had to be given up");
+            break;
+        case StopReason::killed:
+            text = "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); ";
+            break;
+        default:
+            text = fmt::format(
+                "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value ({} "
+                "seconds)\n",
+                execution->job.timeout.value_or(180));
+    }
+    std::string payload = encode_exc_string(text);
+    if (text.ends_with('\n')) text.pop_back();
+    finish(execution, outcome, std::move(payload), std::move(text));
+}
+
+// ---- commands ----
+
+asio::awaitable<void> Worker::Impl::command_loop() {
+    for (;;) {
+        const auto message = co_await commands->next();
+        obey(message.payload);
+    }
+}
+
+void Worker::Impl::obey(const std::string& payload) {
+    const auto command = decode_json(payload, {.max_bytes = 65536, .max_depth = 8});
+    if (!command || !command->is_dict()) return;
+    const auto text = [&](std::string_view key) {
+        const Value* value = command->find(key);
+        return value != nullptr && value->is_string() ? value->as_text() : std::string();
+    };
+    const std::string what = text("command");
+    if (what == "shutdown") {
+        log.info("Told to shut down", "name", name);
+        request_stop();
+    } else if (what == "stop-job" || what == "stop-execution" || what == "kill-horse") {
+        const auto reason = what == "kill-horse" ? StopReason::killed : StopReason::stopped;
+        const std::string id = text("job_id"), execution_id = text("execution_id");
+        for (const auto& execution : std::list(running)) {
+            if (reason == StopReason::stopped && execution->job.id != id) continue;
+            if (what == "stop-execution" && execution->id != execution_id) continue;
+            ask_to_stop(*execution, reason);
+        }
+    }
+}
+
+}  // namespace rqxx
