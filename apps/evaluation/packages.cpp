@@ -32,7 +32,7 @@ std::string text_field(const json::object& object, std::string_view name, bool m
     const auto* value = object.if_contains(name);
     if (value == nullptr) throw Error(Errc::usage, fmt::format("{} is missing", name));
     if (!value->is_string()) throw Error(Errc::usage, fmt::format("{} must be a string", name));
-    const std::string text(value->get_string());
+    std::string text(value->get_string());
     if (text.empty() && !may_be_empty)
         throw Error(Errc::usage, fmt::format("{} must not be empty", name));
     if (text.size() > max_text)

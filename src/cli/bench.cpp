@@ -290,6 +290,7 @@ public:
              {&Figures::enqueue_many, &Figures::enqueue_one, &Figures::process,
               &Figures::latency_p50, &Figures::latency_p95, &Figures::latency_p99}) {
             std::vector<double> values;
+            values.reserve(runs.size());
             for (const auto& figures : runs)
                 values.push_back(figures.*member);
             result.*member = median(values);

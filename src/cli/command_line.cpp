@@ -167,7 +167,7 @@ std::vector<std::string> with_settings(const CLI::App& root, const CLI::App& com
             result.push_back(flag + "=" + value);
         } else if (const auto found = settings.find(name); found != settings.end()) {
             for (const auto& input : found->second)
-                result.push_back(flag + "=" + input);
+                result.push_back(fmt::format("{}={}", flag, input));
         }
     }
     result.insert(result.end(), args.begin(), args.end());

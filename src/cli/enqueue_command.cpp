@@ -25,6 +25,7 @@ std::optional<std::chrono::seconds> optional_duration(std::string_view flag,
 std::vector<std::chrono::seconds> durations(std::string_view flag,
                                             const std::vector<std::string>& texts) {
     std::vector<std::chrono::seconds> result;
+    result.reserve(texts.size());
     for (const auto& text : texts)
         result.push_back(duration_option(flag, text));
     return result;

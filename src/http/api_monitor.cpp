@@ -46,7 +46,7 @@ std::string optional_text(const Request& request, std::string_view name) {
 }
 
 std::string status_filter(const Request& request) {
-    const std::string word = optional_text(request, "status");
+    std::string word = optional_text(request, "status");
     static constexpr std::array known{status::created,   status::queued,   status::started,
                                       status::finished,  status::failed,   status::stopped,
                                       status::scheduled, status::deferred, status::canceled};

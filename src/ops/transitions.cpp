@@ -29,7 +29,7 @@ FieldList hash_fields(Reply reply) {
     return fields;
 }
 
-ClaimResult claim_result(Reply reply) {
+ClaimResult claim_result(Reply reply, std::chrono::steady_clock::time_point asked_at) {
     auto& parts = reply.elements;
     if (parts.size() != 4)
         throw Error(Errc::protocol, "the claim script gave an unexpected answer");
@@ -37,8 +37,12 @@ ClaimResult claim_result(Reply reply) {
     result.state = static_cast<ClaimResult::State>(parts[0].as_integer());
     const Timestamp now{std::chrono::microseconds(parts[1].as_integer())};
     for (auto& row : parts[2].elements) {
-        Claimed claimed{
-            row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text, now, {}};
+        Claimed claimed{row.elements.at(0).text,
+                        row.elements.at(1).text,
+                        row.elements.at(2).text,
+                        now,
+                        asked_at,
+                        {}};
         if (row.elements.size() > 3) claimed.fields = hash_fields(std::move(row.elements[3]));
         result.claimed.push_back(std::move(claimed));
     }
@@ -117,8 +121,9 @@ std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_a
 asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::size_t capacity,
                                               std::string current_job) {
     auto [script_keys, args] = claim_arguments(limit, capacity, std::move(current_job));
-    auto result =
-        claim_result(co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)));
+    const auto asked_at = std::chrono::steady_clock::now();
+    auto result = claim_result(
+        co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)), asked_at);
     serve_next_after(result);
     co_return result;
 }
@@ -151,7 +156,7 @@ asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string
     auto replies = co_await blocking.run(std::move(pipeline), timeout + std::chrono::seconds(10));
     // Without the script (NOSCRIPT) the ordinary claim that follows does the work.
     if (limit > 0 && !replies[1].is_error()) {
-        result = claim_result(std::move(replies[1]));
+        result = claim_result(std::move(replies[1]), std::chrono::steady_clock::now());
         serve_next_after(result);
     }
     replies[0].throw_if_error();

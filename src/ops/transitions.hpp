@@ -22,6 +22,9 @@ struct Claimed {
     std::string execution_id;
     std::string origin;
     Timestamp started_at;
+    /// On our clock: since then at the latest the job has been ours. Of a job that we waited for,
+    /// when it came.
+    std::chrono::steady_clock::time_point asked_at;
     FieldList fields;  ///< The hash as it was before the start; empty in a large claim: to be read.
 };
 

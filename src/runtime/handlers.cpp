@@ -30,6 +30,7 @@ const HandlerRegistry::CallbackFunction* HandlerRegistry::find_callback(
 
 std::vector<std::string> HandlerRegistry::names() const {
     std::vector<std::string> names;
+    names.reserve(handlers_.size());
     for (const auto& [name, handler] : handlers_)
         names.push_back(name);
     return names;

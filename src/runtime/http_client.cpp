@@ -156,7 +156,7 @@ Parsed<HttpUrl> parse_http_url(std::string_view text) noexcept {
         const std::string clean = escaped(text);
         const auto parsed = boost::urls::parse_uri(clean);
         if (!parsed) return fail("it is not a URL");
-        const boost::urls::url_view view = *parsed;
+        const boost::urls::url_view& view = *parsed;
         HttpUrl url;
         if (view.scheme_id() == boost::urls::scheme::https)
             url.tls = true;

@@ -266,6 +266,7 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
         const auto wait = intervals.empty() ? std::chrono::seconds(0)
                                             : intervals[std::min(used, intervals.size() - 1)];
         std::vector<std::int64_t> seconds;
+        seconds.reserve(intervals.size());
         for (const auto interval : intervals)
             seconds.push_back(interval.count());
         return {.kind = RunOutcome::Kind::retry,

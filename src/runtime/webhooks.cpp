@@ -267,7 +267,7 @@ struct WebhookDeliverer::Impl {
         for (auto& delivery : taken.deliveries) {
             const auto place =
                 in_flight.insert(in_flight.end(), {delivery.id, token, delivery.receiver});
-            tasks.spawn(delivery.id, deliver(*this, std::move(delivery), place));
+            tasks.spawn(place->delivery, deliver(*this, std::move(delivery), place));
         }
         co_return taken.more;
     }

@@ -170,6 +170,10 @@ asio::awaitable<void> Worker::Impl::watch(RedisClient& client, std::string key) 
 }
 
 void Worker::Impl::accept(std::vector<ops::Claimed> jobs) {
+    if (is_too_late(jobs)) {
+        give_back(jobs);
+        return;
+    }
     for (auto& job : jobs) {
         ++claimed;
         held[job.execution_id] = {job.job_id, job.execution_id, job.origin, {}};
@@ -183,6 +187,29 @@ void Worker::Impl::accept(std::vector<ops::Claimed> jobs) {
     if (!unread.empty()) hashes_wanted.notify();
 }
 
+bool Worker::Impl::is_too_late(const std::vector<ops::Claimed>& jobs) const {
+    return !jobs.empty() &&
+           std::chrono::steady_clock::now() - jobs.front().asked_at > options.lease;
+}
+
+void Worker::Impl::give_back(const std::vector<ops::Claimed>& jobs) {
+    log.warning("Jobs are put back: Redis was not there when they were to start", "jobs",
+                jobs.size());
+    // Each goes to the front: in the end the first is first again.
+    for (auto job = jobs.rbegin(); job != jobs.rend(); ++job)
+        outcomes.emplace_back(Settlement{.job_id = job->job_id,
+                                         .execution_id = job->execution_id,
+                                         .origin = job->origin,
+                                         .outcome = Settlement::Outcome::returned,
+                                         .payload = {},
+                                         .started_at = job->started_at,
+                                         .run_time = {},
+                                         .queued_for = {},
+                                         .known_result_ttl = {}},
+                              std::string());
+    settle_wanted.notify();
+}
+
 asio::awaitable<void> Worker::Impl::start_loop() {
     for (;;) {
         while (unread.empty())
@@ -190,20 +217,23 @@ asio::awaitable<void> Worker::Impl::start_loop() {
         std::vector<ops::Claimed> batch(std::move_iterator(unread.begin()),
                                         std::move_iterator(unread.end()));
         unread.clear();
-        for (;;) {
-            std::optional<Error> failed;
-            try {
-                co_await redis_ops.read_hashes(batch);
-                break;
-            } catch (const Error& error) {
-                failed = error;
-            }
-            co_await pause_after(*failed, "Reading jobs failed");
+        bool read = false;
+        try {
+            co_await redis_ops.read_hashes(batch);
+            read = !is_too_late(batch);
+        } catch (const Error& error) {
+            log.debug("Reading jobs failed", "error", error.message());
         }
         if (closed) co_return;  // Signing off puts them back.
         unstarted -= batch.size();
-        for (auto& job : batch)
-            start(std::move(job));
+        if (read) {
+            for (auto& job : batch)
+                start(std::move(job));
+        } else {
+            claimed -= batch.size();
+            give_back(batch);
+            slot_freed.notify();
+        }
     }
 }
 

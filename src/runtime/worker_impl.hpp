@@ -113,6 +113,10 @@ struct Worker::Impl {
     boost::asio::awaitable<void> watch(RedisClient& client, std::string key);
     /// What has been claimed: held from now on, and started as soon as its hash is here.
     void accept(std::vector<ops::Claimed> jobs);
+    /// Whether claimed jobs may have been taken from us: the lease has run out since.
+    [[nodiscard]] bool is_too_late(const std::vector<ops::Claimed>& jobs) const;
+    /// What has been claimed and may not start any more. Whoever has it by now keeps it: the fence.
+    void give_back(const std::vector<ops::Claimed>& jobs);
     /// Starts the jobs of large claims, whose hashes come behind; the next claim does not wait for
     /// it.
     boost::asio::awaitable<void> start_loop();

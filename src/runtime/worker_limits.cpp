@@ -23,6 +23,7 @@ asio::awaitable<void> Worker::Impl::heartbeat_loop() {
             jobs_by_execution[execution->id].progress.swap(execution->progress);
         }
         std::vector<ops::Running> jobs;
+        jobs.reserve(jobs_by_execution.size());
         for (auto& [id, job] : jobs_by_execution)
             jobs.push_back(std::move(job));
         const Seconds oldest =

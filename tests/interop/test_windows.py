@@ -12,6 +12,7 @@ import os
 import signal
 import sys
 import threading
+import time
 
 import psutil
 import pytest
@@ -443,6 +444,23 @@ def test_w01_a_connection_lost_while_hashes_are_read_makes_no_job_run_twice(syst
     trap = proxy.trap(reading_a_hash(5), "cut", after=after)
     worker = start()
     trap.wait()
+    assert worker.process.wait(20) == 0
+    assert sorted(runs(marks)) == sorted(ids)
+    check(connection, workers=(12, 0))
+
+
+def test_w01_what_a_worker_claimed_before_it_was_paused_for_long_it_does_not_start(system, connection, proxy, marks):
+    ids, start = large_claim(system, connection, proxy, marks)
+    trap = proxy.trap("claim", "hold", after=True)
+    worker = start()
+    trap.wait()
+    worker.process.send_signal(signal.SIGSTOP)
+    trap.release()
+    time.sleep(10.5)   # Its lease is over; others may take the jobs.
+    assert set(recover(system, connection)) == set(ids)
+    work_off(system)
+    assert sorted(runs(marks)) == sorted(ids)
+    worker.process.send_signal(signal.SIGCONT)
     assert worker.process.wait(20) == 0
     assert sorted(runs(marks)) == sorted(ids)
     check(connection, workers=(12, 0))
