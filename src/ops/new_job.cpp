@@ -98,7 +98,6 @@ void check(const EnqueueOptions& options) {
     if (options.failure_ttl && options.failure_ttl->count() < -1)
         refuse("failure_ttl", "must be at least -1");
     if (options.unique && options.job_id.empty()) refuse("unique", "needs a job_id");
-    if (options.unique && options.depends_on) refuse("unique", "not with depends_on");
     if (!options.meta.is_none() && !options.meta.is_dict()) refuse("meta", "must be a dict");
     if (options.retry) {
         if (options.retry->max < 0 || options.retry->max > 1'000'000)

@@ -70,6 +70,7 @@ WINDOWS = {
     "requeue_canceled_deferred": (WORKER, "W24", {"rq:results:b entries": 1, "seen: job b status": "FINISHED",
                                                              "seen: job a dependents": []}),
     "scheduled_with_dependency": (PRODUCER, "W24", {"step 1": "refused", "rq:job:b type": "absent"}),
+    "unique_with_dependency": (PRODUCER, "W26", {"step 1": "done", "seen: job b status": "FINISHED"}),
     "group_with_dependencies": (".*", "W24", {"rq:results:b entries": 1, "seen: job b status": "FINISHED"}),
 }
 

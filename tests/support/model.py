@@ -285,7 +285,7 @@ class Model:
         elif any(name in names for names in [*self.registries.values(), *self.queues.values(), *self.intermediate.values()]):
             self.excused.add(name)
         job = self.jobs[name] = self.new_job(name, queue, **options)
-        if at_front and (due or job.depends_on):
+        if at_front and due:
             job.front = True
         if job.group:
             self.groups[job.group].add(name)
