@@ -103,6 +103,18 @@ enum class CallbackPolicy { require, skip };
 enum class Strategy { strict, round_robin, random };
 [[nodiscard]] Parsed<Strategy> parse_strategy(std::string_view text) noexcept;
 
+/// How much jobs in Python share: a process that runs one after the other, or only what had been
+/// imported before.
+enum class Isolation { warm, fork };
+
+/// Where functions that are not registered run: an interpreter that has what they need.
+struct PythonOptions {
+    std::string interpreter = "python3";
+    std::vector<std::string> path;     ///< Folders to import from, before the interpreter's own.
+    std::vector<std::string> preload;  ///< Modules that every job finds imported.
+    Isolation isolation = Isolation::warm;
+};
+
 struct WorkerOptions {
     std::vector<std::string> queues{"high", "default", "low"};  ///< In priority order.
     std::string name;                                   ///< Empty: host, pid and a random part.
@@ -116,6 +128,7 @@ struct WorkerOptions {
     std::chrono::milliseconds heartbeat{3000};  ///< Lease renewal.
     std::chrono::milliseconds lease{10000};     ///< Without a heartbeat, jobs are recovered.
     RecoverPolicy recover = RecoverPolicy::requeue;
+    std::optional<PythonOptions> python;           ///< None: only registered functions run.
     std::optional<Serializer> serializer;          ///< Empty: sniff each job.
     std::chrono::seconds default_result_ttl{500};  ///< For jobs that carry none.
     std::chrono::seconds kill_after{

@@ -245,6 +245,16 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--callbacks", o.callbacks,
                "a job with a callback that is not registered here: fail it, or run it without")
         ->check(CLI::IsMember({"require", "skip"}));
+    add_option(app, "--kill-after", o.kill_after,
+               "how long a job may ignore that it is to stop before what runs it is replaced");
+    add_option(app, "--python", o.python,
+               "interpreter that runs Python functions, such as .venv/bin/python");
+    add_option(app, "--isolation", o.isolation,
+               "warm: processes run one Python job after the other; fork: one for each job")
+        ->check(CLI::IsMember({"warm", "fork"}));
+    add_option(app, "--path", o.path, "folder to import Python modules from; may be repeated");
+    add_option(app, "--preload", o.preload,
+               "Python module to import once, for all jobs; may be repeated");
     add_webhooks(app, o.webhooks);
     return &app;
 }

@@ -64,6 +64,10 @@ struct WorkerCommandOptions {
     std::string strategy = "strict";
     std::string callbacks = "require";
     std::string max_idle_time;
+    std::string kill_after = "5s";
+    std::string python;
+    std::string isolation = "warm";
+    std::vector<std::string> path, preload;
     WebhookSettings webhooks;
 };
 

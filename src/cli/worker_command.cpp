@@ -84,6 +84,14 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
         options.callbacks == "skip" ? CallbackPolicy::skip : CallbackPolicy::require;
     if (!options.max_idle_time.empty())
         settings.max_idle_time = duration_option("--max-idle-time", options.max_idle_time);
+    settings.kill_after = duration_option("--kill-after", options.kill_after);
+    if (!options.python.empty())
+        settings.python =
+            PythonOptions{options.python, options.path, options.preload,
+                          options.isolation == "fork" ? Isolation::fork : Isolation::warm};
+    else if (!options.path.empty() || !options.preload.empty())
+        throw Error(Errc::usage,
+                    fmt::format("--{}: needs --python", options.path.empty() ? "preload" : "path"));
     if (!options.serializer.empty())
         settings.serializer = parse_serializer(options.serializer).value();
 

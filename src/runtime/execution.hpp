@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <boost/asio/any_io_executor.hpp>
+#include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <memory>
 #include <mutex>
@@ -15,6 +16,8 @@ namespace rqxx::runtime {
 
 /// Why a running job was asked to stop.
 enum class StopReason { none, time_limit, canceled, lease_lost, shutdown, stopped, killed };
+
+class Executor;
 
 /// One run of one job, from the claim until it is settled.
 ///
@@ -38,6 +41,7 @@ struct Execution {
     std::string progress;  ///< JSON; guarded by the mutex above.
 
     // Worker's executor only.
+    Executor* runs_in = nullptr;
     bool settled = false;  ///< Its outcome is decided; a later one is ignored.
     bool in_callback = false;
     std::optional<std::chrono::steady_clock::time_point>
@@ -79,7 +83,16 @@ public:
     };
 
     virtual ~Executor() = default;
+    /// Before the first job. @throws Error when nothing can be run.
+    virtual boost::asio::awaitable<void> prepare() { co_return; }
+    /// After the last job: nothing is reported any more, and nothing keeps the event loop running.
+    virtual void close() {}
     virtual void start(std::shared_ptr<Execution> execution) = 0;
+    /// The job has been asked to stop: for executors whose jobs do not look at its stop token.
+    virtual void interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) {
+        (void)execution;
+        (void)reason;
+    }
     /// The execution is given up: its outcome no longer matters and its resources are replaced.
     virtual void abandon(const std::shared_ptr<Execution>& execution) = 0;
 };

@@ -55,16 +55,22 @@ Worker::Impl::Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerO
       deadline_changed(executor),
       stop_wanted(executor),
       drained(executor),
-      thread_executor(executor, handlers, options.callbacks, log,
-                      {[this](std::shared_ptr<Execution> execution, RunOutcome outcome) {
-                           on_done(std::move(execution), std::move(outcome));
-                       },
-                       [this](const std::shared_ptr<Execution>& execution,
-                              std::chrono::seconds limit) { on_callback(execution, limit); }}),
+      executors(redis, handlers, options, name, log,
+                {[this](std::shared_ptr<Execution> execution, RunOutcome outcome) {
+                     on_done(std::move(execution), std::move(outcome));
+                 },
+                 [this](const std::shared_ptr<Execution>& execution, std::chrono::seconds limit) {
+                     on_callback(execution, limit);
+                 }}),
       watchers(executor),
       tasks(executor) {}
 
 asio::awaitable<WorkerSummary> Worker::Impl::run() {
+    // Whatever happens: processes must not outlive the worker, nor keep its event loop running.
+    const std::unique_ptr<runtime::Executors, void (*)(runtime::Executors*)> closing(
+        &executors, [](runtime::Executors* all) { all->close(); });
+    co_await executors.prepare();
+    prepared = true;
     co_await be_born();
     log.info("Worker started", "name", name, "queues",
              fmt::format("{}", fmt::join(options.queues, ",")), "concurrency", options.concurrency);
@@ -149,8 +155,8 @@ asio::awaitable<void> Worker::Impl::drain() {
     }
     closed = true;
     for (const auto& execution : std::list(running)) {
-        execution->request_stop(StopReason::shutdown);
-        thread_executor.abandon(execution);
+        interrupt(execution, StopReason::shutdown);
+        executors.abandon(execution);
         finish(execution, Settlement::Outcome::returned, {}, {});
     }
     // Results must not be lost, but an absent Redis must not keep us for ever either.
@@ -165,11 +171,19 @@ asio::awaitable<void> Worker::Impl::drain() {
 
 void Worker::Impl::throw_away() {
     for (auto& execution : running)
-        execution->request_stop(StopReason::shutdown);
+        interrupt(execution, StopReason::shutdown);
+}
+
+void Worker::Impl::interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) {
+    // A job that is over its limit may yet be stopped or taken from us.
+    const bool news = !execution->stop.stop_requested() || reason != StopReason::time_limit;
+    execution->request_stop(reason);
+    if (news) executors.interrupt(execution, reason);
 }
 
 void Worker::Impl::request_stop() {
     ++stop_requests;
+    if (!prepared) executors.close();
     for (Event* event : {&slot_freed, &work_arrived, &queues_empty, &stop_wanted, &drained})
         event->notify();
 }

@@ -251,7 +251,7 @@ void Worker::Impl::start(ops::Claimed claimed_job) {
         auto call = decode_call(execution->job.data, {}, &execution->serializer);
         if (call)
             execution->call = std::move(*call);
-        else
+        else if (!options.python)  // Python may know more than our decoder.
             unreadable = call.error();
     } else {
         unreadable = job.error();
@@ -277,7 +277,7 @@ void Worker::Impl::start(ops::Claimed claimed_job) {
         execution->deadline = execution->function_deadline;
     }
     // The handler's thread wakes up while the rest is done here.
-    thread_executor.start(execution);
+    executors.start(execution);
     log_job_started(log, execution->job.id, queued_for);
     if (timeout > 0) deadline_changed.notify();
 }

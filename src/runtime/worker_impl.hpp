@@ -17,8 +17,8 @@
 
 #include "base/task_group.hpp"
 #include "ops/transitions.hpp"
+#include "runtime/executors.hpp"
 #include "runtime/janitor.hpp"
-#include "runtime/thread_executor.hpp"
 
 namespace rqxx {
 
@@ -54,12 +54,13 @@ struct Worker::Impl {
     std::map<std::string, std::chrono::steady_clock::time_point>
         broken_told;  ///< When to tell again.
     int stop_requests = 0;
+    bool prepared = false;      ///< Jobs can be run.
     bool closed = false;        ///< Nothing is started any more.
     bool work_may_wait = true;  ///< A queue may have something to claim; watchers rest.
 
     Event slot_freed, hashes_wanted, work_arrived, queues_empty, settle_wanted, deadline_changed,
         stop_wanted, drained;
-    runtime::ThreadExecutor thread_executor;
+    runtime::Executors executors;
     std::vector<std::unique_ptr<RedisClient>> blocking;
     std::unique_ptr<RedisSubscriber> commands;
     bool suspended = false;  ///< As monitors are told.
@@ -87,6 +88,9 @@ struct Worker::Impl {
     boost::asio::awaitable<void> drain();
     void throw_away();
     void request_stop();
+    /// Asks a job to stop, the soft stage. The first reason counts.
+    void interrupt(const std::shared_ptr<runtime::Execution>& execution,
+                   runtime::StopReason reason);
     /// Until what failed may be tried again; ends early when the worker is to stop.
     boost::asio::awaitable<void> pause_after(const Error& error, std::string_view what);
 
@@ -139,7 +143,8 @@ struct Worker::Impl {
     boost::asio::awaitable<void> heartbeat_loop();
     boost::asio::awaitable<void> register_again();
     /// The soft stage; `deadline_loop` gives up on a handler that does not listen.
-    void ask_to_stop(runtime::Execution& execution, runtime::StopReason reason);
+    void ask_to_stop(const std::shared_ptr<runtime::Execution>& execution,
+                     runtime::StopReason reason);
     boost::asio::awaitable<void> deadline_loop();
     /// Soft at the time limit, hard `kill_after` later. When to look again.
     std::chrono::steady_clock::time_point look_at_limits(

@@ -39,7 +39,7 @@ asio::awaitable<void> Worker::Impl::heartbeat_loop() {
             for (const auto& notice : result.notices) {
                 for (const auto& execution : running) {
                     if (execution->id != notice.execution_id) continue;
-                    ask_to_stop(*execution,
+                    ask_to_stop(execution,
                                 notice.canceled ? StopReason::canceled : StopReason::lease_lost);
                 }
             }
@@ -73,10 +73,10 @@ asio::awaitable<void> Worker::Impl::register_again() {
     co_await pause.wait(200ms);
 }
 
-void Worker::Impl::ask_to_stop(Execution& execution, StopReason reason) {
-    execution.request_stop(reason);
-    if (execution.give_up_at) return;
-    execution.give_up_at = std::chrono::steady_clock::now() + options.kill_after;
+void Worker::Impl::ask_to_stop(const std::shared_ptr<Execution>& execution, StopReason reason) {
+    interrupt(execution, reason);
+    if (execution->give_up_at) return;
+    execution->give_up_at = std::chrono::steady_clock::now() + options.kill_after;
     deadline_changed.notify();
 }
 
@@ -104,21 +104,22 @@ std::chrono::steady_clock::time_point Worker::Impl::look_at_limits(
     if (now < *execution->deadline) return std::min(next, *execution->deadline);
     const auto hard = *execution->deadline + options.kill_after;
     if (now >= hard) {
-        execution->request_stop(StopReason::time_limit);
+        interrupt(execution, StopReason::time_limit);
         give_up(execution);
         return next;
     }
-    if (execution->in_callback)
+    if (!execution->in_callback) {
+        interrupt(execution, StopReason::time_limit);
+    } else {
         execution->callback_over_limit();
-    else
-        execution->request_stop(StopReason::time_limit);
+    }
     return std::min(next, hard);
 }
 
 void Worker::Impl::give_up(const std::shared_ptr<Execution>& execution) {
-    log.error("Handler ignores that it is to stop; its thread is replaced", "id", execution->job.id,
-              "function", execution->call.func_name);
-    thread_executor.abandon(execution);
+    log.error("Handler ignores that it is to stop; what runs it is replaced", "id",
+              execution->job.id, "function", execution->call.func_name);
+    executors.abandon(execution);
     auto outcome = Settlement::Outcome::failure;
     std::string text;
     switch (execution->stop_reason.load()) {
@@ -170,7 +171,7 @@ void Worker::Impl::obey(const std::string& payload) {
         for (const auto& execution : std::list(running)) {
             if (reason == StopReason::stopped && execution->job.id != id) continue;
             if (what == "stop-execution" && execution->id != execution_id) continue;
-            ask_to_stop(*execution, reason);
+            ask_to_stop(execution, reason);
         }
     }
 }

@@ -47,7 +47,10 @@ void Worker::Impl::on_done(std::shared_ptr<Execution> execution, RunOutcome outc
 void Worker::Impl::on_callback(const std::shared_ptr<Execution>& execution,
                                std::chrono::seconds limit) {
     execution->in_callback = true;
-    execution->deadline = std::chrono::steady_clock::now() + limit;
+    execution->deadline.reset();
+    if (limit.count() > 0) execution->deadline = std::chrono::steady_clock::now() + limit;
+    // Stopped is what was asked for; its callback has a limit of its own.
+    if (execution->stop_reason == StopReason::stopped) execution->give_up_at.reset();
     deadline_changed.notify();
 }
 

@@ -1,5 +1,5 @@
 """The same scenario run by stock RQ and by rqxx must leave the same keys, types, fields and TTLs, and Python must read
-the same from them: rqxx on both sides, each side with the other, and both in turn, job by job.
+the same from them: rqxx on both sides, each side with the other, Python functions in rqxx, and both in turn, job by job.
 
 Differences are allowed only where `ALLOWED` names them; each is explained in docs/compatibility.md.
 """
@@ -21,11 +21,11 @@ from two_sides import Stage
 
 #: Producers and workers, which take turns.
 MODES = {"rqxx": (["rqxx"], ["rqxx"]), "python_to_rqxx": (["stock"], ["rqxx"]), "rqxx_to_python": (["rqxx"], ["stock"]),
-         "rqxx_first": (["rqxx", "stock"], ["rqxx", "stock"]), "python_first": (["stock", "rqxx"], ["stock", "rqxx"])}
+         "python_in_rqxx": (["stock"], ["python"]), "rqxx_first": (["rqxx", "stock"], ["rqxx", "stock"]), "python_first": (["stock", "rqxx"], ["stock", "rqxx"])}
 
 #: (scenarios, modes, differences) as patterns, and the window, or the words of docs/compatibility.md,
 #: that tells why they may differ.
-WORKER, PRODUCER = "rqxx|python_to_rqxx|.*_first", "rqxx|rqxx_to_python|.*_first"
+WORKER, PRODUCER = "rqxx|python_to_rqxx|python_in_rqxx|.*_first", "rqxx|rqxx_to_python|.*_first"
 ALLOWED = [
     (".*", ".*", r"(look: )?rqxx:\S+ .*", "`rqxx:leases`, `rqxx:sweeper`"),
     (".*", WORKER, r"(look: )?rq:worker:worker (version|python_version|ip_address): .*",

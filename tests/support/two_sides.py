@@ -7,8 +7,10 @@ import json
 import logging
 import multiprocessing
 import os
+import pathlib
 import signal
 import subprocess
+import sys
 import time
 
 import redis as redis_module
@@ -27,6 +29,7 @@ from rq.utils import parse_timeout
 from rq.webhook import Webhook
 from rq.worker import DequeueStrategy
 
+INTEROP = pathlib.Path(__file__).resolve().parent.parent / "interop"
 WORKER = "worker"
 DONE, REFUSED, MISSING = "done", "refused", "no such job"
 
@@ -228,13 +231,17 @@ class StockWorker:
 
 
 class RqxxWorker:
+    """Ours, with native functions."""
+
+    program = [BUILD / "test_worker"]
+
     def __init__(self, url, serializer):
         self.url = url
 
     @contextlib.contextmanager
     def running(self, queues, max_jobs=None, strategy="default"):
         limit = ["--max-jobs", str(max_jobs)] if max_jobs else []
-        process = subprocess.Popen([BUILD / "test_worker", self.url, "--burst", "--concurrency", "1", "--name", WORKER,
+        process = subprocess.Popen([*self.program, self.url, "--burst", "--concurrency", "1", "--name", WORKER,
                                     "--strategy", strategy, *limit, *queues], stderr=subprocess.PIPE)
         try:
             yield lambda: process.poll() is None
@@ -244,6 +251,16 @@ class RqxxWorker:
             if process.poll() is None:
                 process.send_signal(signal.SIGKILL)
                 process.communicate()
+
+
+class PythonWorker(RqxxWorker):
+    """Ours, with the functions of Python."""
+
+    program = [BUILD / "rqxx", "worker", "--python", sys.executable, "--path", INTEROP, "--preload", "tasks", "--no-webhooks",
+               "--redis-url"]
+
+
+WORKERS = {"stock": StockWorker, "rqxx": RqxxWorker, "python": PythonWorker}
 
 
 def wait_until(condition, what):
@@ -282,14 +299,13 @@ class Stage:
 
     def run(self, steps, producers, workers, serializer, after_step=lambda what: None):
         """Carries out the steps; what each came to. The sides take turns: `producers` and `workers` are tuples of
-        "stock" and "rqxx". `after_step` also looks on while a job runs."""
+        "stock", "rqxx" and, for workers, "python". `after_step` also looks on while a job runs."""
         self.after_step = after_step
         self.serializer, self.looks = serializer, []
         self.connection.flushall()
         self.marks.unlink(missing_ok=True)
         self.next_producer = itertools.cycle([self.producer(side, serializer) for side in producers])
-        self.next_worker = itertools.cycle([(StockWorker if side == "stock" else RqxxWorker)(self.url, serializer)
-                                            for side in workers])
+        self.next_worker = itertools.cycle([WORKERS[side](self.url, serializer) for side in workers])
         came_to = []
         for what, arguments in steps:
             came_to.append(self.step(what, arguments))

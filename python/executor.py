@@ -1,0 +1,445 @@
+"""The Python side of rqxx's warm executor: one zygote, from which one process per slot is forked.
+
+Started by the worker with two inherited sockets' numbers as arguments; needs the standard library only. Where the
+interpreter has `rq`, functions see what they see under `rq worker`; where not, plain functions run all the same.
+
+The zygote imports what jobs need once, then forks slots, so that their memory is shared. It talks to the worker in
+datagrams of JSON: {"fork": N} with a slot's socket -> {"forked": N, "pid": P} or {"failed": N, "error": text}; later
+{"exited": P, "status": S, ...}.
+A slot talks in frames: four bytes of length (little-endian), then fields, each four bytes of length and bytes. The
+first field says what the frame is:
+
+    worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, then field, value, ...
+                     stopped    the same, to call the stopped callback only
+    slot -> worker   callback   execution id, its time limit in seconds: the function has ended, a callback begins
+                     done       execution id, then one of
+                                 success, return value in base64 or ""
+                                 failure, exc_string as stored, its last line
+                                 retry, most, wait in seconds, the Retry in base64
+                                 stopped, last line of what the callback raised or ""
+
+Nothing here changes a job's state. A slot raises RQ's JobTimeoutException in a function that is over its limit; the worker
+measures the same time, and kills what goes on.
+"""
+
+import array
+import asyncio
+import base64
+import ctypes
+import gc
+import importlib
+import json
+import linecache
+import os
+import pickle
+import random
+import select
+import signal
+import socket
+import struct
+import sys
+import traceback
+import zlib
+
+UNSERIALIZABLE = "Unserializable return value"
+
+
+# ---- frames ---------------------------------------------------------------------------------------------------------------
+
+
+def receive_exactly(sock, size):
+    data = bytearray()
+    while len(data) < size:
+        piece = sock.recv(min(size - len(data), 1 << 20))
+        if not piece:
+            raise EOFError
+        data += piece
+    return bytes(data)
+
+
+def receive_frame(sock):
+    (size,) = struct.unpack("<I", receive_exactly(sock, 4))
+    data = receive_exactly(sock, size)
+    fields, at = [], 0
+    while at < size:
+        (length,) = struct.unpack_from("<I", data, at)
+        fields.append(data[at + 4:at + 4 + length])
+        at += 4 + length
+    return fields
+
+
+def send_frame(sock, *fields):
+    parts = []
+    for field in fields:
+        field = field.encode("utf-8", "backslashreplace") if isinstance(field, str) else field
+        parts += [struct.pack("<I", len(field)), field]
+    body = b"".join(parts)
+    sock.sendall(struct.pack("<I", len(body)) + body)
+
+
+# ---- what a job is made of, with and without rq ------------------------------------------------------------------------------
+
+
+class PlainTimeout(Exception):
+    """Where there is no rq."""
+
+
+class JSONSerializer:
+    @staticmethod
+    def dumps(value):
+        return json.dumps(value).encode()
+
+    @staticmethod
+    def loads(data):
+        return json.loads(data.decode())
+
+
+def import_attribute(name):
+    """A function, method of a class, or other attribute by its dotted name. Source: rq/utils.py import_attribute."""
+    parts = name.split(".")
+    for split in range(len(parts) - 1, 0, -1):
+        try:
+            found = importlib.import_module(".".join(parts[:split]))
+        except ModuleNotFoundError as error:
+            if not (".".join(parts[:split]) + ".").startswith(f"{error.name}."):
+                raise   # Something that the module itself needs.
+            continue
+        for part in parts[split:]:
+            found = getattr(found, part)
+        return found
+    raise ValueError(f"Invalid attribute name: {name}")
+
+
+class PlainJob:
+    """The call alone: what runs without rq."""
+
+    def __init__(self, fields, serializer):
+        data = fields[b"data"]
+        try:
+            data = zlib.decompress(data)
+        except zlib.error:
+            pass
+        name, instance, self.args, self.kwargs = serializer.loads(data)
+        self.func = import_attribute(name) if instance is None else getattr(instance, name)
+
+
+class Rq:
+    """What a slot needs of rq, of whichever version."""
+
+    def __init__(self):
+        from rq import job, timeouts
+        from rq.serializers import DefaultSerializer, JSONSerializer as RqJSONSerializer
+        from rq import utils
+
+        self.Job, self.JobStatus, self.stack = job.Job, job.JobStatus, job._job_stack
+        self.Retry, self.str_to_date = job.Retry, utils.str_to_date
+        self.now = getattr(utils, "now", None) or utils.utcnow   # RQ 1.x
+        self.JobTimeoutException = timeouts.JobTimeoutException
+        self.serializers = {b"json": RqJSONSerializer, b"pickle": DefaultSerializer}
+
+    def make_job(self, settings, job_id, serializer, worker_name, started_at, fields):
+        job = self.Job(job_id, connection=settings.connection(), serializer=self.serializers[serializer])
+        job.restore(fields)
+        job.worker_name = worker_name
+        job.started_at = job.last_heartbeat = self.str_to_date(started_at)
+        job._status = self.JobStatus.STARTED
+        return job
+
+
+def load_rq():
+    try:
+        return Rq()
+    except ModuleNotFoundError as error:
+        if error.name != "rq":
+            raise   # It is there, and broken.
+        return None
+
+
+def failure(*error):
+    """An exception as RQ stores it, and what a log shows of it."""
+    text = "".join(traceback.format_exception(*error))
+    lines = text.strip().splitlines() or [""]
+    return ["failure", base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"))), lines[-1][:2000]]
+
+
+# ---- a slot -----------------------------------------------------------------------------------------------------------------
+
+
+class Alarm:
+    """Ends what runs inside at its time limit. As RQ's UnixSignalDeathPenalty."""
+
+    def __init__(self, exception, seconds):
+        self.exception, self.seconds = exception, seconds
+
+    def __enter__(self):
+        signal.signal(signal.SIGALRM, self.ring)
+        if self.seconds > 0:
+            signal.setitimer(signal.ITIMER_REAL, self.seconds)
+
+    def __exit__(self, *_):
+        while True:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+                signal.signal(signal.SIGALRM, signal.SIG_IGN)
+                return
+            except self.exception:
+                pass   # It rang when all was done.
+
+    def ring(self, *_):
+        raise self.exception(f"Task exceeded maximum timeout value ({self.seconds} seconds)")
+
+
+class Slot:
+    def __init__(self, settings, sock):
+        self.settings, self.sock, self.rq = settings, sock, settings.rq
+        self.pid, self.execution = os.getpid(), b""
+        self.timeout = self.rq.JobTimeoutException if self.rq else PlainTimeout
+        slot = self
+
+        class CallbackAlarm(Alarm):
+            """In the place of RQ's death penalty; the worker measures the time, too."""
+
+            def __init__(self, seconds, exception, **_):
+                super().__init__(exception, seconds)
+
+            def __enter__(self):
+                send_frame(slot.sock, "callback", slot.execution, str(self.seconds))
+                super().__enter__()
+
+        self.callback_alarm = CallbackAlarm
+
+    def serve(self):
+        while True:
+            try:
+                what, self.execution, job_id, serializer, worker_name, started_at, timeout, *flat = receive_frame(self.sock)
+            except EOFError:
+                return
+            os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = worker_name.decode(), job_id.decode()
+            fields = dict(zip(flat[::2], flat[1::2]))
+            run = self.stopped if what == b"stopped" else self.run
+            try:
+                answer = run(job_id.decode(), serializer, worker_name.decode(), started_at, int(timeout), fields)
+            except BaseException:
+                answer = failure(*sys.exc_info())
+            for stream in (sys.stdout, sys.stderr):
+                try:
+                    stream.flush()
+                except Exception:
+                    pass
+            if os.getpid() != self.pid:
+                os._exit(0)   # A child of the function, which came back here.
+            send_frame(self.sock, "done", self.execution, *answer)
+            if self.settings.one_job_each:
+                return
+
+    def run(self, job_id, serializer, worker_name, started_at, timeout, fields):
+        if not self.rq:
+            if any(fields.get(name) for name in (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name")):
+                raise RuntimeError("callbacks need rq, which this interpreter does not have")
+            with Alarm(self.timeout, timeout):
+                job = PlainJob(fields, JSONSerializer if serializer == b"json" else pickle)
+                result = self.call(job)
+            return self.success(result, JSONSerializer if serializer == b"json" else pickle)
+        job = self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields)
+        try:
+            with Alarm(self.timeout, timeout):
+                result = self.perform(job)
+            job.ended_at = self.rq.now()
+            if isinstance(result, self.rq.Retry):
+                wait = self.rq.Retry.get_interval(job.number_of_retries or 0, result.intervals)
+                return ["retry", str(result.max), str(int(wait)), self.encoded(result, job.serializer)]
+            job._result = result
+            job._status = self.rq.JobStatus.FINISHED
+            job.execute_success_callback(self.callback_alarm, result)
+            return self.success(result, job.serializer)
+        except BaseException:
+            job._status = self.rq.JobStatus.FAILED
+            job.ended_at = self.rq.now()
+            error = sys.exc_info()
+            answer = failure(*error)
+            try:
+                job.execute_failure_callback(self.callback_alarm, *error)
+            except BaseException:
+                answer = failure(*sys.exc_info())
+            return answer
+
+    def stopped(self, job_id, serializer, worker_name, started_at, timeout, fields):
+        if not self.rq:
+            return ["stopped", ""]
+        job = self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields)
+        try:
+            job.execute_stopped_callback(self.callback_alarm)
+            return ["stopped", ""]
+        except BaseException:
+            return ["stopped", failure(*sys.exc_info())[2]]
+
+    def perform(self, job):
+        # As Job.perform, without its PERSIST: the claim has done that.
+        self.rq.stack.push(job)
+        try:
+            return job._execute()
+        finally:
+            self.rq.stack.pop()
+
+    @staticmethod
+    def call(job):
+        result = job.func(*job.args, **job.kwargs)
+        return asyncio.new_event_loop().run_until_complete(result) if asyncio.iscoroutine(result) else result
+
+    @classmethod
+    def success(cls, result, serializer):
+        return ["success", "" if result is None else cls.encoded(result, serializer)]
+
+    @staticmethod
+    def encoded(value, serializer):
+        try:
+            data = serializer.dumps(value)
+        except BaseException:
+            data = serializer.dumps(UNSERIALIZABLE)
+        return base64.b64encode(data)
+
+
+# ---- the zygote --------------------------------------------------------------------------------------------------------------
+
+
+class Settings:
+    """What the worker says of the jobs' surroundings."""
+
+    def __init__(self, said):
+        self.redis = said["redis"]
+        self.one_job_each = said["one_job_each"]
+        for folder in reversed(said["path"]):
+            sys.path.insert(0, folder)
+        for module in said["preload"]:
+            importlib.import_module(module)
+        self.rq = load_rq()
+        self.made = None
+
+    def connection(self):
+        """Made when the first job needs it, in its slot: connections are not shared over a fork."""
+        if self.made is None:
+            import redis
+
+            self.made = redis.Redis(**self.redis)
+        return self.made
+
+
+def die_with_parent():
+    ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)   # PR_SET_PDEATHSIG
+
+
+def become_slot(settings, sock, parent):
+    os.setpgid(0, 0)   # As RQ's work horse: what a function starts is killed with it.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)    # As RQ's work horse.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    die_with_parent()
+    if os.getppid() != parent:
+        os._exit(1)
+    random.seed()
+    Slot(settings, sock).serve()
+
+
+class Zygote:
+    def __init__(self, control):
+        self.control = control
+        self.slots = set()
+
+    def say(self, **what):
+        try:
+            self.control.send(json.dumps(what).encode())
+        except OSError:
+            pass   # The worker is gone, as the next read will show.
+
+    def serve(self, settings):
+        # A child's end wakes the loop.
+        self.pipe = woken, wake = os.pipe()
+        os.set_blocking(wake, False)
+        os.set_blocking(woken, False)
+        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        signal.signal(signal.SIGCHLD, lambda *_: None)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)   # The worker ends it by closing the socket.
+        while True:
+            ready, _, _ = select.select([self.control, woken], [], [])
+            if woken in ready:
+                try:
+                    os.read(woken, 4096)
+                except BlockingIOError:
+                    pass
+            self.reap()
+            if self.control in ready and not self.obey(settings):
+                break
+        for pid in self.slots:
+            os.kill(pid, signal.SIGKILL)
+        os._exit(0)   # Without waiting for threads that the modules have started.
+
+    def reap(self):
+        while self.slots:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            self.slots.discard(pid)
+            self.say(exited=pid, status=status, max_rss_kb=usage.ru_maxrss, cpu_seconds=usage.ru_utime + usage.ru_stime)
+
+    def obey(self, settings):
+        """Whether there was something to do: at the end of the worker there is not."""
+        try:
+            message, ancillary, _, _ = self.control.recvmsg(65536, socket.CMSG_SPACE(16))
+        except OSError:
+            return False
+        if not message:
+            return False
+        fds = array.array("i")
+        for _, kind, data in ancillary:
+            if kind == socket.SCM_RIGHTS:
+                fds.frombytes(data[:len(data) - len(data) % fds.itemsize])
+        number = json.loads(message)["fork"]
+        os.set_inheritable(fds[0], False)
+        parent = os.getpid()
+        try:
+            pid = os.fork()
+        except OSError as error:
+            os.close(fds[0])
+            self.say(failed=number, error=str(error))
+            return True
+        if pid == 0:
+            code = 1
+            try:
+                signal.set_wakeup_fd(-1)
+                self.control.close()
+                for fd in self.pipe:
+                    os.close(fd)
+                become_slot(settings, socket.socket(fileno=fds[0]), parent)
+                code = 0
+            finally:
+                os._exit(code)
+        os.close(fds[0])
+        self.slots.add(pid)
+        self.say(forked=number, pid=pid)
+        return True
+
+
+def main(control_fd, source):
+    name = "rqxx/python/executor.py"
+    linecache.cache[name] = (len(source), None, source.splitlines(True), name)   # For tracebacks.
+    control = socket.socket(fileno=control_fd)
+    die_with_parent()
+    zygote = Zygote(control)
+    said = json.loads(control.recv(1 << 20))
+    try:
+        settings = Settings(said)
+    except BaseException as error:
+        zygote.say(error="".join(traceback.format_exception_only(type(error), error)).strip(),
+                   traceback="".join(traceback.format_exception(*sys.exc_info()))[-20000:])
+        return 1
+    rq_version = getattr(sys.modules.get("rq"), "VERSION", "") if settings.rq else ""
+    gc.collect()
+    gc.freeze()   # Memory that is shared stays shared: the collector writes into what it looks at.
+    zygote.say(ready=True, python=".".join(map(str, sys.version_info[:3])), rq=rq_version)
+    zygote.serve(settings)
+    return 0

@@ -1,0 +1,46 @@
+#include "runtime/executors.hpp"
+
+#include "runtime/python_executor.hpp"
+#include "runtime/thread_executor.hpp"
+
+namespace rqxx::runtime {
+
+Executors::Executors(RedisClient& redis, const HandlerRegistry& handlers,
+                     const WorkerOptions& options, const std::string& worker, Logger& log,
+                     Events events)
+    : handlers_(handlers),
+      threads_(std::make_unique<ThreadExecutor>(redis.executor(), handlers, options.callbacks, log,
+                                                events)) {
+    if (options.python)
+        python_ = std::make_unique<PythonExecutor>(redis.executor(), *options.python, worker,
+                                                   redis.options(), log, std::move(events));
+}
+
+boost::asio::awaitable<void> Executors::prepare() {
+    co_await threads_->prepare();
+    if (python_) co_await python_->prepare();
+}
+
+void Executors::close() {
+    threads_->close();
+    if (python_) python_->close();
+}
+
+void Executors::start(std::shared_ptr<Execution> execution) {
+    const Call& call = execution->call;
+    const bool native =
+        !python_ || (call.instance.is_none() && handlers_.find(call.func_name) != nullptr);
+    execution->runs_in = native ? threads_.get() : python_.get();
+    Executor& chosen = *execution->runs_in;
+    chosen.start(std::move(execution));
+}
+
+void Executors::interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) {
+    if (execution->runs_in != nullptr) execution->runs_in->interrupt(execution, reason);
+}
+
+void Executors::abandon(const std::shared_ptr<Execution>& execution) {
+    if (execution->runs_in != nullptr) execution->runs_in->abandon(execution);
+}
+
+}  // namespace rqxx::runtime
