@@ -1,13 +1,9 @@
 #include "runtime/python_executor.hpp"
 
-#include <fcntl.h>
 #include <fmt/format.h>
 #include <signal.h>
-#include <spawn.h>
-#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
-#include <unistd.h>
 
 #include <algorithm>
 #include <boost/asio/co_spawn.hpp>
@@ -15,7 +11,6 @@
 #include <boost/asio/local/stream_protocol.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/read.hpp>
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
@@ -26,15 +21,14 @@
 #include <cstring>
 #include <deque>
 #include <list>
-#include <python_files.hpp>
 #include <rqxx/codec.hpp>
 #include <rqxx/convert.hpp>
 #include <rqxx/json.hpp>
 #include <span>
 
 #include "base/task_group.hpp"
-
-extern char** environ;
+#include "runtime/python_frames.hpp"
+#include "runtime/python_interpreter.hpp"
 
 namespace rqxx::runtime {
 namespace {
@@ -43,34 +37,10 @@ namespace asio = boost::asio;
 namespace json = boost::json;
 using namespace std::chrono_literals;
 
-constexpr std::size_t max_frame = std::size_t{512} << 20;
 /// More would only wait in the zygote's socket.
 constexpr auto most_forks_under_way = 32;
 /// Until when an interpreter has imported what it was told to.
 constexpr auto longest_start = 60s;
-
-/// Closed when it goes out of scope.
-class Fd {
-public:
-    explicit Fd(int fd) : fd_(fd) {}
-    Fd(Fd&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-    Fd& operator=(Fd&&) = delete;
-    ~Fd() {
-        if (fd_ >= 0) ::close(fd_);
-    }
-    [[nodiscard]] int get() const noexcept { return fd_; }
-    [[nodiscard]] int release() noexcept { return std::exchange(fd_, -1); }
-
-private:
-    int fd_;
-};
-
-std::pair<Fd, Fd> socket_pair(int type) {
-    int fds[2];
-    if (::socketpair(AF_UNIX, type | SOCK_CLOEXEC, 0, fds) != 0)
-        throw Error(Errc::io, fmt::format("cannot make a socket: {}", std::strerror(errno)));
-    return {Fd(fds[0]), Fd(fds[1])};
-}
 
 /// The keyword arguments of redis.Redis. They travel through a socket: the password must not stand
 /// in a command line or environment.
@@ -91,51 +61,6 @@ json::object redis_arguments(const RedisOptions& options) {
     if (!url.user.empty()) arguments["username"] = url.user;
     if (!url.password.empty()) arguments["password"] = url.password;
     return arguments;
-}
-
-/// The frames of python/executor.py.
-class Frame {
-public:
-    Frame() : bytes_(4, '\0') {}
-    Frame& add(std::string_view field) {
-        put(static_cast<std::uint32_t>(field.size()));
-        bytes_ += field;
-        return *this;
-    }
-    [[nodiscard]] std::string finish() {
-        const auto size = static_cast<std::uint32_t>(bytes_.size() - 4);
-        for (std::size_t i = 0; i < 4; ++i)
-            bytes_[i] = static_cast<char>(size >> (8 * i));
-        return std::move(bytes_);
-    }
-
-private:
-    void put(std::uint32_t number) {
-        for (int i = 0; i < 4; ++i)
-            bytes_ += static_cast<char>(number >> (8 * i));
-    }
-    std::string bytes_;
-};
-
-std::uint32_t number_at(std::string_view bytes, std::size_t at) {
-    std::uint32_t number = 0;
-    for (std::size_t i = 0; i < 4; ++i)
-        number |= static_cast<std::uint32_t>(static_cast<unsigned char>(bytes[at + i])) << (8 * i);
-    return number;
-}
-
-/// Empty where it is not a frame.
-std::vector<std::string_view> fields_of(std::string_view bytes) {
-    std::vector<std::string_view> fields;
-    std::size_t at = 0;
-    while (at + 4 <= bytes.size()) {
-        const std::size_t size = number_at(bytes, at);
-        at += 4;
-        if (size > bytes.size() - at) return {};
-        fields.push_back(bytes.substr(at, size));
-        at += size;
-    }
-    return at == bytes.size() ? fields : std::vector<std::string_view>{};
 }
 
 std::string last_line(std::string_view text) {
@@ -160,69 +85,6 @@ RunOutcome died(std::optional<int> status) {
 
 RunOutcome stopped() {
     return outcome_of(RunOutcome::Kind::stopped, "Job stopped by user, work-horse terminated.");
-}
-
-/// The environment without what is ours: it may hold passwords.
-std::vector<char*> environment() {
-    std::vector<char*> result;
-    for (char** entry = environ; *entry != nullptr; ++entry) {
-        if (std::string_view(*entry).substr(0, 5) != "RQXX_") result.push_back(*entry);
-    }
-    result.push_back(nullptr);
-    return result;
-}
-
-/// Reads the program from one file descriptor, so that neither a file nor a long argument is
-/// needed.
-constexpr const char* bootstrap =
-    "import sys\n"
-    "source = open(4, 'rb').read().decode()\n"
-    "names = {'__name__': 'rqxx_executor'}\n"
-    "exec(compile(source, 'rqxx/python/executor.py', 'exec'), names)\n"
-    "sys.exit(names['main'](3, source))\n";
-
-/// @throws Error `Errc::usage` when there is no such program.
-pid_t spawn_interpreter(const std::string& interpreter, int control) {
-    const std::string_view source = python_files().front().body;
-    const Fd program(::memfd_create("executor.py", MFD_CLOEXEC));
-    if (program.get() < 0 ||
-        ::write(program.get(), source.data(), source.size()) != static_cast<ssize_t>(source.size()))
-        throw Error(Errc::io, "cannot hand over the Python side");
-    ::lseek(program.get(), 0, SEEK_SET);
-    // Numbers above those that the child gets: dup2 of a descriptor onto itself keeps it closed.
-    const Fd control_copy(::fcntl(control, F_DUPFD_CLOEXEC, 10));
-    const Fd program_copy(::fcntl(program.get(), F_DUPFD_CLOEXEC, 10));
-    posix_spawn_file_actions_t actions;
-    ::posix_spawn_file_actions_init(&actions);
-    ::posix_spawn_file_actions_adddup2(&actions, control_copy.get(), 3);
-    ::posix_spawn_file_actions_adddup2(&actions, program_copy.get(), 4);
-    posix_spawnattr_t attributes;
-    ::posix_spawnattr_init(&attributes);
-    sigset_t none;
-    sigemptyset(&none);
-    ::posix_spawnattr_setsigmask(&attributes, &none);
-    sigset_t all;
-    sigfillset(&all);
-    ::posix_spawnattr_setsigdefault(&attributes, &all);
-    ::posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-    std::string name = interpreter, flag = "-c", code = bootstrap;
-    char* const arguments[] = {name.data(), flag.data(), code.data(), nullptr};
-    auto variables = environment();
-    pid_t pid = 0;
-    const int error = ::posix_spawnp(&pid, interpreter.c_str(), &actions, &attributes, arguments,
-                                     variables.data());
-    ::posix_spawn_file_actions_destroy(&actions);
-    ::posix_spawnattr_destroy(&attributes);
-    if (error != 0)
-        throw Error(Errc::usage,
-                    fmt::format("python: cannot run {}: {}", interpreter, std::strerror(error)));
-    return pid;
-}
-
-/// Its own children end with it.
-void bury(pid_t pid) {
-    ::kill(pid, SIGKILL);
-    ::waitpid(pid, nullptr, 0);
 }
 
 }  // namespace
@@ -516,23 +378,6 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
             self->conclude(*slot);
         }
         self->serve_waiting();
-    }
-
-    /// Grows with what has come, not with what was announced. @throws boost::system::system_error
-    static asio::awaitable<std::string> read_frame(asio::local::stream_protocol::socket& socket) {
-        std::string bytes(4, '\0');
-        co_await asio::async_read(socket, asio::buffer(bytes), asio::use_awaitable);
-        const std::size_t size = number_at(bytes, 0);
-        if (size > max_frame) throw Error(Errc::protocol, "a frame is too large");
-        bytes.clear();
-        while (bytes.size() < size) {
-            const std::size_t before = bytes.size();
-            bytes.resize(std::min(size, before + (std::size_t{1} << 20)));
-            co_await asio::async_read(socket,
-                                      asio::buffer(bytes.data() + before, bytes.size() - before),
-                                      asio::use_awaitable);
-        }
-        co_return bytes;
     }
 
     /// Whether it was something that a slot says of the job that it has.
