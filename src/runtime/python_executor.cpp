@@ -22,8 +22,6 @@
 #include <deque>
 #include <list>
 #include <rqxx/codec.hpp>
-#include <rqxx/convert.hpp>
-#include <rqxx/json.hpp>
 #include <span>
 
 #include "base/task_group.hpp"

@@ -217,3 +217,8 @@ def sleep_long(job, connection, *args):
     with open(job.meta["marks"], "a") as out:
         out.write(f"{os.getpid()}\n")
     time.sleep(60)
+
+
+def note_failure(job, connection, exc_type, exc, trace):
+    job.meta["failed"] = str(exc)
+    job.save_meta()

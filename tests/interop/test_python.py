@@ -4,6 +4,7 @@ themselves stays theirs. The scenarios of test_differential.py run through them 
 import os
 import re
 import signal
+import subprocess
 import sys
 
 import psutil
@@ -331,6 +332,19 @@ def test_plain_functions_run_without_rq(system, connection):
     assert "rq=none" in done.log
     assert good.return_value() == 42 and method.return_value() == jobs.Account(4)
     assert bad.latest_result().exc_string.strip().endswith("OwnError: code 4")
+
+
+def test_functions_run_with_the_rq_of_debian(system, connection):
+    old = subprocess.run(["/usr/bin/python3", "-c", "import rq; print(rq.VERSION)"], capture_output=True, text=True)
+    if not old.stdout.startswith("1."):
+        pytest.skip("Debian's RQ 1.x is not installed")
+    made = [queue(connection).enqueue(*call) for call in ((jobs.plain, 1), (jobs.note_in_meta, "k", 1), (jobs.awaited, 0.01))]
+    bad = queue(connection).enqueue(jobs.in_context, on_failure=Callback("python_jobs.note_failure"))
+    done = worker(system, "--burst", "default", python=["--python", "/usr/bin/python3", "--path", INTEROP])
+    assert done.wait(30) == 0, done.log
+    assert [job.return_value() for job in made] == [3, (made[1].id, "default", "started", "python_jobs.note_in_meta"), "awaited"]
+    bad.refresh()
+    assert bad.get_status() == "failed" and bad.meta == {"failed": "code 4"}
 
 
 def test_the_password_of_redis_stands_in_no_command_line_and_no_environment_of_a_child(system, connection):
