@@ -4,7 +4,7 @@ Started by the worker with two inherited sockets' numbers as arguments; needs th
 interpreter has `rq`, functions see what they see under `rq worker`; where not, plain functions run all the same.
 
 The zygote imports what jobs need once, then forks slots, so that their memory is shared. It talks to the worker in
-datagrams of JSON: {"fork": N} with a slot's socket -> {"forked": N, "pid": P} or {"failed": N, "error": text}; later
+datagrams of JSON: {"fork": N} with a slot's socket -> {"forked": N, "pid": P} or {"failed": N, "why": text}; later
 {"exited": P, "status": S, ...}.
 A slot talks in frames: four bytes of length (little-endian), then fields, each four bytes of length and bytes. The
 first field says what the frame is:
@@ -410,7 +410,7 @@ class Zygote:
             pid = os.fork()
         except OSError as error:
             os.close(fds[0])
-            self.say(failed=number, error=str(error))
+            self.say(failed=number, why=str(error))
             return True
         if pid == 0:
             code = 1

@@ -210,7 +210,7 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
             }
             serve_waiting();
         } else if (said->contains("failed")) {
-            log.error("Python could not fork", "error", text("error"));
+            log.error("Python could not fork", "error", text("why"));
             for (const auto& slot : slots) {
                 if (slot->number != static_cast<std::uint64_t>(number("failed"))) continue;
                 slot->not_forked = true;
@@ -263,9 +263,11 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
     void fail_waiting() {
         for (auto& [execution, only_callback] : std::exchange(waiting, {}))
             report(std::move(execution),
-                   outcome_of(RunOutcome::Kind::failure,
-                              "rqxx.PythonUnavailable: the interpreter cannot be started: " +
-                                  trouble + "\n"));
+                   only_callback
+                       ? stopped()
+                       : outcome_of(RunOutcome::Kind::failure,
+                                    "rqxx.PythonUnavailable: the interpreter cannot be started: " +
+                                        trouble + "\n"));
     }
 
     // ---- slots --------------------------------------------------------------------------------

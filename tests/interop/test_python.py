@@ -251,6 +251,13 @@ def test_where_descriptors_run_out_jobs_wait_for_a_slot(system, connection):
     assert "no socket for a Python job" in done.log
 
 
+def test_where_processes_run_out_jobs_wait_for_a_slot(system, connection):
+    made = [queue(connection).enqueue(jobs.counted) for _ in range(6)]
+    done = work_off(system, "--concurrency", "3", "--preload", "scarce_processes")
+    assert [job.get_status() for job in made] == ["finished"] * 6
+    assert done.log.count("Python could not fork") == 5
+
+
 def test_a_worker_whose_name_is_taken_ends(system, connection):
     first = worker(system, "--name", "same", "default")
     first.wait_for_log("Worker started")
