@@ -3,12 +3,15 @@
 -- KEYS: 1 worker hash, 2 set of the worker's executions
 -- ARGV: 1 worker name, 2 the worker's oldest job still running or "", 3 default result TTL, then for each:
 --       job id, execution id, origin, outcome, payload, started at (epoch float), run time (us), queue time (us, -1 unknown),
---       "" or, for a job without repeats, group, dependencies and webhooks, its result TTL ("-" for none)
+--       "" or, for a job without repeats, group, dependencies and webhooks, its result TTL ("-" for none),
+--       "" or "<peak resident memory in kB> <CPU seconds> <cause>" of a process (0 unknown, cause may be empty)
 --       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry, X stopped by
 --       command (payload: exc_string), R return to the front of its queue (no attempt used), Y the function asked for a
---       retry (payload: "<most retries> <seconds to wait> <return value in base64>")
+--       retry (payload: "<most retries> <seconds to wait> <return value in base64>"), L to be run later without using an
+--       attempt (payload: seconds to wait)
 -- Returns: for each {code, wait, attempt, of}; code 0 refused (lease lost), 1 finished, 2 failed, 3 retried
---       (wait in seconds, this attempt, of how many), 4 returned, 5 it had been canceled, 6 it had been deleted, 7 stopped
+--       (wait in seconds, this attempt, of how many), 4 returned, 5 it had been canceled, 6 it had been deleted, 7 stopped,
+--       8 postponed (wait)
 -- Dynamic keys: see includes/transitions.lua
 -- Source: rq/worker/base.py handle_job_success, handle_job_failure, handle_job_retry (RQ 2.10)
 --- @include time
@@ -24,7 +27,7 @@ local finished_by_queue = {}
 local totals = {}
 
 -- One question for all: which executions are still held, and whether any job has dependents.
-local width = 9
+local width = 10
 local held, wip_members, wip_places, dependents = {}, {}, {}, {}
 for at = 4, #ARGV, width do
     local origin, member = ARGV[at + 2], ARGV[at] .. ':' .. ARGV[at + 1]
@@ -53,7 +56,20 @@ local function total(what, origin)
     totals[field] = (totals[field] or 0) + 1
 end
 
-local function succeed(id, execution, origin, payload, started, job)
+-- Puts into a result's fields what is known of the process in which it came about.
+local function add_account(fields, account)
+    local rss, cpu, cause = string.match(account, '^(%d+) ([%d.]+) (.*)$')
+    if not rss then return end
+    if rss ~= '0' then
+        for _, text in ipairs({'max_rss_kb', rss, 'cpu_seconds', cpu}) do fields[#fields + 1] = text end
+    end
+    if cause ~= '' then
+        fields[#fields + 1] = 'cause'
+        fields[#fields + 1] = cause
+    end
+end
+
+local function succeed(id, execution, origin, payload, started, job, account)
     local ttl = ttl_of(job[2]) or default_result_ttl
     local key = job_key(id)
     local repeats_left = count_of(job[7])
@@ -65,7 +81,16 @@ local function succeed(id, execution, origin, payload, started, job)
     end
     attempt('HSET', key, 'status', 'finished', 'ended_at', now_iso, 'last_heartbeat', now_iso)
     if ttl ~= 0 then
-        if payload == '' then
+        if account ~= '' then
+            local fields = {'type', '1', 'worker_name', worker, 'execution_id', execution,
+                'execution_started_at', started, 'execution_ended_at', now_float}
+            if payload ~= '' then
+                fields[#fields + 1] = 'return_value'
+                fields[#fields + 1] = payload
+            end
+            add_account(fields, account)
+            add_result(id, ttl, unpack(fields))
+        elseif payload == '' then
             add_result(id, ttl, 'type', '1', 'worker_name', worker, 'execution_id', execution,
                 'execution_started_at', started, 'execution_ended_at', now_float)
         else
@@ -121,20 +146,23 @@ local function count_failure(what, origin, run_us, wait_us)
     if what ~= 'retried' then measure('failed', run_us, wait_us) end
 end
 
-local function end_without_success(id, execution, origin, status, payload, started, job)
-    note_ttl('failed', origin, fail_job(id, origin, status, job[3], job[9], {'type', '2', 'worker_name', worker,
-        'exc_string', payload, 'execution_id', execution, 'execution_started_at', started, 'execution_ended_at', now_float}))
+local function end_without_success(id, execution, origin, status, payload, started, job, account)
+    local result = {'type', '2', 'worker_name', worker, 'exc_string', payload, 'execution_id', execution,
+        'execution_started_at', started, 'execution_ended_at', now_float}
+    add_account(result, account)
+    note_ttl('failed', origin, fail_job(id, origin, status, job[3], job[9], result))
     if status == 'failed' then add_webhooks(id, job[14], 'failed', job[12], job[15], payload) end
 end
 
 -- The function returned a Retry: run again while it may, else the job has failed.
 -- Returns the answer for the worker.
-local function retry_as_asked(id, execution, origin, payload, started, job, run_us, wait_us)
+local function retry_as_asked(id, execution, origin, payload, started, job, run_us, wait_us, account)
     local most, wait, value = string.match(payload, '^(%d+) (%d+) (.*)$')
     most, wait = count_of(most), count_of(wait)
     local used = count_of(job[13])
     local result = {'type', '4', 'worker_name', worker, 'return_value', value or '', 'execution_id', execution,
         'execution_started_at', started, 'execution_ended_at', now_float}
+    add_account(result, account)
     if used > 0 and used >= most then
         result[2] = '5'
         note_ttl('failed', origin, fail_job(id, origin, 'failed', job[3], job[9], result))
@@ -151,6 +179,7 @@ end
 for at = 4, #ARGV, width do
     local id, execution, origin, outcome, payload = ARGV[at], ARGV[at + 1], ARGV[at + 2], ARGV[at + 3], ARGV[at + 4]
     local started, run_us, wait_us = ARGV[at + 5], tonumber(ARGV[at + 6]), tonumber(ARGV[at + 7])
+    local account = ARGV[at + 9]
     attempt('ZREM', 'rq:executions:' .. id, execution)
     local job, answer
     if held[at] then job = read_job(id, outcome == 'S' and ARGV[at + 8]) end
@@ -164,7 +193,7 @@ for at = 4, #ARGV, width do
     elseif job[1] == 'canceled' then
         answer = {5}
     elseif outcome == 'S' then
-        succeed(id, execution, origin, payload, started, job)
+        succeed(id, execution, origin, payload, started, job, account)
         add_webhooks(id, job[14], 'finished', job[12], job[15], '')
         finished = finished + 1
         working_us = working_us + run_us
@@ -174,18 +203,21 @@ for at = 4, #ARGV, width do
     elseif outcome == 'R' then
         return_job(id, origin)
         answer = {4}
+    elseif outcome == 'L' then
+        run_again(id, origin, count_of(payload), true, job[11])
+        answer = {8, count_of(payload)}
     elseif outcome == 'X' then
-        end_without_success(id, execution, origin, 'stopped', payload, started, job)
+        end_without_success(id, execution, origin, 'stopped', payload, started, job, account)
         count_failure('stopped', origin, run_us, wait_us)
         answer = {7}
     elseif outcome == 'Y' then
-        answer = retry_as_asked(id, execution, origin, payload, started, job, run_us, wait_us)
+        answer = retry_as_asked(id, execution, origin, payload, started, job, run_us, wait_us, account)
     elseif outcome == 'F' and count_of(job[4]) > 0 then
         local wait, retry, of = retry_job(id, origin, count_of(job[4]), job[5], job[6], job[11])
         count_failure('retried', origin, run_us, wait_us)
         answer = {3, wait, retry, of}
     else
-        end_without_success(id, execution, origin, 'failed', payload, started, job)
+        end_without_success(id, execution, origin, 'failed', payload, started, job, account)
         count_failure('failed', origin, run_us, wait_us)
         answer = {2}
     end

@@ -97,6 +97,9 @@ struct Result {
     std::optional<Timestamp> created_at, execution_started_at, execution_ended_at;
     std::string return_value;  ///< Serializer bytes (base64 removed); empty for None.
     std::string exc_string;    ///< Traceback text (base64 and zlib removed).
+    std::string cause;         ///< As rqxx tells: "time limit (hard)", "signal 11 (SIGSEGV)", …
+    std::optional<std::int64_t> max_rss_kb;  ///< Peak of its process.
+    std::optional<double> cpu_seconds;
 };
 [[nodiscard]] std::string_view to_string(Result::Type type) noexcept;
 

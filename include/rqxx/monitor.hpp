@@ -32,6 +32,9 @@ struct ExecutionInfo {
     std::string return_value;  ///< Serializer bytes; empty for none.
     std::string error;         ///< Traceback; empty for none.
     std::string progress;      ///< JSON text; empty for none.
+    std::string cause;         ///< See Result.
+    std::optional<std::int64_t> max_rss_kb;
+    std::optional<double> cpu_seconds;
 };
 
 /// A webhook that is to be sent, or an attempt at one.

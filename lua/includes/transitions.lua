@@ -129,7 +129,9 @@ end
 
 -- Deletes all that RQ keeps of a job but its results. Source: rq/job.py Job.delete (RQ 2.10).
 local function delete_job(id, group)
-    attempt('DEL', job_key(id), 'rq:job:' .. id .. ':dependents', 'rq:job::' .. id .. ':dependencies')
+    local outputs = 'rqxx:output:' .. id
+    for _, execution in ipairs(attempt('LRANGE', outputs, 0, -1)) do attempt('DEL', outputs .. ':' .. execution) end
+    attempt('DEL', outputs, job_key(id), 'rq:job:' .. id .. ':dependents', 'rq:job::' .. id .. ':dependencies')
     if group and group ~= '' then
         attempt('SREM', 'rq:group:' .. group, id)
         if attempt('EXISTS', 'rq:group:' .. group) == 0 then attempt('SREM', 'rq:groups', group) end

@@ -108,6 +108,11 @@ void print_job(const JobInfo& info) {
         fmt::print("  execution  {}  {}  {}  {}\n", printable(execution.id),
                    printable(execution.outcome), printable(execution.worker),
                    execution.started_at ? format_utc(*execution.started_at) : "");
+        if (!execution.cause.empty()) print_field("  cause", execution.cause);
+        if (execution.max_rss_kb && execution.cpu_seconds)
+            print_field("  used", fmt::format("{:.1f} MB at most, {:.2f}s of CPU",
+                                              static_cast<double>(*execution.max_rss_kb) / 1024,
+                                              *execution.cpu_seconds));
         if (!execution.error.empty()) fmt::print("{}\n", printable(execution.error));
     }
     for (const auto& hook : info.webhooks) {

@@ -5,6 +5,20 @@
 
 namespace rqxx {
 
+namespace {
+
+template <class T>
+std::optional<T> number(std::string_view text) {
+    T value{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (error != std::errc{} || end != text.data() + text.size() || !(value >= 0) ||
+        value > T(1'000'000'000'000))
+        return std::nullopt;
+    return value;
+}
+
+}  // namespace
+
 std::string_view to_string(Result::Type type) noexcept {
     switch (type) {
         case Result::Type::successful:
@@ -47,6 +61,12 @@ Parsed<Result> parse_result(
             result.worker_name = value;
         else if (field == "execution_id")
             result.execution_id = value;
+        else if (field == "cause")
+            result.cause = value;
+        else if (field == "max_rss_kb")
+            result.max_rss_kb = number<std::int64_t>(value);
+        else if (field == "cpu_seconds")
+            result.cpu_seconds = number<double>(value);
         else if (field == "execution_started_at" || field == "execution_ended_at") {
             const auto time = parse_epoch(value);
             if (time)

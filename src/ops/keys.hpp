@@ -44,6 +44,14 @@ inline std::string executions(std::string_view id) {
 inline std::string execution(std::string_view id, std::string_view execution_id) {
     return join(join(join("rq:execution:", id), ":"), execution_id);
 }
+/// List of the executions whose output is kept, newest first.
+inline std::string outputs(std::string_view id) {
+    return join("rqxx:output:", id);
+}
+/// Stream of what an execution has written. See lua/append_output.lua.
+inline std::string output(std::string_view id, std::string_view execution_id) {
+    return join(join(outputs(id), ":"), execution_id);
+}
 inline std::string worker(std::string_view name) {
     return join(worker_prefix, name);
 }

@@ -91,7 +91,10 @@ void add_past(JobInfo& info, const Reply& stream) {
              std::string(to_string(result->type)),
              result->return_value,
              result->exc_string,
-             {}});
+             {},
+             result->cause,
+             result->max_rss_kb,
+             result->cpu_seconds});
     }
 }
 

@@ -9,6 +9,11 @@ namespace {
 
 namespace json = boost::json;
 
+template <class T>
+json::value optional_json(const std::optional<T>& number) {
+    return number ? json::value(*number) : json::value();
+}
+
 json::value time_json(const std::optional<Timestamp>& time) {
     return time ? json::value(format_utc(*time)) : json::value(nullptr);
 }
@@ -166,7 +171,10 @@ json::object to_json(const JobInfo& info) {
                                           {"outcome", execution.outcome},
                                           {"result", payload_json(execution.return_value)},
                                           {"error", text_json(execution.error)},
-                                          {"progress", std::move(progress)}});
+                                          {"progress", std::move(progress)},
+                                          {"cause", text_json(execution.cause)},
+                                          {"max_rss_kb", optional_json(execution.max_rss_kb)},
+                                          {"cpu_seconds", optional_json(execution.cpu_seconds)}});
     }
     for (const auto& hook : info.webhooks)
         webhooks.push_back(json::object{{"delivery", text_json(hook.delivery)},

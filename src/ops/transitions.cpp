@@ -118,6 +118,17 @@ std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_a
     return {std::move(script_keys), std::move(args)};
 }
 
+namespace {
+
+/// What lua/settle.lua writes beside a result; empty for nothing.
+std::string account_of(const Settlement& one) {
+    if (one.cause.empty() && !one.usage) return {};
+    const Usage usage = one.usage.value_or(Usage{});
+    return fmt::format("{} {:.6f} {}", usage.max_rss_kb, usage.cpu_seconds, one.cause);
+}
+
+}  // namespace
+
 asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::size_t capacity,
                                               std::string current_job) {
     auto [script_keys, args] = claim_arguments(limit, capacity, std::move(current_job));
@@ -163,12 +174,26 @@ asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string
     co_return !replies[0].is_nil();
 }
 
+asio::awaitable<void> WorkerOps::append_output(const std::string& job_id,
+                                               const std::string& execution_id, std::int64_t ttl,
+                                               OutputChunks chunks) {
+    std::vector<std::string> args{job_id, execution_id, std::to_string(ttl)};
+    args.reserve(3 + chunks.size() * 2);
+    for (auto& chunk : chunks) {
+        args.emplace_back(1, static_cast<char>(chunk.stream));
+        args.push_back(std::move(chunk.text));
+    }
+    co_await redis_->eval(lua::append_output,
+                          {keys::outputs(job_id), keys::output(job_id, execution_id)},
+                          std::move(args));
+}
+
 asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> batch,
                                                         std::string current_job,
                                                         std::chrono::seconds default_result_ttl) {
     std::vector<std::string> args{name_, std::move(current_job),
                                   std::to_string(default_result_ttl.count())};
-    args.reserve(3 + batch.size() * 9);
+    args.reserve(3 + batch.size() * 10);
     for (auto& one : batch) {
         args.push_back(std::move(one.job_id));
         args.push_back(std::move(one.execution_id));
@@ -181,6 +206,7 @@ asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> 
                            ? std::to_string(std::max<std::int64_t>(one.queued_for->count(), 0))
                            : "-1");
         args.push_back(std::move(one.known_result_ttl));
+        args.push_back(account_of(one));
     }
     const Reply reply =
         co_await redis_->eval(lua::settle, {key_, executions_key_}, std::move(args));
@@ -188,6 +214,8 @@ asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> 
     for (const auto& row : reply.as_array()) {
         Settled settled;
         settled.code = static_cast<Settled::Code>(row.elements.at(0).as_integer());
+        if (settled.code == Settled::Code::postponed)
+            settled.next_in = std::chrono::seconds(row.elements.at(1).as_integer());
         if (settled.code == Settled::Code::retried) {
             settled.next_in = std::chrono::seconds(row.elements.at(1).as_integer());
             settled.attempt = row.elements.at(2).as_integer();

@@ -42,6 +42,21 @@ struct ClaimResult {
     std::vector<Skipped> skipped;
 };
 
+/// A piece of what an execution has written.
+struct OutputChunk {
+    /// As the field's name in Redis; `cut`: how many bytes are missing here, as text.
+    enum class Stream : char { out = '1', err = '2', cut = 'x' };
+    Stream stream = Stream::out;
+    std::string text;
+};
+using OutputChunks = std::vector<OutputChunk>;
+
+/// What a process has used, as its parent is told when it ends.
+struct Usage {
+    std::int64_t max_rss_kb = 0;  ///< Peak resident memory since the process began.
+    double cpu_seconds = 0;       ///< Of this execution.
+};
+
 struct Settlement {
     enum class Outcome : char {
         success = 'S',
@@ -49,19 +64,24 @@ struct Settlement {
         terminal_failure = 'T',
         returned = 'R',
         stopped = 'X',
-        retry = 'Y'  ///< Asked for by the function.
+        retry = 'Y',     ///< Asked for by the function.
+        postponed = 'L'  ///< To be run later without using an attempt.
     };
     std::string job_id;
     std::string execution_id;
     std::string origin;
     Outcome outcome = Outcome::success;
-    std::string payload;  ///< As stored: base64.
+    std::string payload{};  ///< As stored: base64.
     Timestamp started_at;
     std::chrono::microseconds run_time{};
-    std::optional<std::chrono::microseconds> queued_for;
+    std::optional<std::chrono::microseconds> queued_for{};
     /// Of a job without repeats, group, dependencies and webhooks its result TTL, as text ("-" for
     /// none): saves looking. Empty: all is looked up.
-    std::string known_result_ttl;
+    std::string known_result_ttl{};
+    /// Why it ended as it did, where that is more than the exception: "time limit (hard)",
+    /// "memory limit", "signal 11 (SIGSEGV)". Empty: nothing to add.
+    std::string cause{};
+    std::optional<Usage> usage{};  ///< Of executions that ran in a process of their own.
 };
 
 struct Settled {
@@ -73,10 +93,11 @@ struct Settled {
         returned = 4,
         canceled = 5,
         deleted = 6,
-        stopped = 7
+        stopped = 7,
+        postponed = 8
     };
     Code code = Code::refused;
-    std::chrono::seconds next_in{};    ///< Of a retry.
+    std::chrono::seconds next_in{};    ///< Of a retry, or of one that is postponed.
     std::int64_t attempt = 0, of = 0;  ///< This retry's number, and how many there are.
 };
 
@@ -120,6 +141,10 @@ public:
     asio::awaitable<std::vector<Settled>> settle(std::vector<Settlement> batch,
                                                  std::string current_job,
                                                  std::chrono::seconds default_result_ttl);
+    /// Adds to what is kept of an execution's output; the last piece sets how long: as the result.
+    /// Of a job that is gone nothing is stored.
+    asio::awaitable<void> append_output(const std::string& job_id, const std::string& execution_id,
+                                        std::int64_t ttl, OutputChunks chunks);
     asio::awaitable<HeartbeatResult> heartbeat(std::vector<Running> running, std::string oldest_job,
                                                Seconds oldest_run_time);
     asio::awaitable<void> set_state(std::string state);

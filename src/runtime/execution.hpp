@@ -4,6 +4,7 @@
 #include <boost/asio/any_io_executor.hpp>
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
+#include <functional>
 #include <memory>
 #include <mutex>
 #include <optional>
@@ -11,6 +12,8 @@
 #include <rqxx/worker.hpp>
 #include <stop_token>
 #include <string>
+
+#include "runtime/output.hpp"
 
 namespace rqxx::runtime {
 
@@ -39,11 +42,13 @@ struct Execution {
     std::atomic<bool> callback_overran{false};              ///< Any thread.
     std::mutex progress_mutex;
     std::string progress;  ///< JSON; guarded by the mutex above.
+    Output output;         ///< Any thread.
 
     // Worker's executor only.
     Executor* runs_in = nullptr;
     bool settled = false;  ///< Its outcome is decided; a later one is ignored.
     bool in_callback = false;
+    bool being_killed = false;  ///< What runs it has been killed; its end is on the way.
     std::optional<std::chrono::steady_clock::time_point>
         deadline;  ///< Of the function, later of the callback that runs.
     std::optional<std::chrono::steady_clock::time_point>
@@ -63,12 +68,28 @@ struct Execution {
 
 /// How a run ended.
 struct RunOutcome {
-    enum class Kind { success, failure, stopped, retry };
+    enum class Kind {
+        success,
+        failure,
+        stopped,
+        retry,      ///< Asked for by the function.
+        postponed,  ///< Not now: without using an attempt; `payload` is the seconds to wait.
+    };
     Kind kind = Kind::failure;
     /// As stored: `return_value` or `exc_string`; of a retry, what lua/settle.lua asks for.
     std::string payload;
-    std::string error;  ///< One line for the log; empty on success.
+    std::string error;                  ///< One line for the log; empty on success.
+    std::string cause{};                ///< See Settlement.
+    std::optional<ops::Usage> usage{};  ///< See Settlement.
+    /// Called when the outcome stands in Redis, with what became of the job.
+    std::function<void(ops::Settled::Code)> on_settled{};
 };
+
+/// A run that ended without success: `text` is stored as its exception, and its last line logged.
+[[nodiscard]] RunOutcome failed_with(RunOutcome::Kind kind, std::string_view text,
+                                     std::string cause = {});
+/// How a run ends that took no notice of being asked to stop, by the reason that it was given.
+[[nodiscard]] RunOutcome ended_by_force(const Execution& execution);
 
 /// Runs executions. The worker's engine knows nothing of how.
 ///
@@ -92,6 +113,11 @@ public:
     virtual void interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) {
         (void)execution;
         (void)reason;
+    }
+    /// Ends what runs it by force, with an outcome soon after. False where that is impossible.
+    virtual bool kill(const std::shared_ptr<Execution>& execution) {
+        (void)execution;
+        return false;
     }
     /// The execution is given up: its outcome no longer matters and its resources are replaced.
     virtual void abandon(const std::shared_ptr<Execution>& execution) = 0;

@@ -39,6 +39,10 @@ void Executors::interrupt(const std::shared_ptr<Execution>& execution, StopReaso
     if (execution->runs_in != nullptr) execution->runs_in->interrupt(execution, reason);
 }
 
+bool Executors::kill(const std::shared_ptr<Execution>& execution) {
+    return execution->runs_in != nullptr && execution->runs_in->kill(execution);
+}
+
 void Executors::abandon(const std::shared_ptr<Execution>& execution) {
     if (execution->runs_in != nullptr) execution->runs_in->abandon(execution);
 }

@@ -17,6 +17,7 @@ public:
     void close() override;
     void start(std::shared_ptr<Execution> execution) override;
     void interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) override;
+    bool kill(const std::shared_ptr<Execution>& execution) override;
     void abandon(const std::shared_ptr<Execution>& execution) override;
 
 private:

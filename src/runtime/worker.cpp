@@ -83,6 +83,7 @@ asio::awaitable<WorkerSummary> Worker::Impl::run() {
     for (std::size_t i = 0; i < settles_in_flight; ++i)
         tasks.spawn("settling", settle_loop());
     tasks.spawn("starting", start_loop());
+    tasks.spawn("output", output_loop());
     std::exception_ptr failure;
     try {
         co_await claim_loop();
@@ -157,7 +158,7 @@ asio::awaitable<void> Worker::Impl::drain() {
     for (const auto& execution : std::list(running)) {
         interrupt(execution, StopReason::shutdown);
         executors.abandon(execution);
-        finish(execution, Settlement::Outcome::returned, {}, {});
+        finish(execution, Settlement::Outcome::returned, {});
     }
     // Results must not be lost, but an absent Redis must not keep us for ever either.
     const auto give_up =

@@ -197,16 +197,11 @@ void Worker::Impl::give_back(const std::vector<ops::Claimed>& jobs) {
                 jobs.size());
     // Each goes to the front: in the end the first is first again.
     for (auto job = jobs.rbegin(); job != jobs.rend(); ++job)
-        outcomes.emplace_back(Settlement{.job_id = job->job_id,
-                                         .execution_id = job->execution_id,
-                                         .origin = job->origin,
-                                         .outcome = Settlement::Outcome::returned,
-                                         .payload = {},
-                                         .started_at = job->started_at,
-                                         .run_time = {},
-                                         .queued_for = {},
-                                         .known_result_ttl = {}},
-                              std::string());
+        outcomes.push_back({.settlement = {.job_id = job->job_id,
+                                           .execution_id = job->execution_id,
+                                           .origin = job->origin,
+                                           .outcome = Settlement::Outcome::returned,
+                                           .started_at = job->started_at}});
     settle_wanted.notify();
 }
 
@@ -267,8 +262,8 @@ void Worker::Impl::start(ops::Claimed claimed_job) {
         log_job_started(log, execution->job.id, queued_for);
         if (unreadable->field.empty()) unreadable->field = "data";
         const std::string line = "rqxx.DeserializationError: " + unreadable->describe();
-        finish(execution, Settlement::Outcome::terminal_failure, encode_exc_string(line + "\n"),
-               line);
+        finish(execution, Settlement::Outcome::terminal_failure,
+               {.payload = encode_exc_string(line + "\n"), .error = line});
         return;
     }
     const std::int64_t timeout = execution->job.timeout.value_or(180);

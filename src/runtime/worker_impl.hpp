@@ -6,6 +6,7 @@
 #include <chrono>
 #include <cstdint>
 #include <deque>
+#include <functional>
 #include <list>
 #include <map>
 #include <memory>
@@ -42,8 +43,15 @@ struct Worker::Impl {
     runtime::Janitor janitor;
 
     std::list<std::shared_ptr<runtime::Execution>> running;  ///< Oldest first.
-    std::deque<std::pair<ops::Settlement, std::string>>
-        outcomes;  ///< To be settled; with the error line.
+    /// A run that is over.
+    struct Ended {
+        ops::Settlement settlement;
+        std::string error{};  ///< One line.
+        ops::OutputChunks output{};
+        std::int64_t output_ttl = -1;
+        std::function<void(ops::Settled::Code)> on_settled{};
+    };
+    std::deque<Ended> outcomes;  ///< To be settled.
     std::size_t settling = 0;
     std::deque<ops::Claimed> unread;           ///< Claimed; their hashes are to be read.
     std::size_t unstarted = 0;                 ///< These, and those whose hashes are being read.
@@ -132,11 +140,17 @@ struct Worker::Impl {
     void on_callback(const std::shared_ptr<runtime::Execution>& execution,
                      std::chrono::seconds limit);
     /// Frees the slot and hands the outcome to `settle_loop`.
-    void finish(const std::shared_ptr<runtime::Execution>& execution,
-                ops::Settlement::Outcome outcome, std::string payload, std::string error);
+    void finish(const std::shared_ptr<runtime::Execution>& execution, ops::Settlement::Outcome as,
+                runtime::RunOutcome outcome);
+    /// For how long the output is kept: as the result.
+    [[nodiscard]] std::int64_t output_ttl(const Job& job, ops::Settlement::Outcome outcome) const;
+    /// What running jobs have written reaches Redis twice a second.
+    boost::asio::awaitable<void> output_loop();
     boost::asio::awaitable<void> settle_loop();
-    void report(const ops::Settlement& settlement, const ops::Settled& settled,
-                const std::string& error, bool in_doubt);
+    boost::asio::awaitable<void> store_output(const std::vector<ops::Settlement>& batch,
+                                              std::vector<Ended>& ended);
+    void report(const ops::Settlement& settlement, const Ended& ended, const ops::Settled& settled,
+                bool in_doubt);
 
     // ---- staying alive, limits, commands: worker_limits.cpp ----
 
@@ -150,7 +164,13 @@ struct Worker::Impl {
     std::chrono::steady_clock::time_point look_at_limits(
         const std::shared_ptr<runtime::Execution>& execution,
         std::chrono::steady_clock::time_point now);
-    /// The handler does not listen: its job ends without it, and its place is taken.
+    /// How long a job may take from being asked to stop until it is ended by force.
+    [[nodiscard]] std::chrono::seconds patience(runtime::StopReason reason) const;
+    /// The hard stage. When to look again.
+    std::chrono::steady_clock::time_point end_by_force(
+        const std::shared_ptr<runtime::Execution>& execution,
+        std::chrono::steady_clock::time_point now);
+    /// What cannot be ended: its job ends without it, and its place is taken.
     void give_up(const std::shared_ptr<runtime::Execution>& execution);
     boost::asio::awaitable<void> command_loop();
     /// Source: rq/command.py; `stop-execution` is of RQ's main branch. What is not understood is

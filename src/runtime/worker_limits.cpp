@@ -76,8 +76,14 @@ asio::awaitable<void> Worker::Impl::register_again() {
 void Worker::Impl::ask_to_stop(const std::shared_ptr<Execution>& execution, StopReason reason) {
     interrupt(execution, reason);
     if (execution->give_up_at) return;
-    execution->give_up_at = std::chrono::steady_clock::now() + options.kill_after;
+    execution->give_up_at = std::chrono::steady_clock::now() + patience(reason);
     deadline_changed.notify();
+}
+
+std::chrono::seconds Worker::Impl::patience(StopReason reason) const {
+    // Somebody waits for it.
+    const bool asked_for = reason == StopReason::stopped || reason == StopReason::killed;
+    return asked_for ? std::min<std::chrono::seconds>(options.kill_after, 2s) : options.kill_after;
 }
 
 asio::awaitable<void> Worker::Impl::deadline_loop() {
@@ -94,19 +100,16 @@ std::chrono::steady_clock::time_point Worker::Impl::look_at_limits(
     const std::shared_ptr<Execution>& execution, std::chrono::steady_clock::time_point now) {
     auto next = now + 1h;
     if (execution->give_up_at) {
-        if (now >= *execution->give_up_at) {
-            give_up(execution);
-            return next;
-        }
+        if (now >= *execution->give_up_at) return end_by_force(execution, now);
         next = *execution->give_up_at;
+        if (execution->being_killed) return next;
     }
     if (!execution->deadline) return next;
     if (now < *execution->deadline) return std::min(next, *execution->deadline);
     const auto hard = *execution->deadline + options.kill_after;
     if (now >= hard) {
         interrupt(execution, StopReason::time_limit);
-        give_up(execution);
-        return next;
+        return end_by_force(execution, now);
     }
     if (!execution->in_callback) {
         interrupt(execution, StopReason::time_limit);
@@ -116,33 +119,29 @@ std::chrono::steady_clock::time_point Worker::Impl::look_at_limits(
     return std::min(next, hard);
 }
 
+std::chrono::steady_clock::time_point Worker::Impl::end_by_force(
+    const std::shared_ptr<Execution>& execution, std::chrono::steady_clock::time_point now) {
+    if (!execution->being_killed && executors.kill(execution)) {
+        execution->being_killed = true;
+        // A process that the kernel cannot end, say in a write to a dead disk, must not keep a
+        // slot.
+        execution->give_up_at = now + 2s;
+        return *execution->give_up_at;
+    }
+    give_up(execution);
+    return now + 1h;
+}
+
 void Worker::Impl::give_up(const std::shared_ptr<Execution>& execution) {
     log.error("Handler ignores that it is to stop; what runs it is replaced", "id",
               execution->job.id, "function", execution->call.func_name);
     executors.abandon(execution);
-    auto outcome = Settlement::Outcome::failure;
-    std::string text;
-    switch (execution->stop_reason.load()) {
-        case StopReason::stopped:
-            outcome = Settlement::Outcome::stopped;
-            text = "Job stopped by user, work-horse terminated.";
-            if (!execution->job.stopped_callback_name.empty())
-                log.error("Callback skipped", "id", execution->job.id, "callback",
-                          execution->job.stopped_callback_name, "reason",
-                          "the handler had to be given up");
-            break;
-        case StopReason::killed:
-            text = "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); ";
-            break;
-        default:
-            text = fmt::format(
-                "rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value ({} "
-                "seconds)\n",
-                execution->job.timeout.value_or(180));
-    }
-    std::string payload = encode_exc_string(text);
-    if (text.ends_with('\n')) text.pop_back();
-    finish(execution, outcome, std::move(payload), std::move(text));
+    auto outcome = runtime::ended_by_force(*execution);
+    if (outcome.kind == runtime::RunOutcome::Kind::stopped &&
+        !execution->job.stopped_callback_name.empty())
+        log.error("Callback skipped", "id", execution->job.id, "callback",
+                  execution->job.stopped_callback_name, "reason", "the handler had to be given up");
+    on_done(execution, std::move(outcome));
 }
 
 // ---- commands ----

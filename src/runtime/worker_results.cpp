@@ -1,3 +1,5 @@
+#include <fmt/format.h>
+
 #include <rqxx/events.hpp>
 
 #include "runtime/worker_impl.hpp"
@@ -9,9 +11,15 @@ using ops::Settlement;
 using runtime::Execution;
 using runtime::RunOutcome;
 using runtime::StopReason;
+using namespace std::chrono_literals;
 namespace asio = boost::asio;
 
 namespace {
+
+/// Of a job that runs; its end sets another.
+constexpr std::int64_t running_output_ttl = std::int64_t{7} * 86400;
+/// RQ's, as in lua/includes/transitions.lua.
+constexpr std::int64_t default_failure_ttl = 31536000;
 
 Settlement::Outcome settlement_of(const Execution& execution, RunOutcome::Kind kind) {
     if (execution.stop_reason == StopReason::shutdown && kind != RunOutcome::Kind::success)
@@ -25,6 +33,8 @@ Settlement::Outcome settlement_of(const Execution& execution, RunOutcome::Kind k
             return Settlement::Outcome::stopped;
         case RunOutcome::Kind::retry:
             return Settlement::Outcome::retry;
+        case RunOutcome::Kind::postponed:
+            return Settlement::Outcome::postponed;
     }
     return Settlement::Outcome::failure;
 }
@@ -40,8 +50,8 @@ std::string known_result_ttl(const Job& job) {
 
 void Worker::Impl::on_done(std::shared_ptr<Execution> execution, RunOutcome outcome) {
     if (execution->settled) return;
-    finish(execution, settlement_of(*execution, outcome.kind), std::move(outcome.payload),
-           std::move(outcome.error));
+    const auto as = settlement_of(*execution, outcome.kind);
+    finish(execution, as, std::move(outcome));
 }
 
 void Worker::Impl::on_callback(const std::shared_ptr<Execution>& execution,
@@ -54,31 +64,67 @@ void Worker::Impl::on_callback(const std::shared_ptr<Execution>& execution,
     deadline_changed.notify();
 }
 
-void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlement::Outcome outcome,
-                          std::string payload, std::string error) {
+void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlement::Outcome as,
+                          RunOutcome outcome) {
     execution->settled = true;
     running.remove(execution);
     last_worked = std::chrono::steady_clock::now();
     const auto run_time = std::chrono::duration_cast<std::chrono::microseconds>(
         std::chrono::steady_clock::now() - execution->started);
-    outcomes.emplace_back(Settlement{execution->job.id, execution->id, execution->job.origin,
-                                     outcome, std::move(payload), execution->started_at, run_time,
-                                     execution->queued_for, known_result_ttl(execution->job)},
-                          std::move(error));
+    const Job& job = execution->job;
+    outcomes.push_back({.settlement = {.job_id = job.id,
+                                       .execution_id = execution->id,
+                                       .origin = job.origin,
+                                       .outcome = as,
+                                       .payload = std::move(outcome.payload),
+                                       .started_at = execution->started_at,
+                                       .run_time = run_time,
+                                       .queued_for = execution->queued_for,
+                                       .known_result_ttl = known_result_ttl(job),
+                                       .cause = std::move(outcome.cause),
+                                       .usage = outcome.usage},
+                        .error = std::move(outcome.error),
+                        .output = execution->output.take_rest(),
+                        .output_ttl = output_ttl(job, as),
+                        .on_settled = std::move(outcome.on_settled)});
     // In this order: a job that goes back to the front of its queue is the next to be claimed.
     settle_wanted.notify();
     slot_freed.notify();
+}
+
+std::int64_t Worker::Impl::output_ttl(const Job& job, Settlement::Outcome outcome) const {
+    return outcome == Settlement::Outcome::success
+               ? job.result_ttl.value_or(options.default_result_ttl.count())
+               : job.failure_ttl.value_or(default_failure_ttl);
+}
+
+asio::awaitable<void> Worker::Impl::output_loop() {
+    Event pause(executor);
+    for (;;) {
+        co_await pause.wait(500ms);
+        for (const auto& execution : std::list(running)) {
+            auto chunks = execution->output.take();
+            if (chunks.empty()) continue;
+            try {
+                co_await redis_ops.append_output(execution->job.id, execution->id,
+                                                 running_output_ttl, std::move(chunks));
+            } catch (const Error& error) {
+                log.debug("Output was not stored", "id", execution->job.id, "error",
+                          error.message());
+            }
+        }
+    }
 }
 
 asio::awaitable<void> Worker::Impl::settle_loop() {
     for (;;) {
         while (outcomes.empty())
             co_await settle_wanted.wait();
+        std::vector<Ended> ended;
         std::vector<Settlement> batch;
-        std::vector<std::string> errors;
         while (!outcomes.empty() && batch.size() < batch_size) {
-            batch.push_back(std::move(outcomes.front().first));
-            errors.push_back(std::move(outcomes.front().second));
+            batch.push_back(std::move(outcomes.front().settlement));
+            ended.push_back(std::move(outcomes.front()));
             outcomes.pop_front();
         }
         settling += batch.size();
@@ -86,11 +132,12 @@ asio::awaitable<void> Worker::Impl::settle_loop() {
         for (;;) {
             std::optional<Error> failed;
             try {
+                co_await store_output(batch, ended);
                 const auto settled =
                     co_await redis_ops.settle(batch, oldest_job(), options.default_result_ttl);
                 for (std::size_t i = 0; i < batch.size(); ++i) {
                     held.erase(batch[i].execution_id);
-                    report(batch[i], settled[i], errors[i], in_doubt);
+                    report(batch[i], ended[i], settled[i], in_doubt);
                 }
                 break;
             } catch (const Error& error) {
@@ -105,8 +152,20 @@ asio::awaitable<void> Worker::Impl::settle_loop() {
     }
 }
 
-void Worker::Impl::report(const Settlement& settlement, const Settled& settled,
-                          const std::string& error, bool in_doubt) {
+asio::awaitable<void> Worker::Impl::store_output(const std::vector<Settlement>& batch,
+                                                 std::vector<Ended>& ended) {
+    for (std::size_t i = 0; i < batch.size(); ++i) {
+        if (ended[i].output.empty()) continue;
+        co_await redis_ops.append_output(batch[i].job_id, batch[i].execution_id,
+                                         ended[i].output_ttl, ended[i].output);
+        ended[i].output.clear();
+    }
+}
+
+void Worker::Impl::report(const Settlement& settlement, const Ended& ended, const Settled& settled,
+                          bool in_doubt) {
+    if (ended.on_settled) ended.on_settled(settled.code);
+    const std::string& error = ended.error;
     switch (settled.code) {
         case Settled::Code::finished:
             ++summary.finished;
@@ -128,6 +187,11 @@ void Worker::Impl::report(const Settlement& settlement, const Settled& settled,
         case Settled::Code::returned:
             ++summary.returned;
             log.info("Job returned", "id", settlement.job_id, "queue", settlement.origin);
+            break;
+        case Settled::Code::postponed:
+            ++summary.returned;
+            log.info("Job postponed", "id", settlement.job_id, "next_in",
+                     fmt::format("{}s", settled.next_in.count()), "reason", error);
             break;
         case Settled::Code::canceled:
             log.info("Job canceled", "id", settlement.job_id);

@@ -1,0 +1,39 @@
+#include "runtime/execution.hpp"
+
+#include <fmt/format.h>
+
+namespace rqxx::runtime {
+
+RunOutcome ended_by_force(const Execution& execution) {
+    // Word for word as RQ's workers leave it, where RQ does. Source: rq/worker/worker_classes.py.
+    switch (execution.stop_reason.load()) {
+        case StopReason::stopped:
+            return failed_with(RunOutcome::Kind::stopped,
+                               "Job stopped by user, work-horse terminated.");
+        case StopReason::killed:
+            return failed_with(
+                RunOutcome::Kind::failure,
+                "Work-horse terminated unexpectedly; waitpid returned 9 (signal 9); ",
+                "killed by command");
+        default:
+            return failed_with(
+                RunOutcome::Kind::failure,
+                fmt::format("rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value "
+                            "({} seconds)\n",
+                            execution.job.timeout.value_or(180)),
+                "time limit (hard)");
+    }
+}
+
+RunOutcome failed_with(RunOutcome::Kind kind, std::string_view text, std::string cause) {
+    std::string_view line = text;
+    while (line.ends_with('\n'))
+        line.remove_suffix(1);
+    line = line.substr(line.rfind('\n') + 1);
+    return {.kind = kind,
+            .payload = encode_exc_string(text),
+            .error = std::string(line),
+            .cause = std::move(cause)};
+}
+
+}  // namespace rqxx::runtime
