@@ -92,6 +92,15 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     else if (!options.path.empty() || !options.preload.empty())
         throw Error(Errc::usage,
                     fmt::format("--{}: needs --python", options.path.empty() ? "preload" : "path"));
+    if (options.native_isolation == "process") settings.native = NativeIsolation::process;
+    if (options.max_rss > 0) settings.limits.max_rss = options.max_rss;
+    if (!options.max_cpu.empty())
+        settings.limits.max_cpu = duration_option("--max-cpu", options.max_cpu);
+    settings.recycling = {options.recycle_jobs,
+                          duration_option("--recycle-age", options.recycle_age),
+                          options.recycle_growth};
+    settings.max_output = options.max_output;
+    settings.forward_output = options.forward_output;
     if (!options.serializer.empty())
         settings.serializer = parse_serializer(options.serializer).value();
 
