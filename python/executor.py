@@ -9,7 +9,8 @@ datagrams of JSON: {"fork": N} with a slot's socket, and its stdout and stderr w
 A slot talks in frames: four bytes of length (little-endian), then fields, each four bytes of length and bytes. The
 first field says what the frame is:
 
-    worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, then field, value, ...
+    worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, memory limit in bytes or 0,
+                                then field, value, ...
                      stopped    the same, to call the stopped callback only
     slot -> worker   callback   execution id, its time limit in seconds: the function has ended, a callback begins
                      done       execution id, peak memory in kB and CPU seconds of this process so far, cause, then one of
@@ -171,6 +172,25 @@ def failure(*error):
     return ["failure", base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"))), lines[-1][:2000]]
 
 
+limited_memory = 0
+
+
+def limit_memory(most):
+    """A job that grows faster than it can be watched gets what the process has, and twice its limit."""
+    global limited_memory
+    if most == limited_memory:
+        return
+    limited_memory = most
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = hard
+    if most:
+        with open("/proc/self/statm") as file:
+            has = int(file.read().split()[5]) * resource.getpagesize()
+        soft = has + 2 * most + (64 << 20)
+        soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
 def consumption():
     own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
@@ -213,12 +233,13 @@ class Slot:
     def serve(self):
         while True:
             try:
-                what, self.execution, job_id, serializer, worker_name, started_at, timeout, *flat = receive_frame(self.sock)
+                what, self.execution, job_id, serializer, worker_name, started_at, timeout, memory, *flat = receive_frame(self.sock)
             except EOFError:
                 return
             os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = worker_name.decode(), job_id.decode()
             fields = dict(zip(flat[::2], flat[1::2]))
             self.cause = ""
+            limit_memory(int(memory))
             run = self.stopped if what == b"stopped" else self.run
             try:
                 answer = run(job_id.decode(), serializer, worker_name.decode(), started_at, int(timeout), fields)

@@ -106,6 +106,21 @@ enum class CallbackPolicy { require, skip };
 enum class Strategy { strict, round_robin, random };
 [[nodiscard]] Parsed<Strategy> parse_strategy(std::string_view text) noexcept;
 
+/// A function that is a program. See docs/executors.md.
+struct CommandFunction {
+    std::string function;  ///< Its name; `*` stands for any text.
+    /// The program and its arguments, with placeholders; of a shell, its line alone.
+    std::vector<std::string> words;
+    bool shell = false;
+    /// What the last line of its stdout is: JSON, text, or of no interest.
+    enum class Result { json, text, none };
+    Result result = Result::json;
+};
+
+/// The words of a command line with quotes and backslashes as in a POSIX shell, which never sees
+/// it: nothing is expanded. Source: POSIX.1-2017, Shell Command Language, 2.2.
+[[nodiscard]] Parsed<std::vector<std::string>> split_command(std::string_view line);
+
 /// What one job may use, where it runs in a process of its own or of its slot.
 struct ResourceLimits {
     std::optional<std::uint64_t> max_rss;         ///< Resident bytes, with those of its children.
@@ -148,7 +163,8 @@ struct WorkerOptions {
     std::chrono::milliseconds heartbeat{3000};  ///< Lease renewal.
     std::chrono::milliseconds lease{10000};     ///< Without a heartbeat, jobs are recovered.
     RecoverPolicy recover = RecoverPolicy::requeue;
-    std::optional<PythonOptions> python;  ///< None: only registered functions run.
+    std::optional<PythonOptions> python;    ///< None: only registered functions run.
+    std::vector<CommandFunction> commands;  ///< The first that fits counts.
     NativeIsolation native = NativeIsolation::thread;
     ResourceLimits limits;
     Recycling recycling;

@@ -260,9 +260,17 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--isolation", o.isolation,
                "warm: processes run one Python job after the other; fork: one for each job")
         ->check(CLI::IsMember({"warm", "fork"}));
-    add_option(app, "--path", o.path, "folder to import Python modules from; may be repeated");
+    add_option(app, "--path", o.path, "folder to import Python modules from; may be repeated")
+        ->allow_extra_args(false);
     add_option(app, "--preload", o.preload,
-               "Python module to import once, for all jobs; may be repeated");
+               "Python module to import once, for all jobs; may be repeated")
+        ->allow_extra_args(false);
+    named(
+        app.add_option("--command", o.command,
+                       "FUNC=PROGRAM ARG...: run a function as a program; {name} and {0} stand for "
+                       "arguments; may be repeated")
+            ->type_name("FUNC=CMD")
+            ->allow_extra_args(false));
     add_option(app, "--native-isolation", o.native_isolation,
                "native handlers run in threads of the worker, or in processes of their own")
         ->check(CLI::IsMember({"thread", "process"}));

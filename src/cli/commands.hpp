@@ -68,6 +68,7 @@ struct WorkerCommandOptions {
     std::string python;
     std::string isolation = "warm";
     std::vector<std::string> path, preload;
+    std::vector<std::string> command;
     std::string native_isolation = "thread";
     std::uint64_t max_rss = 0, max_output = std::uint64_t{1} << 20;
     std::string max_cpu;

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "runtime/command_executor.hpp"
 #include "runtime/native_zygote.hpp"
 #include "runtime/python_zygote.hpp"
 #include "runtime/slot_executor.hpp"
@@ -24,10 +25,12 @@ Executors::Executors(RedisClient& redis, const HandlerRegistry& handlers,
                        .forward_output = options.forward_output,
                        .guardian = nullptr,
                        .watch = watch_};
-    if (in_processes || options.python) tools.guardian = std::make_shared<Guardian>();
-    const auto add = [&](std::unique_ptr<Executor> one) {
+    if (in_processes || options.python || !options.commands.empty())
+        tools.guardian = std::make_shared<Guardian>();
+    const auto add = [&]<class T>(std::unique_ptr<T> one) {
+        T* added = one.get();
         all_.push_back(std::move(one));
-        return all_.back().get();
+        return added;
     };
     if (in_processes)
         native_ = add(std::make_unique<SlotExecutor>(
@@ -35,6 +38,9 @@ Executors::Executors(RedisClient& redis, const HandlerRegistry& handlers,
     else
         native_ = add(
             std::make_unique<ThreadExecutor>(executor, handlers, options.callbacks, log, events));
+    if (!options.commands.empty())
+        commands_ = add(std::make_unique<CommandExecutor>(executor, options.commands,
+                                                          options.callbacks, tools, log, events));
     if (options.python)
         python_ = add(std::make_unique<SlotExecutor>(
             executor, python_zygote(*options.python, redis.options()), tools, log, events));
@@ -58,6 +64,7 @@ void Executors::close() {
 }
 
 Executor& Executors::executor_of(const Call& call) const {
+    if (commands_ != nullptr && commands_->runs(call)) return *commands_;
     const bool registered = call.instance.is_none() && handlers_.find(call.func_name) != nullptr;
     return registered || python_ == nullptr ? *native_ : *python_;
 }

@@ -9,8 +9,11 @@
 
 namespace rqxx::runtime {
 
-/// All the ways in which a worker runs jobs, and which of them runs what: a registered native
-/// handler in a thread or process, everything else in Python where there is one.
+/// All the ways in which a worker runs jobs, and which of them runs what: a function that is given
+/// a command, that; a registered native handler in a thread or process; everything else in Python
+/// where there is one.
+class CommandExecutor;
+
 class Executors final : public Executor {
 public:
     Executors(RedisClient& redis, const HandlerRegistry& handlers, const WorkerOptions& options,
@@ -32,6 +35,7 @@ private:
     const std::size_t max_output_;
     std::shared_ptr<ProcessWatch> watch_;
     std::vector<std::unique_ptr<Executor>> all_;
+    CommandExecutor* commands_ = nullptr;  ///< May be null.
     Executor* native_ = nullptr;
     Executor* python_ = nullptr;  ///< May be null.
 };

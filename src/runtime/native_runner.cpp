@@ -140,9 +140,9 @@ RunOutcome NativeRunner::call(Execution& execution, Value& result) const {
     try {
         const auto* handler = handlers_.find(execution.call.func_name);
         if (handler == nullptr)
-            return failure(execution, "rqxx.UnknownFunction",
-                           fmt::format("no native handler is registered for {}",
-                                       execution.call.func_name));
+            return failure(
+                execution, "rqxx.UnknownFunction",
+                fmt::format("no native handler is registered for {}", execution.call.func_name));
         if (!execution.call.instance.is_none())
             return failure(execution, "rqxx.UnsupportedCall",
                            "a native handler cannot run a method of an object");
@@ -169,14 +169,14 @@ RunOutcome NativeRunner::call(Execution& execution, Value& result) const {
 
 /// Runs a callback, if the job has one. What it throws, or its overrun, as a failure.
 std::optional<RunOutcome> NativeRunner::call_back(const std::shared_ptr<Execution>& execution,
-                                    const std::string& name,
-                                    std::optional<std::int64_t> timeout,
-                                    const CallbackEvent& event) const {
+                                                  const std::string& name,
+                                                  std::optional<std::int64_t> timeout,
+                                                  const CallbackEvent& event) const {
     if (name.empty()) return std::nullopt;
     const auto* callback = handlers_.find_callback(name);
     if (callback == nullptr) {
         log_.warning("Callback skipped", "id", execution->job.id, "callback", name, "reason",
-                    "it is not registered here");
+                     "it is not registered here");
         return std::nullopt;
     }
     const std::chrono::seconds limit(timeout.value_or(60));
@@ -204,9 +204,9 @@ std::optional<RunOutcome> NativeRunner::call_back(const std::shared_ptr<Executio
 
 std::string NativeRunner::call_stopped_callback(const std::shared_ptr<Execution>& execution) const {
     const Job& job = execution->job;
-    const auto failed = call_back(execution, job.stopped_callback_name,
-                                  job.stopped_callback_timeout,
-                                  {CallbackEvent::Kind::stopped, {}, {}});
+    const auto failed =
+        call_back(execution, job.stopped_callback_name, job.stopped_callback_timeout,
+                  {CallbackEvent::Kind::stopped, {}, {}});
     return failed ? failed->error : std::string();
 }
 

@@ -15,6 +15,7 @@
 #include <boost/json/serialize.hpp>
 #include <cerrno>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
 #include <exception>
 #include <rqxx/codec.hpp>
@@ -68,26 +69,26 @@ bool read_exactly(int fd, char* to, std::size_t size) {
 class NativeSlot {
 public:
     NativeSlot(const HandlerRegistry& handlers, CallbackPolicy callbacks, Logger& log)
-        : runner_(handlers, callbacks, log,
-                  {.on_callback =
-                       [this](const std::shared_ptr<Execution>& execution,
-                              std::chrono::seconds limit) {
-                           in_callback_ = true;
-                           send(Frame()
-                                    .add("callback")
-                                    .add(execution->id)
-                                    .add(std::to_string(limit.count()))
-                                    .finish());
-                       },
-                   .on_progress =
-                       [this](Execution& execution, const std::string& json) {
-                           send(Frame().add("progress").add(execution.id).add(json).finish());
-                       },
-                   .on_print =
-                       [](Execution&, std::string_view text) {
-                           std::fwrite(text.data(), 1, text.size(), stdout);
-                           std::fflush(stdout);
-                       }}) {}
+        : runner_(
+              handlers, callbacks, log,
+              {.on_callback =
+                   [this](const std::shared_ptr<Execution>& execution, std::chrono::seconds limit) {
+                       in_callback_ = true;
+                       send(Frame()
+                                .add("callback")
+                                .add(execution->id)
+                                .add(std::to_string(limit.count()))
+                                .finish());
+                   },
+               .on_progress =
+                   [this](Execution& execution, const std::string& json) {
+                       send(Frame().add("progress").add(execution.id).add(json).finish());
+                   },
+               .on_print =
+                   [](Execution&, std::string_view text) {
+                       std::fwrite(text.data(), 1, text.size(), stdout);
+                       std::fflush(stdout);
+                   }}) {}
 
     /// Until the worker closes the socket.
     [[noreturn]] void serve() {
@@ -97,7 +98,7 @@ public:
             const auto fields = fields_of(body);
             if (fields.size() >= 3 && fields[0] == "stop") {
                 stop(fields[1], fields[2]);
-            } else if (fields.size() >= 7) {
+            } else if (fields.size() >= 8) {
                 if (jobs.joinable()) jobs.join();  // The last one has said that it is done.
                 jobs = std::thread([this, said = std::move(body)] { run(fields_of(said)); });
             }
@@ -139,13 +140,14 @@ private:
         auto execution = std::make_shared<Execution>();
         execution->id = fields[1];
         std::vector<std::pair<std::string_view, std::string_view>> hash;
-        for (std::size_t i = 7; i + 1 < fields.size(); i += 2)
+        for (std::size_t i = 8; i + 1 < fields.size(); i += 2)
             hash.emplace_back(fields[i], fields[i + 1]);
         auto job = parse_job(fields[2], hash);
         if (job) execution->job = std::move(*job);
         auto call = decode_call(execution->job.data, {}, &execution->serializer);
         if (call) execution->call = std::move(*call);
         execution->serializer = fields[3] == "json" ? Serializer::json : Serializer::pickle;
+        limit_memory(*execution, fields[7]);
         const std::int64_t timeout = execution->job.timeout.value_or(180);
         if (timeout > 0)
             execution->function_deadline =
@@ -172,12 +174,24 @@ private:
         send(frame.finish());
     }
 
+    static void limit_memory(Execution& execution, std::string_view max_rss) {
+        const auto bytes = std::strtoull(std::string(max_rss).c_str(), nullptr, 10);
+        if (bytes > 0) execution.limits.max_rss = bytes;
+        rlimit limit{};
+        ::getrlimit(RLIMIT_DATA, &limit);
+        limit.rlim_cur = limit.rlim_max;
+        if (bytes > 0)
+            limit.rlim_cur = std::min<rlim_t>(limit.rlim_cur, most_data(own_data_bytes(), bytes));
+        ::setrlimit(RLIMIT_DATA, &limit);
+    }
+
     static Frame& begin_done(Frame& frame, const Execution& execution, std::string_view cause) {
         rusage own{}, children{};
         ::getrusage(RUSAGE_SELF, &own);
         ::getrusage(RUSAGE_CHILDREN, &children);
         double cpu = 0;
-        for (const timeval& time : {own.ru_utime, own.ru_stime, children.ru_utime, children.ru_stime})
+        for (const timeval& time :
+             {own.ru_utime, own.ru_stime, children.ru_utime, children.ru_stime})
             cpu += static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
         return frame.add("done")
             .add(execution.id)
@@ -216,7 +230,8 @@ private:
     std::atomic<bool> in_callback_{false};
 };
 
-/// Forks slots as the worker asks, and tells how they end. The same as Zygote in python/executor.py.
+/// Forks slots as the worker asks, and tells how they end. The same as Zygote in
+/// python/executor.py.
 class NativeZygote {
 public:
     NativeZygote(const HandlerRegistry& handlers, CallbackPolicy callbacks, Logger& log)
@@ -283,8 +298,7 @@ private:
         const cmsghdr* header = CMSG_FIRSTHDR(&message);
         if (header != nullptr && header->cmsg_type == SCM_RIGHTS)
             std::memcpy(fds.data(), CMSG_DATA(header), header->cmsg_len - CMSG_LEN(0));
-        const json::value number =
-            json::parse({text, static_cast<std::size_t>(size)}).at("fork");
+        const json::value number = json::parse({text, static_cast<std::size_t>(size)}).at("fork");
         const pid_t zygote = ::getpid();
         const pid_t pid = ::fork();
         if (pid == 0) become_slot(fds, zygote);
@@ -337,7 +351,7 @@ ZygoteKind native_zygote(const HandlerRegistry& handlers, CallbackPolicy callbac
                         throw Error(Errc::io, fmt::format("cannot fork: {}", std::strerror(errno)));
                     if (pid > 0) return pid;
                     reset_signals();
-                    ::signal(SIGINT, SIG_IGN);   // The worker ends it by closing the socket.
+                    ::signal(SIGINT, SIG_IGN);  // The worker ends it by closing the socket.
                     ::signal(SIGTERM, SIG_IGN);
                     die_with_parent(worker);
                     set_process_identity("rqxx-zygote");

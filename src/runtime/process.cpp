@@ -54,8 +54,9 @@ void add_consumption(pid_t process, Consumption& total, int& budget) {
         // From field 3 on: utime, stime, cutime, cstime are 14 to 17. Source: proc(5).
         const auto fields = numbers_of(std::string_view(stat).substr(name_end + 2));
         if (fields.size() > 14)
-            total.cpu_seconds += static_cast<double>(fields[11] + fields[12] + fields[13] + fields[14]) /
-                                 static_cast<double>(::sysconf(_SC_CLK_TCK));
+            total.cpu_seconds +=
+                static_cast<double>(fields[11] + fields[12] + fields[13] + fields[14]) /
+                static_cast<double>(::sysconf(_SC_CLK_TCK));
     }
     std::error_code error;
     for (const auto& task : std::filesystem::directory_iterator(folder + "/task", error)) {
@@ -98,7 +99,8 @@ void set_process_identity(const char* title) noexcept {
     const auto size = file < 0 ? -1 : ::read(file, arguments.data(), arguments.size());
     if (file >= 0) ::close(file);
     char* const first_variable = environ[0];
-    if (size > 0 && static_cast<std::size_t>(size) < arguments.size() && first_variable != nullptr &&
+    if (size > 0 && static_cast<std::size_t>(size) < arguments.size() &&
+        first_variable != nullptr &&
         std::memcmp(first_variable - size, arguments.data(), static_cast<std::size_t>(size)) == 0) {
         char* const area = first_variable - size;
         std::memset(area, 0, static_cast<std::size_t>(size));
@@ -126,8 +128,8 @@ void bury(pid_t child) {
     ::waitpid(child, nullptr, 0);
 }
 
-std::uint64_t data_bytes_of(pid_t process) {
-    const auto memory = numbers_of(read_proc(fmt::format("/proc/{}/statm", process)));
+std::uint64_t own_data_bytes() {
+    const auto memory = numbers_of(read_proc("/proc/self/statm"));
     return memory.size() > 5 ? memory[5] * static_cast<std::uint64_t>(::sysconf(_SC_PAGESIZE)) : 0;
 }
 

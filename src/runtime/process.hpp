@@ -56,7 +56,7 @@ struct Consumption {
     double cpu_seconds = 0;  ///< Of those that live, and of those that they have waited for.
 };
 [[nodiscard]] Consumption consumption_of(pid_t process);
-/// Private memory that it has asked for, touched or not: what RLIMIT_DATA counts.
-[[nodiscard]] std::uint64_t data_bytes_of(pid_t process);
+/// Private memory that this process has asked for, touched or not: what RLIMIT_DATA counts.
+[[nodiscard]] std::uint64_t own_data_bytes();
 
 }  // namespace rqxx::runtime

@@ -1,8 +1,6 @@
 #include "runtime/process_watch.hpp"
 
 #include <fmt/format.h>
-#include <sys/resource.h>
-
 #include <utility>
 #include <vector>
 
@@ -55,8 +53,9 @@ void ProcessWatch::look() {
         std::string cause, text;
         if (one.limits.max_rss && now.rss_bytes > *one.limits.max_rss) {
             cause = "memory limit";
-            text = fmt::format("rqxx.MemoryLimitExceeded: {:.1f} MB resident, the limit is {:.1f} MB\n",
-                               megabytes(now.rss_bytes), megabytes(*one.limits.max_rss));
+            text = fmt::format(
+                "rqxx.MemoryLimitExceeded: {:.1f} MB resident, the limit is {:.1f} MB\n",
+                megabytes(now.rss_bytes), megabytes(*one.limits.max_rss));
         } else if (one.limits.max_cpu && cpu > static_cast<double>(one.limits.max_cpu->count())) {
             cause = "CPU limit";
             text = fmt::format("rqxx.CpuLimitExceeded: {:.1f} s of CPU, the limit is {} s\n", cpu,
@@ -65,21 +64,16 @@ void ProcessWatch::look() {
             continue;
         }
         const ops::Usage usage{static_cast<std::int64_t>(now.rss_bytes >> 10), cpu};
-        excesses.emplace_back([on_excess = one.on_excess, cause, text, usage] {
-            on_excess(cause, text, usage);
-        });
+        excesses.emplace_back(
+            [on_excess = one.on_excess, cause, text, usage] { on_excess(cause, text, usage); });
     }
     for (const auto& excess : excesses)
         excess();
 }
 
-void limit_growth(pid_t process, const ResourceLimits& limits) {
-    if (!limits.max_rss) return;
-    rlimit limit{};
-    if (::prlimit(process, RLIMIT_DATA, nullptr, &limit) != 0) return;
-    const rlim_t most = data_bytes_of(process) + 2 * *limits.max_rss + (rlim_t{64} << 20);
-    limit.rlim_cur = std::min(limit.rlim_max, most);
-    ::prlimit(process, RLIMIT_DATA, &limit, nullptr);
+std::uint64_t most_data(std::uint64_t now, std::uint64_t max_rss) {
+    // Much that is asked for is never touched: stacks, pools.
+    return now + 2 * max_rss + (std::uint64_t{64} << 20);
 }
 
 }  // namespace rqxx::runtime

@@ -44,8 +44,8 @@ private:
     std::map<pid_t, Watched> watched_;
 };
 
-/// Keeps a process that grows too fast to be watched from taking all memory: it gets no more than
-/// it has now and twice the limit.
-void limit_growth(pid_t process, const ResourceLimits& limits);
+/// For RLIMIT_DATA of a process that has asked for `now` bytes: keeps one that grows too fast to be
+/// watched from taking all memory. python/executor.py counts the same.
+[[nodiscard]] std::uint64_t most_data(std::uint64_t now, std::uint64_t max_rss);
 
 }  // namespace rqxx::runtime

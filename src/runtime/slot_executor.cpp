@@ -208,7 +208,6 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     void watch(const std::shared_ptr<Slot>& slot) {
         const ResourceLimits& limits = slot->execution->limits;
         if (slot->pid == 0 || slot->status) return;
-        if (slot->jobs == 1) limit_growth(slot->pid, limits);
         tools.watch->watch(
             slot->pid, limits, [slot](std::string cause, std::string text, ops::Usage usage) {
                 slot->excess = failed_with(RunOutcome::Kind::failure, text, std::move(cause));
@@ -296,7 +295,8 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
             .add(to_string(execution.serializer))
             .add(tools.worker)
             .add(format_utc(execution.started_at))
-            .add(std::to_string(execution.job.timeout.value_or(180)));
+            .add(std::to_string(execution.job.timeout.value_or(180)))
+            .add(std::to_string(execution.limits.max_rss.value_or(0)));
         for (const auto& [name, value] : to_fields(execution.job)) {
             frame.add(name);
             frame.add(value);
@@ -469,7 +469,7 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
             return RunOutcome{RunOutcome::Kind::retry,
                               fmt::format("{} {} {}", fields[1], fields[2], fields[3]),
                               "the function asked for a retry"};
-        if (how == "stopped" && fields.size() == 2 && slot.in_stopped_callback) {
+        if (how == "stopped" && fields.size() == 2 && (slot.in_stopped_callback || kind.listens)) {
             if (!fields[1].empty())
                 log.error("Callback failed", "id", slot.execution->job.id, "callback",
                           slot.execution->job.stopped_callback_name, "error", fields[1]);
