@@ -11,7 +11,8 @@ first field says what the frame is:
 
     worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, then field, value, ...
                      stopped    the same, to call the stopped callback only
-    slot -> worker   callback   execution id, its time limit in seconds: the function has ended, a callback begins
+    slot -> worker   callback   execution id, its time limit in seconds: the function has ended, a callback or the
+                                exception handlers begin
                      done       execution id, then one of
                                  success, return value in base64 or ""
                                  failure, exc_string as stored, its last line
@@ -30,6 +31,7 @@ import gc
 import importlib
 import json
 import linecache
+import math
 import os
 import pickle
 import random
@@ -38,6 +40,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 import zlib
 
@@ -237,6 +240,7 @@ class Slot:
             return self.success(result, JSONSerializer if serializer == b"json" else pickle)
         job = self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields)
         try:
+            started = time.monotonic()
             with Alarm(self.timeout, timeout):
                 result = self.perform(job)
             job.ended_at = self.rq.now()
@@ -252,11 +256,37 @@ class Slot:
             job.ended_at = self.rq.now()
             error = sys.exc_info()
             answer = failure(*error)
+            retries = job.retries_left
             try:
                 self.call_back(job, "failure", *error)
             except BaseException:
-                answer = failure(*sys.exc_info())
+                error = sys.exc_info()
+                answer = failure(*error)
+            self.handle_exception(job, error, timeout - (time.monotonic() - started) if timeout > 0 else None)
+            if job.retries_left != retries and job.exists(job.id, job.connection):
+                # RQ goes by what the object says, saved or not.
+                job.connection.hset(job.key, "retries_left", job.retries_left or 0)
             return answer
+
+    def handle_exception(self, job, error, seconds_left):
+        # As Worker.handle_exception: before the failure stands in Redis, and one that raises ends RQ's work horse.
+        if not self.settings.exception_handlers:
+            return
+        # RQ ends a work horse that is a minute over its job's time limit.
+        seconds = -1 if seconds_left is None else max(1, math.ceil(seconds_left + 60))
+        send_frame(self.sock, "callback", self.execution, str(seconds))
+        try:
+            for handler in self.settings.exception_handlers:
+                go_on = handler(job, *error)
+                if go_on is not None and not go_on:
+                    break
+        except BaseException:
+            try:
+                traceback.print_exc()
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(1)
 
     def stopped(self, job_id, serializer, worker_name, started_at, timeout, fields):
         if not self.rq:
@@ -316,8 +346,16 @@ class Settings:
         for folder in reversed(said["path"]):
             sys.path.insert(0, folder)
         for module in said["preload"]:
+            said["at"] = f"--preload {module}: "
             importlib.import_module(module)
+        said["at"] = ""
         self.rq = load_rq()
+        self.exception_handlers = []
+        for name in said["exception_handlers"]:
+            said["at"] = f"--exception-handler {name}: "
+            if not self.rq:
+                raise RuntimeError("needs rq, which this interpreter does not have")
+            self.exception_handlers.append(import_attribute(name))
         self.made = None
 
     def connection(self):
@@ -439,7 +477,7 @@ def main(control_fd, source):
     try:
         settings = Settings(said)
     except BaseException as error:
-        zygote.say(error="".join(traceback.format_exception_only(type(error), error)).strip(),
+        zygote.say(error=said.get("at", "") + "".join(traceback.format_exception_only(type(error), error)).strip(),
                    traceback="".join(traceback.format_exception(*sys.exc_info()))[-20000:])
         return 1
     rq_version = getattr(sys.modules.get("rq"), "VERSION", "") if settings.rq else ""

@@ -255,6 +255,8 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--path", o.path, "folder to import Python modules from; may be repeated");
     add_option(app, "--preload", o.preload,
                "Python module to import once, for all jobs; may be repeated");
+    add_option(app, "--exception-handler", o.exception_handlers,
+               "Python function called with a job and its exception, as RQ's; may be repeated");
     add_webhooks(app, o.webhooks);
     return &app;
 }

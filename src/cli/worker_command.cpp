@@ -60,6 +60,23 @@ asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worke
     co_return summary;
 }
 
+/// Without an interpreter, what is only for it is refused.
+std::optional<PythonOptions> python_options(const WorkerCommandOptions& options) {
+    if (options.python.empty()) {
+        for (const auto& [flag, list] :
+             {std::pair{"path", &options.path}, std::pair{"preload", &options.preload},
+              std::pair{"exception-handler", &options.exception_handlers}})
+            if (!list->empty()) throw Error(Errc::usage, fmt::format("--{}: needs --python", flag));
+        return std::nullopt;
+    }
+    return PythonOptions{
+        .interpreter = options.python,
+        .path = options.path,
+        .preload = options.preload,
+        .isolation = options.isolation == "fork" ? Isolation::fork : Isolation::warm,
+        .exception_handlers = options.exception_handlers};
+}
+
 }  // namespace
 
 int work(const CommonOptions& common, const WorkerCommandOptions& options,
@@ -85,13 +102,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     if (!options.max_idle_time.empty())
         settings.max_idle_time = duration_option("--max-idle-time", options.max_idle_time);
     settings.kill_after = duration_option("--kill-after", options.kill_after);
-    if (!options.python.empty())
-        settings.python =
-            PythonOptions{options.python, options.path, options.preload,
-                          options.isolation == "fork" ? Isolation::fork : Isolation::warm};
-    else if (!options.path.empty() || !options.preload.empty())
-        throw Error(Errc::usage,
-                    fmt::format("--{}: needs --python", options.path.empty() ? "preload" : "path"));
+    settings.python = python_options(options);
     if (!options.serializer.empty())
         settings.serializer = parse_serializer(options.serializer).value();
 

@@ -147,15 +147,14 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         zygote = spawn_interpreter(options.interpreter, theirs.get());
         control.emplace(executor, ours.release());
         trouble.clear();
-        json::array path, preload;
-        for (const auto& one : options.path)
-            path.emplace_back(one);
-        for (const auto& one : options.preload)
-            preload.emplace_back(one);
+        const auto array = [](const std::vector<std::string>& list) {
+            return json::array(list.begin(), list.end());
+        };
         const std::string said =
             json::serialize(json::object{{"redis", redis_settings},
-                                         {"path", path},
-                                         {"preload", preload},
+                                         {"path", array(options.path)},
+                                         {"preload", array(options.preload)},
+                                         {"exception_handlers", array(options.exception_handlers)},
                                          {"one_job_each", options.isolation == Isolation::fork}});
         ::send(control->native_handle(), said.data(), said.size(), MSG_NOSIGNAL);
         asio::co_spawn(executor, listen(shared_from_this()), asio::detached);

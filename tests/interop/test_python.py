@@ -30,8 +30,8 @@ def work_off(system, *args):
     return done
 
 
-def stock_work_off(system):
-    done = system.rq_worker("--burst", "default")
+def stock_work_off(system, *args, serializer=None):
+    done = system.rq_worker("--burst", "default", *args, serializer=serializer)
     assert done.wait(60) == 0, done.log
 
 
