@@ -345,6 +345,15 @@ class Settings:
         self.one_job_each = said["one_job_each"]
         for folder in reversed(said["path"]):
             sys.path.insert(0, folder)
+        for call in said["init"]:
+            said["at"] = f"--init {call}: "
+            module, _, attributes = call.partition(":")
+            if not module or not attributes:
+                raise ValueError("MODULE:CALLABLE is expected")
+            function = importlib.import_module(module)
+            for attribute in attributes.split("."):
+                function = getattr(function, attribute)
+            function()
         for module in said["preload"]:
             said["at"] = f"--preload {module}: "
             importlib.import_module(module)

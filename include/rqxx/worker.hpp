@@ -113,6 +113,8 @@ struct PythonOptions {
     std::vector<std::string> path;     ///< Folders to import from, before the interpreter's own.
     std::vector<std::string> preload;  ///< Modules that every job finds imported.
     Isolation isolation = Isolation::warm;
+    /// MODULE:CALLABLE, called without arguments before `preload`, once for all jobs.
+    std::vector<std::string> init;
     /// Dotted names of RQ's exception handlers, called in this order before a failure is stored.
     std::vector<std::string> exception_handlers;
 };

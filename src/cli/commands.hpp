@@ -67,7 +67,7 @@ struct WorkerCommandOptions {
     std::string kill_after = "5s";
     std::string python;
     std::string isolation = "warm";
-    std::vector<std::string> path, preload, exception_handlers;
+    std::vector<std::string> path, init, preload, exception_handlers;
     WebhookSettings webhooks;
 };
 

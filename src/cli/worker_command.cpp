@@ -65,6 +65,7 @@ std::optional<PythonOptions> python_options(const WorkerCommandOptions& options)
     if (options.python.empty()) {
         for (const auto& [flag, list] :
              {std::pair{"path", &options.path}, std::pair{"preload", &options.preload},
+              std::pair{"init", &options.init},
               std::pair{"exception-handler", &options.exception_handlers}})
             if (!list->empty()) throw Error(Errc::usage, fmt::format("--{}: needs --python", flag));
         return std::nullopt;
@@ -74,6 +75,7 @@ std::optional<PythonOptions> python_options(const WorkerCommandOptions& options)
         .path = options.path,
         .preload = options.preload,
         .isolation = options.isolation == "fork" ? Isolation::fork : Isolation::warm,
+        .init = options.init,
         .exception_handlers = options.exception_handlers};
 }
 

@@ -153,6 +153,7 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         const std::string said =
             json::serialize(json::object{{"redis", redis_settings},
                                          {"path", array(options.path)},
+                                         {"init", array(options.init)},
                                          {"preload", array(options.preload)},
                                          {"exception_handlers", array(options.exception_handlers)},
                                          {"one_job_each", options.isolation == Isolation::fork}});

@@ -33,6 +33,10 @@ def on_failure_raising(job, connection, *error):
     raise LookupError("callback")
 
 
+def calls():
+    return list(sys.modules.get("python_inits").calls)
+
+
 # ---- exception handlers ----
 
 

@@ -18,6 +18,17 @@ def notes(connection):
     return [json.loads(line) for line in connection.lrange("notes", 0, -1)]
 
 
+# ---- before the first job ----
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+def test_init_is_called_once_in_order_before_anything_is_preloaded(system, connection, isolation):
+    made = [queue(connection).enqueue(hooks.calls) for _ in range(4)]
+    work_off(system, "--isolation", isolation, "--concurrency", "2", "--init", "python_inits:first", "--init",
+             "python_inits:Application.settings.load")
+    assert [job.return_value() for job in made] == [["first, False", "second, False"]] * 4
+
+
 # ---- exception handlers ----
 
 
@@ -101,6 +112,14 @@ def test_a_worker_that_dies_in_a_handler_loses_nothing(system, connection):
 @pytest.mark.parametrize("flags, words", [
     (["--exception-handler", "no_such_module.handler"], ["--exception-handler no_such_module.handler", "Invalid attribute name"]),
     (["--exception-handler", "python_hooks.nothing"], ["--exception-handler python_hooks.nothing", "has no attribute"]),
+    (["--init", "no_such_module:setup"], ["--init no_such_module:setup", "No module named"]),
+    (["--init", "python_inits:nothing"], ["--init python_inits:nothing", "has no attribute"]),
+    (["--init", "python_inits:Application.nothing"], ["--init python_inits:Application.nothing", "has no attribute"]),
+    (["--init", "python_inits:value"], ["--init python_inits:value", "not callable"]),
+    (["--init", "python_inits:broken"], ["--init python_inits:broken", "LookupError: no settings"]),
+    (["--init", "python_inits:leave"], ["--init python_inits:leave", "SystemExit: not today"]),
+    (["--init", "python_inits.first"], ["--init python_inits.first", "MODULE:CALLABLE is expected"]),
+    (["--init", "python_inits:"], ["--init python_inits:", "MODULE:CALLABLE is expected"]),
     (["--preload", "no_such_module"], ["--preload no_such_module", "No module named"]),
 ])
 def test_a_name_that_leads_nowhere_is_told_at_the_start(system, connection, flags, words):
@@ -110,7 +129,7 @@ def test_a_name_that_leads_nowhere_is_told_at_the_start(system, connection, flag
     assert connection.scard("rq:workers") == 0
 
 
-@pytest.mark.parametrize("flag, value", [("--exception-handler", "python_hooks.tell")])
+@pytest.mark.parametrize("flag, value", [("--exception-handler", "python_hooks.tell"), ("--init", "python_inits:first")])
 def test_without_python_its_flags_are_refused(system, connection, flag, value):
     refused = worker(system, "--burst", "default", flag, value, python=[])
     assert refused.wait(20) == 2
