@@ -97,6 +97,9 @@ class JSONSerializer:
         return json.loads(data.decode())
 
 
+PLAIN_SERIALIZERS = {b"json": JSONSerializer, b"pickle": pickle}
+
+
 def import_attribute(name):
     """A function, method of a class, or other attribute by its dotted name. Source: rq/utils.py import_attribute."""
     parts = name.split(".")
@@ -149,7 +152,7 @@ class Rq:
         settings.made = None
 
     def make_job(self, settings, job_id, serializer, worker_name, started_at, fields):
-        job = self.Job(job_id, connection=settings.connection(), serializer=self.serializers[serializer])
+        job = self.Job(job_id, connection=settings.connection(), serializer=settings.serializers[serializer])
         job.restore(fields)
         job.worker_name = worker_name
         job.started_at = job.last_heartbeat = self.str_to_date(started_at)
@@ -235,9 +238,9 @@ class Slot:
             if any(fields.get(name) for name in (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name")):
                 raise RuntimeError("callbacks need rq, which this interpreter does not have")
             with Alarm(self.timeout, timeout):
-                job = PlainJob(fields, JSONSerializer if serializer == b"json" else pickle)
+                job = PlainJob(fields, self.settings.serializers[serializer])
                 result = self.call(job)
-            return self.success(result, JSONSerializer if serializer == b"json" else pickle)
+            return self.success(result, self.settings.serializers[serializer])
         job = self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields)
         try:
             started = time.monotonic()
@@ -359,6 +362,13 @@ class Settings:
             importlib.import_module(module)
         said["at"] = ""
         self.rq = load_rq()
+        self.serializers = dict(self.rq.serializers if self.rq else PLAIN_SERIALIZERS)
+        if name := said["serializer"]:
+            said["at"] = f"--serializer {name}: "
+            found = import_attribute(name)
+            if not callable(getattr(found, "dumps", None)) or not callable(getattr(found, "loads", None)):
+                raise TypeError("it has no methods dumps and loads")
+            self.serializers[name.encode()] = found
         self.exception_handlers = []
         for name in said["exception_handlers"]:
             said["at"] = f"--exception-handler {name}: "

@@ -115,6 +115,9 @@ struct PythonOptions {
     Isolation isolation = Isolation::warm;
     /// MODULE:CALLABLE, called without arguments before `preload`, once for all jobs.
     std::vector<std::string> init;
+    /// Dotted name of what reads every job and writes every result; empty: pickle and JSON. With it
+    /// all jobs run in Python: nobody else can tell which function they call.
+    std::string serializer;
     /// Dotted names of RQ's exception handlers, called in this order before a failure is stored.
     std::vector<std::string> exception_handlers;
 };

@@ -237,8 +237,9 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--recover", o.recover,
                "a job without retries whose worker died: run it once more, or fail it")
         ->check(CLI::IsMember({"requeue", "fail"}));
-    add_option(app, "--serializer", o.serializer, "of results; default: each job's own")
-        ->check(CLI::IsMember({"pickle", "json"}));
+    add_option(app, "--serializer", o.serializer,
+               "pickle or json, of results; default: each job's own. With --python also the dotted "
+               "name of a class that reads jobs and writes results");
     add_option(app, "--strategy", o.strategy,
                "order of the queues: strict (as listed), round-robin or random");
     add_option(app, "--max-idle-time", o.max_idle_time, "end after so long without a job");

@@ -105,8 +105,16 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
         settings.max_idle_time = duration_option("--max-idle-time", options.max_idle_time);
     settings.kill_after = duration_option("--kill-after", options.kill_after);
     settings.python = python_options(options);
-    if (!options.serializer.empty())
-        settings.serializer = parse_serializer(options.serializer).value();
+    if (!options.serializer.empty()) {
+        if (const auto known = parse_serializer(options.serializer))
+            settings.serializer = *known;
+        else if (options.serializer.find('.') == std::string::npos)
+            throw Error(Errc::usage, fmt::format("--{}", known.error().describe()));
+        else if (!settings.python)
+            throw Error(Errc::usage, "--serializer: a dotted name needs --python");
+        else
+            settings.python->serializer = options.serializer;
+    }
 
     HandlerRegistry handlers;
     const auto application = make_application({common.data_dir, options.packages, true});

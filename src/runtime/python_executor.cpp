@@ -156,6 +156,7 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
                                          {"init", array(options.init)},
                                          {"preload", array(options.preload)},
                                          {"exception_handlers", array(options.exception_handlers)},
+                                         {"serializer", options.serializer},
                                          {"one_job_each", options.isolation == Isolation::fork}});
         ::send(control->native_handle(), said.data(), said.size(), MSG_NOSIGNAL);
         asio::co_spawn(executor, listen(shared_from_this()), asio::detached);
@@ -298,7 +299,7 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         frame.add(slot.in_stopped_callback ? "stopped" : "run")
             .add(execution.id)
             .add(execution.job.id)
-            .add(to_string(execution.serializer))
+            .add(options.serializer.empty() ? to_string(execution.serializer) : options.serializer)
             .add(worker)
             .add(format_utc(execution.started_at))
             .add(std::to_string(execution.job.timeout.value_or(180)));

@@ -1,10 +1,14 @@
 """What test_python_options.py gives to workers by name: exception handlers, and functions that end as they need."""
 
+import hmac
 import json
 import os
+import pickle
 import sys
+import threading
 import time
 import traceback
+import zlib
 
 from rq import Retry, get_current_job
 
@@ -35,6 +39,62 @@ def on_failure_raising(job, connection, *error):
 
 def calls():
     return list(sys.modules.get("python_inits").calls)
+
+
+def remember(key, value):
+    job = get_current_job()
+    job.meta[key] = value
+    job.save_meta()
+    return job.args, job.kwargs
+
+
+def lock():
+    return threading.Lock()
+
+
+# ---- serializers ----
+
+
+class Packed:
+    """JSON in zlib in the zlib that RQ adds."""
+
+    @staticmethod
+    def dumps(value):
+        return zlib.compress(json.dumps(value).encode())
+
+    @staticmethod
+    def loads(data):
+        return json.loads(zlib.decompress(data))
+
+
+class LikePickle:
+    """Begins as a pickle, which it is not."""
+
+    @staticmethod
+    def dumps(value):
+        return b"\x80\x05" + json.dumps(value).encode()[::-1]
+
+    @staticmethod
+    def loads(data):
+        assert data[:2] == b"\x80\x05"
+        return json.loads(data[2:][::-1])
+
+
+class Signed:
+    def __init__(self, key):
+        self.key = key
+
+    def dumps(self, value):
+        data = pickle.dumps(value)
+        return hmac.digest(self.key, data, "sha256") + data
+
+    def loads(self, data):
+        if not hmac.compare_digest(hmac.digest(self.key, data[32:], "sha256"), data[:32]):
+            raise ValueError("not signed by us")
+        return pickle.loads(data[32:])
+
+
+signed = Signed(b"key")
 
 
 # ---- exception handlers ----

@@ -62,8 +62,16 @@ def exc_text(text):
     return re.sub(r"repeated \d+ more times", "repeated", re.sub(r"0x[0-9a-f]+", "0x", text))
 
 
-def seen(connection, job_id):
-    job = Job.fetch(job_id, connection=connection)
+def without_rq(system):
+    """An interpreter that has the standard library only."""
+    wrapper = system.folder / "python"
+    wrapper.write_text(f'#!/bin/sh\nexec "{os.path.realpath(sys.executable)}" -S -E "$@"\n')
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+def seen(connection, job_id, serializer=None):
+    job = Job.fetch(job_id, connection=connection, serializer=serializer)
     result = job.latest_result()
     return {"status": job.get_status(), "value": job.return_value(), "meta": job.meta,
             "type": result and result.type, "exc": result and result.exc_string and exc_text(result.exc_string),
@@ -328,13 +336,10 @@ def test_an_interpreter_or_module_that_is_not_there_is_named_before_anything_is_
 
 
 def test_plain_functions_run_without_rq(system, connection):
-    wrapper = system.folder / "python"
-    wrapper.write_text(f'#!/bin/sh\nexec "{os.path.realpath(sys.executable)}" -S -E "$@"\n')
-    wrapper.chmod(0o755)
     good = queue(connection).enqueue(jobs.plain, 40)
     bad = queue(connection).enqueue(jobs.in_context)
     method = queue(connection).enqueue(jobs.Account(3).grown)
-    done = worker(system, "--burst", "default", python=["--python", wrapper, "--path", INTEROP])
+    done = worker(system, "--burst", "default", python=["--python", without_rq(system), "--path", INTEROP])
     assert done.wait(30) == 0, done.log
     assert "rq=none" in done.log
     assert good.return_value() == 42 and method.return_value() == jobs.Account(4)

@@ -5,10 +5,10 @@ import json
 import pytest
 import python_hooks as hooks
 from conftest import INTEROP, needs_rq2, wait_for
-from rq import Retry
+from rq import Queue, Retry
 from rq.command import send_stop_job_command
 from rq.job import Callback
-from test_python import PYTHON, is_alive, queue, seen, status, stock_work_off, work_off, worker
+from test_python import is_alive, queue, seen, status, stock_work_off, without_rq, work_off, worker
 
 pytestmark = needs_rq2
 ISOLATIONS = ["warm", "fork"]
@@ -27,6 +27,65 @@ def test_init_is_called_once_in_order_before_anything_is_preloaded(system, conne
     work_off(system, "--isolation", isolation, "--concurrency", "2", "--init", "python_inits:first", "--init",
              "python_inits:Application.settings.load")
     assert [job.return_value() for job in made] == [["first, False", "second, False"]] * 4
+
+
+# ---- serializers ----
+
+
+SERIALIZED = {
+    "a_result": (hooks.remember, {"args": ("k", [1, "two"]), "meta": {"before": 1}}),
+    "a_keyword": (hooks.succeed, {"kwargs": {"value": {"a": [None, 1.5]}}}),
+    "none": (hooks.succeed, {"args": (None,)}),
+    "a_result_that_cannot_be_serialized": (hooks.lock, {}),
+    "a_failure": (hooks.fail, {"args": ("why",)}),
+    "a_retry_as_a_result": (hooks.ask_again, {}),
+    "callbacks": (hooks.succeed, {"on_success": Callback(hooks.on_success_raising), "on_failure": Callback(hooks.on_failure_raising)}),
+}
+
+
+@pytest.mark.parametrize("serializer", ["python_hooks.Packed", "python_hooks.LikePickle", "python_hooks.signed",
+                                        "rq.serializers.JSONSerializer", "rq.serializers.DefaultSerializer"])
+@pytest.mark.parametrize("name", SERIALIZED)
+def test_a_serializer_of_its_own_reads_jobs_and_writes_results(system, connection, name, serializer):
+    function, how = SERIALIZED[name]
+    jobs_of = Queue("default", connection=connection, serializer=serializer)
+    ends = []
+    for run in (lambda: stock_work_off(system, serializer=serializer), lambda: work_off(system, "--serializer", serializer)):
+        connection.flushall()
+        job = jobs_of.enqueue(function, job_id="a", **how)
+        run()
+        ends.append(seen(connection, job.id, serializer=serializer))
+        ends[-1]["raw"] = [fields.get(b"return_value") for _, fields in connection.xrange("rq:results:a")]
+    assert ends[0] == ends[1]
+
+
+def test_jobs_of_a_strange_serializer_are_shown_as_unreadable(system, connection):
+    jobs_of = Queue("default", connection=connection, serializer="python_hooks.LikePickle")
+    job = jobs_of.enqueue(hooks.remember, "k", 1)
+    work_off(system, "--serializer", "python_hooks.LikePickle")
+    shown = json.loads(system.rqxx("job", "show", "--json", job.id, "--redis-url", system.server.url).stdout)
+    shown = shown[0] if isinstance(shown, list) else shown
+    assert shown["status"] == "finished" and shown["func_name"] is None
+    assert all("$undecodable" in shown[field] for field in ("args", "result", "meta"))
+
+
+def test_jobs_of_other_serializers_fail_as_they_do_under_rq(system, connection):
+    ends = []
+    for run in (lambda: stock_work_off(system, serializer="python_hooks.signed"),
+                lambda: work_off(system, "--serializer", "python_hooks.signed")):
+        connection.flushall()
+        job = queue(connection).enqueue(hooks.succeed)
+        run()
+        ends.append((status(connection, job.id), job.latest_result().exc_string.strip().splitlines()[-1]))
+    assert ends[0] == ends[1] and ends[0][0] == "failed"
+
+
+def test_serializers_work_without_rq(system, connection):
+    job = Queue("default", connection=connection, serializer="plain_serializer.Reversed").enqueue("math.hypot", 3, 4)
+    done = worker(system, "--burst", "default", "--serializer", "plain_serializer.Reversed",
+                  python=["--python", without_rq(system), "--path", INTEROP])
+    assert done.wait(30) == 0, done.log
+    assert "rq=none" in done.log and job.return_value() == 5
 
 
 # ---- exception handlers ----
@@ -120,6 +179,10 @@ def test_a_worker_that_dies_in_a_handler_loses_nothing(system, connection):
     (["--init", "python_inits:leave"], ["--init python_inits:leave", "SystemExit: not today"]),
     (["--init", "python_inits.first"], ["--init python_inits.first", "MODULE:CALLABLE is expected"]),
     (["--init", "python_inits:"], ["--init python_inits:", "MODULE:CALLABLE is expected"]),
+    (["--serializer", "no_such_module.Class"], ["--serializer no_such_module.Class", "Invalid attribute name"]),
+    (["--serializer", "python_hooks.nothing"], ["--serializer python_hooks.nothing", "has no attribute"]),
+    (["--serializer", "python_hooks.note"], ["--serializer python_hooks.note", "no methods dumps and loads"]),
+    (["--serializer", "nothing"], ["serializer", "nothing"]),
     (["--preload", "no_such_module"], ["--preload no_such_module", "No module named"]),
 ])
 def test_a_name_that_leads_nowhere_is_told_at_the_start(system, connection, flags, words):
@@ -129,8 +192,9 @@ def test_a_name_that_leads_nowhere_is_told_at_the_start(system, connection, flag
     assert connection.scard("rq:workers") == 0
 
 
-@pytest.mark.parametrize("flag, value", [("--exception-handler", "python_hooks.tell"), ("--init", "python_inits:first")])
+@pytest.mark.parametrize("flag, value", [("--exception-handler", "python_hooks.tell"), ("--init", "python_inits:first"),
+                                         ("--serializer", "python_hooks.Packed")])
 def test_without_python_its_flags_are_refused(system, connection, flag, value):
     refused = worker(system, "--burst", "default", flag, value, python=[])
     assert refused.wait(20) == 2
-    assert f"{flag}: needs --python" in refused.log
+    assert flag in refused.log and "needs --python" in refused.log
