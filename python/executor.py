@@ -135,8 +135,9 @@ class Rq:
     def __init__(self):
         from rq import job, timeouts
         from rq.serializers import DefaultSerializer, JSONSerializer as RqJSONSerializer
-        from rq import utils
+        from rq import connections, utils
 
+        self.connections = connections if hasattr(connections, "push_connection") else None   # RQ 1.x
         self.Job, self.JobStatus, self.stack = job.Job, job.JobStatus, job._job_stack
         self.Retry, self.str_to_date = job.Retry, utils.str_to_date
         self.now = getattr(utils, "now", None) or utils.utcnow   # RQ 1.x
@@ -150,8 +151,14 @@ class Rq:
         job = self.make_job(settings, "warm-up", b"pickle", "", now, {b"data": data, b"created_at": now, b"status": b"started"})
         job.serializer.dumps(job._execute())
         settings.made = None
+        if self.connections:
+            self.connections.pop_connection()
 
     def make_job(self, settings, job_id, serializer, worker_name, started_at, fields):
+        if self.connections:
+            while self.connections.pop_connection():
+                pass   # What the job before has left there.
+            self.connections.push_connection(settings.connection())
         job = self.Job(job_id, connection=settings.connection(), serializer=settings.serializers[serializer])
         job.restore(fields)
         job.worker_name = worker_name
