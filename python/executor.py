@@ -12,7 +12,8 @@ first field says what the frame is:
     worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, memory limit in bytes or 0,
                                 then field, value, ...
                      stopped    the same, to call the stopped callback only
-    slot -> worker   callback   execution id, its time limit in seconds: the function has ended, a callback begins
+    slot -> worker   callback   execution id, its time limit in seconds: the function has ended, a callback or the
+                                 exception handlers begin
                      done       execution id, peak memory in kB and CPU seconds of this process so far, cause, then one of
                                  success, return value in base64 or ""
                                  failure, exc_string as stored, its last line
@@ -31,6 +32,7 @@ import gc
 import importlib
 import json
 import linecache
+import math
 import os
 import pickle
 import random
@@ -40,6 +42,7 @@ import signal
 import socket
 import struct
 import sys
+import time
 import traceback
 import zlib
 
@@ -96,6 +99,9 @@ class JSONSerializer:
         return json.loads(data.decode())
 
 
+PLAIN_SERIALIZERS = {b"json": JSONSerializer, b"pickle": pickle}
+
+
 def import_attribute(name):
     """A function, method of a class, or other attribute by its dotted name. Source: rq/utils.py import_attribute."""
     parts = name.split(".")
@@ -131,8 +137,9 @@ class Rq:
     def __init__(self):
         from rq import job, timeouts
         from rq.serializers import DefaultSerializer, JSONSerializer as RqJSONSerializer
-        from rq import utils
+        from rq import connections, utils
 
+        self.connections = connections if hasattr(connections, "push_connection") else None   # RQ 1.x
         self.Job, self.JobStatus, self.stack = job.Job, job.JobStatus, job._job_stack
         self.Retry, self.str_to_date = job.Retry, utils.str_to_date
         self.now = getattr(utils, "now", None) or utils.utcnow   # RQ 1.x
@@ -146,9 +153,15 @@ class Rq:
         job = self.make_job(settings, "warm-up", b"pickle", "", now, {b"data": data, b"created_at": now, b"status": b"started"})
         job.serializer.dumps(job._execute())
         settings.made = None
+        if self.connections:
+            self.connections.pop_connection()
 
     def make_job(self, settings, job_id, serializer, worker_name, started_at, fields):
-        job = self.Job(job_id, connection=settings.connection(), serializer=self.serializers[serializer])
+        if self.connections:
+            while self.connections.pop_connection():
+                pass   # What the job before has left there.
+            self.connections.push_connection(settings.connection())
+        job = self.Job(job_id, connection=settings.connection(), serializer=settings.serializers[serializer])
         job.restore(fields)
         job.worker_name = worker_name
         job.started_at = job.last_heartbeat = self.str_to_date(started_at)
@@ -262,11 +275,12 @@ class Slot:
             if any(fields.get(name) for name in (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name")):
                 raise RuntimeError("callbacks need rq, which this interpreter does not have")
             with Alarm(self.timeout, timeout):
-                job = PlainJob(fields, JSONSerializer if serializer == b"json" else pickle)
+                job = PlainJob(fields, self.settings.serializers[serializer])
                 result = self.call(job)
-            return self.success(result, JSONSerializer if serializer == b"json" else pickle)
+            return self.success(result, self.settings.serializers[serializer])
         job = self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields)
         try:
+            started = time.monotonic()
             with Alarm(self.timeout, timeout):
                 result = self.perform(job)
             job.ended_at = self.rq.now()
@@ -282,13 +296,38 @@ class Slot:
             job.ended_at = self.rq.now()
             error = sys.exc_info()
             answer = failure(*error)
+            retries = job.retries_left
             try:
                 self.call_back(job, "failure", *error)
             except BaseException:
                 error = sys.exc_info()
                 answer = failure(*error)
+            self.handle_exception(job, error, timeout - (time.monotonic() - started) if timeout > 0 else None)
+            if job.retries_left != retries and job.exists(job.id, job.connection):
+                # RQ goes by what the object says, saved or not.
+                job.connection.hset(job.key, "retries_left", job.retries_left or 0)
             self.note_cause(error[1])
             return answer
+
+    def handle_exception(self, job, error, seconds_left):
+        # As Worker.handle_exception: before the failure stands in Redis, and one that raises ends RQ's work horse.
+        if not self.settings.exception_handlers:
+            return
+        # RQ ends a work horse that is a minute over its job's time limit.
+        seconds = -1 if seconds_left is None else max(1, math.ceil(seconds_left + 60))
+        send_frame(self.sock, "callback", self.execution, str(seconds))
+        try:
+            for handler in self.settings.exception_handlers:
+                go_on = handler(job, *error)
+                if go_on is not None and not go_on:
+                    break
+        except BaseException:
+            try:
+                traceback.print_exc()
+                sys.stdout.flush()
+                sys.stderr.flush()
+            finally:
+                os._exit(1)
 
     def note_cause(self, error):
         if isinstance(error, self.timeout):
@@ -353,9 +392,33 @@ class Settings:
         self.one_job_each = said["one_job_each"]
         for folder in reversed(said["path"]):
             sys.path.insert(0, folder)
+        for call in said["init"]:
+            said["at"] = f"--init {call}: "
+            module, _, attributes = call.partition(":")
+            if not module or not attributes:
+                raise ValueError("MODULE:CALLABLE is expected")
+            function = importlib.import_module(module)
+            for attribute in attributes.split("."):
+                function = getattr(function, attribute)
+            function()
         for module in said["preload"]:
+            said["at"] = f"--preload {module}: "
             importlib.import_module(module)
+        said["at"] = ""
         self.rq = load_rq()
+        self.serializers = dict(self.rq.serializers if self.rq else PLAIN_SERIALIZERS)
+        if name := said["serializer"]:
+            said["at"] = f"--serializer {name}: "
+            found = import_attribute(name)
+            if not callable(getattr(found, "dumps", None)) or not callable(getattr(found, "loads", None)):
+                raise TypeError("it has no methods dumps and loads")
+            self.serializers[name.encode()] = found
+        self.exception_handlers = []
+        for name in said["exception_handlers"]:
+            said["at"] = f"--exception-handler {name}: "
+            if not self.rq:
+                raise RuntimeError("needs rq, which this interpreter does not have")
+            self.exception_handlers.append(import_attribute(name))
         self.made = None
 
     def connection(self):
@@ -487,7 +550,7 @@ def main(control_fd, source):
     try:
         settings = Settings(said)
     except BaseException as error:
-        zygote.say(error="".join(traceback.format_exception_only(type(error), error)).strip(),
+        zygote.say(error=said.get("at", "") + "".join(traceback.format_exception_only(type(error), error)).strip(),
                    traceback="".join(traceback.format_exception(*sys.exc_info()))[-20000:])
         return 1
     rq_version = getattr(sys.modules.get("rq"), "VERSION", "") if settings.rq else ""

@@ -148,6 +148,13 @@ struct PythonOptions {
     std::vector<std::string> path;     ///< Folders to import from, before the interpreter's own.
     std::vector<std::string> preload;  ///< Modules that every job finds imported.
     Isolation isolation = Isolation::warm;
+    /// MODULE:CALLABLE, called without arguments before `preload`, once for all jobs.
+    std::vector<std::string> init;
+    /// Dotted name of what reads every job and writes every result; empty: pickle and JSON. With it
+    /// all jobs run in Python: nobody else can tell which function they call.
+    std::string serializer;
+    /// Dotted names of RQ's exception handlers, called in this order before a failure is stored.
+    std::vector<std::string> exception_handlers;
 };
 
 struct WorkerOptions {

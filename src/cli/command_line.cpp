@@ -245,8 +245,9 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--recover", o.recover,
                "a job without retries whose worker died: run it once more, or fail it")
         ->check(CLI::IsMember({"requeue", "fail"}));
-    add_option(app, "--serializer", o.serializer, "of results; default: each job's own")
-        ->check(CLI::IsMember({"pickle", "json"}));
+    add_option(app, "--serializer", o.serializer,
+               "pickle or json, of results; default: each job's own. With --python also the dotted "
+               "name of a class that reads jobs and writes results");
     add_option(app, "--strategy", o.strategy,
                "order of the queues: strict (as listed), round-robin or random");
     add_option(app, "--max-idle-time", o.max_idle_time, "end after so long without a job");
@@ -262,8 +263,15 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
         ->check(CLI::IsMember({"warm", "fork"}));
     add_option(app, "--path", o.path, "folder to import Python modules from; may be repeated")
         ->allow_extra_args(false);
+    add_option(
+        app, "--init", o.init,
+        "MODULE:CALLABLE to call once, before --preload, such as django:setup; may be repeated")
+        ->allow_extra_args(false);
     add_option(app, "--preload", o.preload,
                "Python module to import once, for all jobs; may be repeated")
+        ->allow_extra_args(false);
+    add_option(app, "--exception-handler", o.exception_handlers,
+               "Python function called with a job and its exception, as RQ's; may be repeated")
         ->allow_extra_args(false);
     named(
         app.add_option("--command", o.command,

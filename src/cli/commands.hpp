@@ -67,7 +67,7 @@ struct WorkerCommandOptions {
     std::string kill_after = "5s";
     std::string python;
     std::string isolation = "warm";
-    std::vector<std::string> path, preload;
+    std::vector<std::string> path, init, preload, exception_handlers;
     std::vector<std::string> command;
     std::string native_isolation = "thread";
     std::uint64_t max_rss = 0, max_output = std::uint64_t{1} << 20;

@@ -84,6 +84,25 @@ asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worke
     co_return summary;
 }
 
+/// Without an interpreter, what is only for it is refused.
+std::optional<PythonOptions> python_options(const WorkerCommandOptions& options) {
+    if (options.python.empty()) {
+        for (const auto& [flag, list] :
+             {std::pair{"path", &options.path}, std::pair{"preload", &options.preload},
+              std::pair{"init", &options.init},
+              std::pair{"exception-handler", &options.exception_handlers}})
+            if (!list->empty()) throw Error(Errc::usage, fmt::format("--{}: needs --python", flag));
+        return std::nullopt;
+    }
+    return PythonOptions{
+        .interpreter = options.python,
+        .path = options.path,
+        .preload = options.preload,
+        .isolation = options.isolation == "fork" ? Isolation::fork : Isolation::warm,
+        .init = options.init,
+        .exception_handlers = options.exception_handlers};
+}
+
 }  // namespace
 
 int work(const CommonOptions& common, const WorkerCommandOptions& options,
@@ -109,13 +128,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     if (!options.max_idle_time.empty())
         settings.max_idle_time = duration_option("--max-idle-time", options.max_idle_time);
     settings.kill_after = duration_option("--kill-after", options.kill_after);
-    if (!options.python.empty())
-        settings.python =
-            PythonOptions{options.python, options.path, options.preload,
-                          options.isolation == "fork" ? Isolation::fork : Isolation::warm};
-    else if (!options.path.empty() || !options.preload.empty())
-        throw Error(Errc::usage,
-                    fmt::format("--{}: needs --python", options.path.empty() ? "preload" : "path"));
+    settings.python = python_options(options);
     for (const auto& one : options.command)
         settings.commands.push_back(command_function(one));
     if (options.native_isolation == "process") settings.native = NativeIsolation::process;
@@ -127,8 +140,16 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
                           options.recycle_growth};
     settings.max_output = options.max_output;
     settings.forward_output = options.forward_output;
-    if (!options.serializer.empty())
-        settings.serializer = parse_serializer(options.serializer).value();
+    if (!options.serializer.empty()) {
+        if (const auto known = parse_serializer(options.serializer))
+            settings.serializer = *known;
+        else if (options.serializer.find('.') == std::string::npos)
+            throw Error(Errc::usage, fmt::format("--{}", known.error().describe()));
+        else if (!settings.python)
+            throw Error(Errc::usage, "--serializer: a dotted name needs --python");
+        else
+            settings.python->serializer = options.serializer;
+    }
 
     HandlerRegistry handlers;
     const auto application = make_application({common.data_dir, options.packages, true});

@@ -6,8 +6,10 @@
 namespace rqxx {
 
 Parsed<Serializer> parse_serializer(std::string_view name) noexcept {
-    if (name == "pickle" || name == "default") return Serializer::pickle;
-    if (name == "json") return Serializer::json;
+    if (name == "pickle" || name == "default" || name == "rq.serializers.DefaultSerializer" ||
+        name == "rq.serializers.PickleSerializer")
+        return Serializer::pickle;
+    if (name == "json" || name == "rq.serializers.JSONSerializer") return Serializer::json;
     return ParseError(fmt::format("\"{}\" is not one of pickle, json", name.substr(0, 40)),
                       "serializer");
 }

@@ -60,7 +60,8 @@ public:
     /// @throws Error `Errc::usage` where it was too long.
     std::string take() {
         finish_line();
-        if (last_too_long_) throw Error(Errc::usage, "the last line of stdout is larger than 16 MB");
+        if (last_too_long_)
+            throw Error(Errc::usage, "the last line of stdout is larger than 16 MB");
         return std::move(last_);
     }
 
@@ -199,18 +200,18 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
         run->output = std::make_shared<OutputPipes>(executor, tools.forward_output);
         run->output->read_for(run->execution);
         // Not the run's own: it holds the pipes.
-        run->output->set_tap([line = &run->last_line](OutputPipes::Stream stream,
-                                                      std::string_view text) {
-            if (stream == OutputPipes::Stream::out) line->add(text);
-        });
+        run->output->set_tap(
+            [line = &run->last_line](OutputPipes::Stream stream, std::string_view text) {
+                if (stream == OutputPipes::Stream::out) line->add(text);
+            });
         const auto ends = run->output->their_ends();
         setup.streams = {input.get(), ends[0], ends[1]};
         setup.max_rss = execution.limits.max_rss.value_or(0);
         const pid_t pid = spawn(setup);
         if (pid < 0) {
             run->output->close();
-            throw Error(Errc::usage, fmt::format("cannot run {}: {}", setup.words.front(),
-                                                 std::strerror(-pid)));
+            throw Error(Errc::usage,
+                        fmt::format("cannot run {}: {}", setup.words.front(), std::strerror(-pid)));
         }
         run->pid = pid;
         run->output->start();
@@ -235,7 +236,8 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
             left.remove_prefix(written > 0 ? static_cast<std::size_t>(written) : left.size());
         }
         if (file.get() < 0)
-            throw Error(Errc::io, fmt::format("cannot hand over the job: {}", std::strerror(errno)));
+            throw Error(Errc::io,
+                        fmt::format("cannot hand over the job: {}", std::strerror(errno)));
         ::lseek(file.get(), 0, SEEK_SET);
         return file;
     }
@@ -343,8 +345,7 @@ CommandExecutor::CommandExecutor(asio::any_io_executor executor,
         try {
             check_placeholders(one);
         } catch (const Error& error) {
-            throw Error(Errc::usage,
-                        fmt::format("command: {}: {}", one.function, error.message()));
+            throw Error(Errc::usage, fmt::format("command: {}: {}", one.function, error.message()));
         }
     }
 }

@@ -40,18 +40,18 @@ json::value timeout_of(const Job& job) {
 
 std::string job_document(const Execution& execution) {
     const Job& job = execution.job;
-    return json::serialize(json::object{
-        {"job_id", to_json(Value(job.id))},
-        {"execution_id", execution.id},
-        {"function", to_json(Value(execution.call.func_name))},
-        {"args", to_json(execution.call.args)},
-        {"kwargs", to_json(execution.call.kwargs)},
-        {"meta", meta_of(job)},
-        {"queue", to_json(Value(job.origin))},
-        {"attempt", attempt_of(job)},
-        {"timeout", timeout_of(job)},
-        {"enqueued_at", job.enqueued_at ? json::value(format_utc(*job.enqueued_at))
-                                        : json::value(nullptr)}});
+    return json::serialize(
+        json::object{{"job_id", to_json(Value(job.id))},
+                     {"execution_id", execution.id},
+                     {"function", to_json(Value(execution.call.func_name))},
+                     {"args", to_json(execution.call.args)},
+                     {"kwargs", to_json(execution.call.kwargs)},
+                     {"meta", meta_of(job)},
+                     {"queue", to_json(Value(job.origin))},
+                     {"attempt", attempt_of(job)},
+                     {"timeout", timeout_of(job)},
+                     {"enqueued_at", job.enqueued_at ? json::value(format_utc(*job.enqueued_at))
+                                                     : json::value(nullptr)}});
 }
 
 std::string callback_of(const Job& job) {

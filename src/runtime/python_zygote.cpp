@@ -108,10 +108,15 @@ ZygoteKind python_zygote(const PythonOptions& options, const RedisOptions& redis
     return {.name = "Python",
             .spawn = [interpreter = options.interpreter](
                          int control) { return spawn_interpreter(interpreter, control); },
-            .greeting = json::serialize(json::object{{"redis", redis_arguments(redis)},
-                                                     {"path", list_of(options.path)},
-                                                     {"preload", list_of(options.preload)},
-                                                     {"one_job_each", one_job_each}}),
+            .greeting = json::serialize(
+                json::object{{"redis", redis_arguments(redis)},
+                             {"path", list_of(options.path)},
+                             {"init", list_of(options.init)},
+                             {"preload", list_of(options.preload)},
+                             {"exception_handlers", list_of(options.exception_handlers)},
+                             {"serializer", options.serializer},
+                             {"one_job_each", one_job_each}}),
+            .serializer = options.serializer,
             .one_job_each = one_job_each,
             .listens = false,
             .died = died};

@@ -292,7 +292,7 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
         frame.add(slot.in_stopped_callback ? "stopped" : "run")
             .add(execution.id)
             .add(execution.job.id)
-            .add(to_string(execution.serializer))
+            .add(kind.serializer.empty() ? to_string(execution.serializer) : kind.serializer)
             .add(tools.worker)
             .add(format_utc(execution.started_at))
             .add(std::to_string(execution.job.timeout.value_or(180)))

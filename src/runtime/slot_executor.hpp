@@ -16,7 +16,9 @@ struct ZygoteKind {
     std::string name;  ///< For the log.
     /// Starts a zygote that obeys `control`. @throws Error
     std::function<pid_t(int control)> spawn;
-    std::string greeting;       ///< The first datagram that it gets.
+    std::string greeting;  ///< The first datagram that it gets.
+    std::string
+        serializer{};  ///< Of all its jobs, by a name that the slots know; empty: each job's own.
     bool one_job_each = false;  ///< A slot ends after a job.
     /// Its slots take a request to stop; those of others are killed at once.
     bool listens = false;

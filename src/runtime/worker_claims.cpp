@@ -247,11 +247,14 @@ void Worker::Impl::start(ops::Claimed claimed_job) {
     std::optional<ParseError> unreadable;
     if (job) {
         execution->job = std::move(*job);
-        auto call = decode_call(execution->job.data, {}, &execution->serializer);
-        if (call)
-            execution->call = std::move(*call);
-        else if (!options.python)  // Python may know more than our decoder.
-            unreadable = call.error();
+        // A serializer of the application's own is known to Python only.
+        if (!options.python || options.python->serializer.empty()) {
+            auto call = decode_call(execution->job.data, {}, &execution->serializer);
+            if (call)
+                execution->call = std::move(*call);
+            else if (!options.python)  // Python may know more than our decoder.
+                unreadable = call.error();
+        }
     } else {
         unreadable = job.error();
         execution->job.id = claimed_job.job_id;

@@ -30,8 +30,8 @@ def work_off(system, *args):
     return done
 
 
-def stock_work_off(system):
-    done = system.rq_worker("--burst", "default")
+def stock_work_off(system, *args, serializer=None):
+    done = system.rq_worker("--burst", "default", *args, serializer=serializer)
     assert done.wait(60) == 0, done.log
 
 
@@ -62,8 +62,16 @@ def exc_text(text):
     return re.sub(r"repeated \d+ more times", "repeated", re.sub(r"0x[0-9a-f]+", "0x", text))
 
 
-def seen(connection, job_id):
-    job = Job.fetch(job_id, connection=connection)
+def without_rq(system):
+    """An interpreter that has the standard library only."""
+    wrapper = system.folder / "python"
+    wrapper.write_text(f'#!/bin/sh\nexec "{os.path.realpath(sys.executable)}" -S -E "$@"\n')
+    wrapper.chmod(0o755)
+    return wrapper
+
+
+def seen(connection, job_id, serializer=None):
+    job = Job.fetch(job_id, connection=connection, serializer=serializer)
     result = job.latest_result()
     return {"status": job.get_status(), "value": job.return_value(), "meta": job.meta,
             "type": result and result.type, "exc": result and result.exc_string and exc_text(result.exc_string),
@@ -328,30 +336,45 @@ def test_an_interpreter_or_module_that_is_not_there_is_named_before_anything_is_
 
 
 def test_plain_functions_run_without_rq(system, connection):
-    wrapper = system.folder / "python"
-    wrapper.write_text(f'#!/bin/sh\nexec "{os.path.realpath(sys.executable)}" -S -E "$@"\n')
-    wrapper.chmod(0o755)
     good = queue(connection).enqueue(jobs.plain, 40)
     bad = queue(connection).enqueue(jobs.in_context)
     method = queue(connection).enqueue(jobs.Account(3).grown)
-    done = worker(system, "--burst", "default", python=["--python", wrapper, "--path", INTEROP])
+    done = worker(system, "--burst", "default", python=["--python", without_rq(system), "--path", INTEROP])
     assert done.wait(30) == 0, done.log
     assert "without rq" in done.log
     assert good.return_value() == 42 and method.return_value() == jobs.Account(4)
     assert bad.latest_result().exc_string.strip().endswith("OwnError: code 4")
 
 
-def test_functions_run_with_the_rq_of_debian(system, connection):
+def needs_the_rq_of_debian():
     old = subprocess.run(["/usr/bin/python3", "-c", "import rq; print(rq.VERSION)"], capture_output=True, text=True)
     if not old.stdout.startswith("1."):
         pytest.skip("Debian's RQ 1.x is not installed")
+
+
+def test_functions_run_with_the_rq_of_debian(system, connection):
+    needs_the_rq_of_debian()
     made = [queue(connection).enqueue(*call) for call in ((jobs.plain, 1), (jobs.note_in_meta, "k", 1), (jobs.awaited, 0.01))]
-    bad = queue(connection).enqueue(jobs.in_context, on_failure=Callback("python_jobs.note_failure"))
-    done = worker(system, "--burst", "default", python=["--python", "/usr/bin/python3", "--path", INTEROP])
+    bad = queue(connection).enqueue(jobs.in_context, on_failure=Callback("python_jobs.note_failure"), retry=Retry(max=3))
+    done = worker(system, "--burst", "default", "--exception-handler", "python_hooks.keep_in_meta", "--exception-handler",
+                  "python_hooks.forbid_retries", python=["--python", "/usr/bin/python3", "--path", INTEROP])
     assert done.wait(30) == 0, done.log
     assert [job.return_value() for job in made] == [3, (made[1].id, "default", "started", "python_jobs.note_in_meta"), "awaited"]
     bad.refresh()
-    assert bad.get_status() == "failed" and bad.meta == {"failed": "code 4"}
+    assert bad.get_status() == "failed" and bad.meta == {"failed": "code 4", "handled": "OwnError"}
+
+
+@pytest.mark.parametrize("isolation", ["warm", "fork"])
+def test_the_current_connection_of_rq_1_is_that_of_the_job(system, connection, isolation):
+    needs_the_rq_of_debian()
+    names = ["through_the_current_connection", "inside_another", "leave_others_behind", "through_the_current_connection", "use_another",
+             "through_the_current_connection"]
+    made = [queue(connection).enqueue(f"python_old_rq.{name}") for name in names]
+    done = worker(system, "--burst", "default", "--concurrency", "1", "--isolation", isolation,
+                  python=["--python", "/usr/bin/python3", "--path", INTEROP])
+    assert done.wait(30) == 0, done.log
+    assert [job.return_value() for job in made] == [("started", "other"), (True, True), None, ("started", "other"), None,
+                                                    ("started", "other")]
 
 
 def test_the_password_of_redis_stands_in_no_command_line_and_no_environment_of_a_child(system, connection):

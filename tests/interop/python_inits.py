@@ -1,0 +1,27 @@
+"""For `--init` in test_python_options.py."""
+
+import sys
+
+calls = []
+
+
+def first():
+    calls.append(f"first, {'python_jobs' in sys.modules}")
+
+
+class Application:
+    class settings:
+        @staticmethod
+        def load():
+            calls.append(f"second, {'python_jobs' in sys.modules}")
+
+
+def broken():
+    raise LookupError("no settings")
+
+
+def leave():
+    sys.exit("not today")
+
+
+value = 5
