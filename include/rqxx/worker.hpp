@@ -115,6 +115,14 @@ struct PythonOptions {
     Isolation isolation = Isolation::warm;
 };
 
+/// A function whose jobs run by a POST to a server. See docs/executors.md.
+struct HttpFunction {
+    std::string function;  ///< As jobs name it; `*` stands for any text.
+    std::string url;       ///< http or https; `user:password@` is sent as Basic authorization.
+    /// Keys of the signatures, as `parse_webhook_secrets` gives them. Empty: nothing is signed.
+    std::vector<std::string> secrets{};
+};
+
 struct WorkerOptions {
     std::vector<std::string> queues{"high", "default", "low"};  ///< In priority order.
     std::string name;                                   ///< Empty: host, pid and a random part.
@@ -128,7 +136,9 @@ struct WorkerOptions {
     std::chrono::milliseconds heartbeat{3000};  ///< Lease renewal.
     std::chrono::milliseconds lease{10000};     ///< Without a heartbeat, jobs are recovered.
     RecoverPolicy recover = RecoverPolicy::requeue;
-    std::optional<PythonOptions> python;           ///< None: only registered functions run.
+    /// Before registered functions and Python; the first that fits.
+    std::vector<HttpFunction> http{};
+    std::optional<PythonOptions> python;           ///< None: no function runs in Python.
     std::optional<Serializer> serializer;          ///< Empty: sniff each job.
     std::chrono::seconds default_result_ttl{500};  ///< For jobs that carry none.
     std::chrono::seconds kill_after{
@@ -144,12 +154,13 @@ struct WorkerSummary {
     std::uint64_t unstored = 0;  ///< Results that Redis did not take before the end.
 };
 
-/// Takes jobs from queues and runs them in native handlers.
+/// Takes jobs from queues and runs them: in native handlers, by HTTP, or in Python.
 ///
 /// One RQ worker record with N slots. Claims, completions and retries are one atomic script each,
 /// fenced by the execution id. Lifetime: everything given by reference outlives it.
 class Worker {
 public:
+    /// @throws Error `Errc::usage` for options that cannot be.
     Worker(RedisClient& redis, const HandlerRegistry& handlers, WorkerOptions options, Logger& log);
     ~Worker();
     /// Works until stopped (or, in burst mode, until the queues are empty).

@@ -255,6 +255,14 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--path", o.path, "folder to import Python modules from; may be repeated");
     add_option(app, "--preload", o.preload,
                "Python module to import once, for all jobs; may be repeated");
+    named(app.add_option("--http", o.http,
+                         "run jobs of this function by a POST; * stands for any text; may be "
+                         "repeated, the first that fits counts")
+              ->type_name("FUNC=URL")
+              ->allow_extra_args(false));
+    add_option(app, "--http-secret-file", o.http_secret_file,
+               "file with a secret per line that these are signed with; or RQXX_HTTP_SECRET")
+        ->check(CLI::ExistingFile);
     add_webhooks(app, o.webhooks);
     return &app;
 }

@@ -8,6 +8,7 @@
 
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
+#include "runtime/http_client.hpp"
 
 namespace rqxx::cli {
 
@@ -60,6 +61,27 @@ asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worke
     co_return summary;
 }
 
+/// `pkg.func=https://host/path`. What is wrong with one is told without its URL, which may hold a
+/// password.
+std::vector<HttpFunction> http_functions(const WorkerCommandOptions& options) {
+    const auto secrets =
+        secrets_option("--http-secret-file", options.http_secret_file, "RQXX_HTTP_SECRET");
+    std::vector<HttpFunction> functions;
+    for (const auto& text : options.http) {
+        const auto equals = text.find('=');
+        const std::string function = text.substr(0, equals);
+        if (equals == std::string::npos || function.empty() ||
+            function.find("://") != std::string::npos)
+            throw Error(Errc::usage, "--http: FUNC=URL is needed, such as pkg.*=https://host/path");
+        const std::string url = text.substr(equals + 1);
+        if (const auto parsed = runtime::parse_http_url(url); !parsed)
+            throw Error(Errc::usage,
+                        fmt::format("--http: {}: url: {}", function, parsed.error().message));
+        functions.push_back({function, url, secrets});
+    }
+    return functions;
+}
+
 }  // namespace
 
 int work(const CommonOptions& common, const WorkerCommandOptions& options,
@@ -92,6 +114,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     else if (!options.path.empty() || !options.preload.empty())
         throw Error(Errc::usage,
                     fmt::format("--{}: needs --python", options.path.empty() ? "preload" : "path"));
+    settings.http = http_functions(options);
     if (!options.serializer.empty())
         settings.serializer = parse_serializer(options.serializer).value();
 

@@ -7,12 +7,15 @@
 
 namespace rqxx::runtime {
 
-/// All the ways in which a worker runs jobs, and which of them runs what: a registered native
-/// handler in a thread, everything else in Python where there is one.
+class HttpExecutor;
+
+/// All the ways in which a worker runs jobs, and which of them runs what: by HTTP what has been
+/// told so, a registered native handler in a thread, everything else in Python where there is one.
 class Executors final : public Executor {
 public:
     Executors(RedisClient& redis, const HandlerRegistry& handlers, const WorkerOptions& options,
               const std::string& worker, Logger& log, Events events);
+    ~Executors() override;
     boost::asio::awaitable<void> prepare() override;
     void close() override;
     void start(std::shared_ptr<Execution> execution) override;
@@ -21,7 +24,10 @@ public:
     void abandon(const std::shared_ptr<Execution>& execution) override;
 
 private:
+    [[nodiscard]] Executor* choose(const Call& call) const;
+
     const HandlerRegistry& handlers_;
+    std::unique_ptr<HttpExecutor> http_;  ///< May be null.
     std::unique_ptr<Executor> threads_;
     std::unique_ptr<Executor> python_;  ///< May be null.
 };
