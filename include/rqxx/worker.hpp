@@ -138,6 +138,14 @@ struct Recycling {
 /// or excess ends nothing else.
 enum class NativeIsolation { thread, process };
 
+/// What holds for a function: where it runs, and what it may use.
+struct FunctionRule {
+    std::string function;  ///< Its name; `*` stands for any text.
+    enum class Place { any, thread, process, python };
+    Place place = Place::any;  ///< any: as for functions without a rule.
+    ResourceLimits limits;     ///< In the place of the worker's, each by itself.
+};
+
 /// How much jobs in Python share: a process that runs one after the other, or only what had been
 /// imported before.
 enum class Isolation { warm, fork };
@@ -157,6 +165,14 @@ struct PythonOptions {
     std::vector<std::string> exception_handlers;
 };
 
+/// A function whose jobs run by a POST to a server. See docs/executors.md.
+struct HttpFunction {
+    std::string function;  ///< As jobs name it; `*` stands for any text.
+    std::string url;       ///< http or https; `user:password@` is sent as Basic authorization.
+    /// Keys of the signatures, as `parse_webhook_secrets` gives them. Empty: nothing is signed.
+    std::vector<std::string> secrets{};
+};
+
 struct WorkerOptions {
     std::vector<std::string> queues{"high", "default", "low"};  ///< In priority order.
     std::string name;                                   ///< Empty: host, pid and a random part.
@@ -170,8 +186,11 @@ struct WorkerOptions {
     std::chrono::milliseconds heartbeat{3000};  ///< Lease renewal.
     std::chrono::milliseconds lease{10000};     ///< Without a heartbeat, jobs are recovered.
     RecoverPolicy recover = RecoverPolicy::requeue;
-    std::optional<PythonOptions> python;    ///< None: only registered functions run.
+    /// Before registered functions and Python; the first that fits.
+    std::vector<HttpFunction> http{};
+    std::optional<PythonOptions> python;    ///< None: no function runs in Python.
     std::vector<CommandFunction> commands;  ///< The first that fits counts.
+    std::vector<FunctionRule> functions;    ///< The first that fits.
     NativeIsolation native = NativeIsolation::thread;
     ResourceLimits limits;
     Recycling recycling;
@@ -192,12 +211,13 @@ struct WorkerSummary {
     std::uint64_t unstored = 0;  ///< Results that Redis did not take before the end.
 };
 
-/// Takes jobs from queues and runs them in native handlers.
+/// Takes jobs from queues and runs them: in native handlers, by HTTP, or in Python.
 ///
 /// One RQ worker record with N slots. Claims, completions and retries are one atomic script each,
 /// fenced by the execution id. Lifetime: everything given by reference outlives it.
 class Worker {
 public:
+    /// @throws Error `Errc::usage` for options that cannot be.
     Worker(RedisClient& redis, const HandlerRegistry& handlers, WorkerOptions options, Logger& log);
     ~Worker();
     /// Works until stopped (or, in burst mode, until the queues are empty).

@@ -294,6 +294,14 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
              "what is kept of a job's stdout and stderr; 0: they go where the worker's go");
     add_flag(app, "--forward-output", o.forward_output,
              "what jobs write is kept, and also goes where the worker's output goes");
+    named(app.add_option("--http", o.http,
+                         "run jobs of this function by a POST; * stands for any text; may be "
+                         "repeated, the first that fits counts")
+              ->type_name("FUNC=URL")
+              ->allow_extra_args(false));
+    add_option(app, "--http-secret-file", o.http_secret_file,
+               "file with a secret per line that these are signed with; or RQXX_HTTP_SECRET")
+        ->check(CLI::ExistingFile);
     add_webhooks(app, o.webhooks);
     return &app;
 }

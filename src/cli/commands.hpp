@@ -75,6 +75,8 @@ struct WorkerCommandOptions {
     std::uint64_t recycle_jobs = 0, recycle_growth = std::uint64_t{256} << 20;
     std::string recycle_age = "1h";
     bool forward_output = false;
+    std::vector<std::string> http;
+    std::string http_secret_file;
     WebhookSettings webhooks;
 };
 
@@ -187,7 +189,11 @@ int compact_queue(const CommonOptions& common, const QueueActionOptions& options
 /// directory, else localhost:6379.
 [[nodiscard]] RedisOptions redis_options(const CommonOptions& common, std::string client_name);
 [[nodiscard]] std::chrono::seconds duration_option(std::string_view flag, const std::string& text);
-/// With the secrets of the file, or else of RQXX_WEBHOOK_SECRET. No flag takes a secret itself.
+/// What is to be signed with: the secrets of the file, or else of the environment variable. No flag
+/// takes a secret itself.
+[[nodiscard]] std::vector<std::string> secrets_option(std::string_view flag,
+                                                      const std::string& file,
+                                                      const char* environment);
 [[nodiscard]] WebhookOptions webhook_options(const WebhookSettings& settings);
 /// Runs one coroutine with a connected client; waits for Redis for five seconds.
 int with_redis(const CommonOptions& common,

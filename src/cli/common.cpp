@@ -35,26 +35,29 @@ std::chrono::seconds duration_option(std::string_view flag, const std::string& t
     return *duration;
 }
 
-WebhookOptions webhook_options(const WebhookSettings& settings) {
-    WebhookOptions options;
-    if (settings.off) return options;
+std::vector<std::string> secrets_option(std::string_view flag, const std::string& file,
+                                        const char* environment) {
     std::string text;
-    if (!settings.secret_file.empty()) {
-        std::ifstream in(settings.secret_file);
-        if (!in)
-            throw Error(Errc::usage,
-                        fmt::format("--webhook-secret-file: cannot read {}", settings.secret_file));
+    if (!file.empty()) {
+        std::ifstream in(file);
+        if (!in) throw Error(Errc::usage, fmt::format("{}: cannot read {}", flag, file));
         text.assign(std::istreambuf_iterator<char>(in), {});
-    } else if (const char* secret = std::getenv("RQXX_WEBHOOK_SECRET")) {
+    } else if (const char* secret = std::getenv(environment)) {
         text = secret;
-        if (text.empty()) return options;
+        if (text.empty()) return {};
     } else {
-        return options;
+        return {};
     }
     auto secrets = parse_webhook_secrets(text);
-    if (!secrets)
-        throw Error(Errc::usage, fmt::format("--webhook-secret-file: {}", secrets.error().message));
-    options.secrets = std::move(*secrets);
+    if (!secrets) throw Error(Errc::usage, fmt::format("{}: {}", flag, secrets.error().message));
+    return std::move(*secrets);
+}
+
+WebhookOptions webhook_options(const WebhookSettings& settings) {
+    WebhookOptions options;
+    if (!settings.off)
+        options.secrets =
+            secrets_option("--webhook-secret-file", settings.secret_file, "RQXX_WEBHOOK_SECRET");
     return options;
 }
 

@@ -11,6 +11,7 @@
 
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
+#include "runtime/http_client.hpp"
 
 namespace rqxx::cli {
 
@@ -103,6 +104,27 @@ std::optional<PythonOptions> python_options(const WorkerCommandOptions& options)
         .exception_handlers = options.exception_handlers};
 }
 
+/// `pkg.func=https://host/path`. What is wrong with one is told without its URL, which may hold a
+/// password.
+std::vector<HttpFunction> http_functions(const WorkerCommandOptions& options) {
+    const auto secrets =
+        secrets_option("--http-secret-file", options.http_secret_file, "RQXX_HTTP_SECRET");
+    std::vector<HttpFunction> functions;
+    for (const auto& text : options.http) {
+        const auto equals = text.find('=');
+        const std::string function = text.substr(0, equals);
+        if (equals == std::string::npos || function.empty() ||
+            function.find("://") != std::string::npos)
+            throw Error(Errc::usage, "--http: FUNC=URL is needed, such as pkg.*=https://host/path");
+        const std::string url = text.substr(equals + 1);
+        if (const auto parsed = runtime::parse_http_url(url); !parsed)
+            throw Error(Errc::usage,
+                        fmt::format("--http: {}: url: {}", function, parsed.error().message));
+        functions.push_back({function, url, secrets});
+    }
+    return functions;
+}
+
 }  // namespace
 
 int work(const CommonOptions& common, const WorkerCommandOptions& options,
@@ -129,6 +151,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
         settings.max_idle_time = duration_option("--max-idle-time", options.max_idle_time);
     settings.kill_after = duration_option("--kill-after", options.kill_after);
     settings.python = python_options(options);
+    settings.http = http_functions(options);
     for (const auto& one : options.command)
         settings.commands.push_back(command_function(one));
     if (options.native_isolation == "process") settings.native = NativeIsolation::process;

@@ -7,6 +7,7 @@
 #include <rqxx/codec.hpp>
 #include <rqxx/job.hpp>
 
+#include "base/wildcard.hpp"
 #include "ops/batch_size.hpp"
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
@@ -35,21 +36,9 @@ void add_count(Pipeline& pipeline, const JobFilter& filter) {
         pipeline.add("ZCARD", keys::registry(filter.status, filter.queue));
 }
 
-/// `*` stands for any text.
-bool matches(std::string_view pattern, std::string_view text) noexcept {
-    const auto star = pattern.find('*');
-    if (star == std::string_view::npos) return pattern == text;
-    if (!text.starts_with(pattern.substr(0, star))) return false;
-    text.remove_prefix(star);
-    pattern.remove_prefix(star + 1);
-    for (std::size_t i = 0; i <= text.size(); ++i)
-        if (matches(pattern, text.substr(i))) return true;
-    return false;
-}
-
 bool function_matches(const std::string& pattern, const Reply& data) {
     const auto call = decode_call(data.text);
-    return call && matches(pattern, call->func_name);
+    return call && matches_wildcard(pattern, call->func_name);
 }
 
 bool error_matches(const std::string& part, const Reply& newest_result) {

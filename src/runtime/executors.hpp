@@ -9,11 +9,12 @@
 
 namespace rqxx::runtime {
 
-/// All the ways in which a worker runs jobs, and which of them runs what: a function that is given
-/// a command, that; a registered native handler in a thread or process; everything else in Python
-/// where there is one.
 class CommandExecutor;
+class HttpExecutor;
 
+/// All the ways in which a worker runs jobs, and which of them runs what: a function that is given
+/// a command or URL, that; one that is given a place, there; a registered native handler in a
+/// thread or process; everything else in Python where there is one.
 class Executors final : public Executor {
 public:
     Executors(RedisClient& redis, const HandlerRegistry& handlers, const WorkerOptions& options,
@@ -28,16 +29,20 @@ public:
     void abandon(const std::shared_ptr<Execution>& execution) override;
 
 private:
-    [[nodiscard]] Executor& executor_of(const Call& call) const;
+    template <class T, class... Args>
+    T* add(Args&&... args);
+    [[nodiscard]] Executor& executor_of(const Call& call, const FunctionRule* rule) const;
 
     const HandlerRegistry& handlers_;
-    const ResourceLimits limits_;
-    const std::size_t max_output_;
+    const WorkerOptions& options_;
     std::shared_ptr<ProcessWatch> watch_;
     std::vector<std::unique_ptr<Executor>> all_;
-    CommandExecutor* commands_ = nullptr;  ///< May be null.
-    Executor* native_ = nullptr;
-    Executor* python_ = nullptr;  ///< May be null.
+    // Null where nothing can need it.
+    CommandExecutor* commands_ = nullptr;
+    HttpExecutor* http_ = nullptr;
+    Executor* threads_ = nullptr;
+    Executor* processes_ = nullptr;
+    Executor* python_ = nullptr;
 };
 
 }  // namespace rqxx::runtime

@@ -1,7 +1,4 @@
 #include <fmt/format.h>
-#include <openssl/evp.h>
-#include <openssl/hmac.h>
-#include <time.h>
 
 #include <algorithm>
 #include <boost/asio/error.hpp>
@@ -20,6 +17,7 @@
 #include "base/utf8.hpp"
 #include "ops/webhook_outbox.hpp"
 #include "runtime/http_client.hpp"
+#include "runtime/signing.hpp"
 
 namespace rqxx {
 
@@ -110,30 +108,8 @@ runtime::HttpRequest make_request(const WebhookDelivery& delivery,
     add_user_headers(request, delivery.field("headers"));
     const std::string id = delivery.message_id();
     request.headers.emplace_back("webhook-id", id);
-    if (!secrets.empty()) {
-        const std::string now = std::to_string(::time(nullptr));
-        std::string signatures;
-        for (const auto& secret : secrets)
-            signatures +=
-                (signatures.empty() ? "" : " ") + webhook_signature(secret, id, now, request.body);
-        request.headers.emplace_back("webhook-timestamp", now);
-        request.headers.emplace_back("webhook-signature", signatures);
-    }
+    runtime::sign(request, secrets, id);
     return request;
-}
-
-/// Seconds, or a date.
-std::chrono::seconds retry_after(const runtime::HttpResponse& response) {
-    const auto text = response.header("Retry-After");
-    if (!text) return 0s;
-    std::int64_t seconds = 0;
-    const auto [end, error] = std::from_chars(text->data(), text->data() + text->size(), seconds);
-    if (error != std::errc{} || end != text->data() + text->size()) {
-        std::tm date{};
-        if (::strptime(text->c_str(), "%a, %d %b %Y %H:%M:%S GMT", &date) == nullptr) return 0s;
-        seconds = ::timegm(&date) - ::time(nullptr);
-    }
-    return std::chrono::seconds(std::clamp<std::int64_t>(seconds, 0, 3600));
 }
 
 WebhookAttempt judge(const runtime::HttpResponse& response) {
@@ -146,48 +122,11 @@ WebhookAttempt judge(const runtime::HttpResponse& response) {
     attempt.error = fmt::format("the receiver answered {}", response.status);
     if (response.status == 410) attempt.outcome = WebhookAttempt::Outcome::failed_for_good;
     if (response.status == 429 || response.status == 503)
-        attempt.asked_to_wait = retry_after(response);
+        attempt.asked_to_wait = runtime::retry_after(response).value_or(0s);
     return attempt;
 }
 
 }  // namespace
-
-Parsed<std::vector<std::string>> parse_webhook_secrets(std::string_view text) noexcept {
-    try {
-        std::vector<std::string> secrets;
-        while (!text.empty()) {
-            const auto end = std::min(text.find('\n'), text.size());
-            std::string_view line = text.substr(0, end);
-            text.remove_prefix(std::min(end + 1, text.size()));
-            while (!line.empty() &&
-                   (line.back() == '\r' || line.back() == ' ' || line.back() == '\t'))
-                line.remove_suffix(1);
-            if (line.empty()) continue;
-            if (!line.starts_with("whsec_")) {
-                secrets.emplace_back(line);
-                continue;
-            }
-            auto key = base64_decode(line.substr(6));
-            if (!key || key->empty())
-                return ParseError("what follows whsec_ is not base64", "webhook-secret");
-            secrets.push_back(std::move(*key));
-        }
-        if (secrets.empty()) return ParseError("there is none", "webhook-secret");
-        return secrets;
-    } catch (const std::exception& error) {
-        return ParseError(error.what(), "webhook-secret");
-    }
-}
-
-std::string webhook_signature(std::string_view secret, std::string_view id,
-                              std::string_view timestamp, std::string_view body) {
-    const std::string text = fmt::format("{}.{}.{}", id, timestamp, body);
-    unsigned char digest[EVP_MAX_MD_SIZE];
-    unsigned int size = 0;
-    ::HMAC(EVP_sha256(), secret.data(), static_cast<int>(secret.size()),
-           reinterpret_cast<const unsigned char*>(text.data()), text.size(), digest, &size);
-    return "v1," + base64_encode({reinterpret_cast<const char*>(digest), size});
-}
 
 struct WebhookDeliverer::Impl {
     Impl(RedisClient& redis_, WebhookOptions options_, Logger& log_)

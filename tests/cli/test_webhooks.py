@@ -295,6 +295,13 @@ def test_a_slow_receiver_times_out_and_holds_up_no_other(system, connection, rec
     slow.stop()
 
 
+def test_the_length_of_an_answer_does_not_matter(system, connection, receiver):
+    receiver.behave = lambda request: (200, {"Content-Length": "1000000"})
+    enqueue(connection, hook(f"{receiver.url}/x"))
+    system.test_worker("--burst", "--webhooks", "default").wait()
+    assert pending(connection) == 0 and total(connection, "delivered") == 1
+
+
 HOSTILE = {
     "not_json": b"{[",
     "bytes": bytes(range(256)),
