@@ -35,6 +35,7 @@ struct ExecutionInfo {
     std::string cause;         ///< See Result.
     std::optional<std::int64_t> max_rss_kb;
     std::optional<double> cpu_seconds;
+    std::string stop{};  ///< Of a running one: "asked" to stop, or "acknowledged" by its worker.
 };
 
 /// A webhook that is to be sent, or an attempt at one.

@@ -55,6 +55,7 @@ Worker::Impl::Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerO
       deadline_changed(executor),
       stop_wanted(executor),
       drained(executor),
+      heartbeat_wanted(executor),
       executors(redis, handlers, options, name, log,
                 {[this](std::shared_ptr<Execution> execution, RunOutcome outcome) {
                      on_done(std::move(execution), std::move(outcome));
