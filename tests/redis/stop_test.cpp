@@ -1,5 +1,6 @@
 #include <ops/keys.hpp>
 #include <ops/transitions.hpp>
+#include <ops/upkeep.hpp>
 #include <rqxx/actions.hpp>
 #include <rqxx/monitor.hpp>
 #include <rqxx/queue.hpp>
@@ -85,5 +86,25 @@ TEST_F(stop_request, marks_no_records_of_stock_workers) {
         EXPECT_EQ(
             (co_await redis.command("HEXISTS", keys::execution("a", theirs), "stop")).as_integer(),
             0);
+    });
+}
+
+TEST_F(stop_request, holds_where_the_worker_dies_meanwhile) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        ops::WorkerOps worker(redis, "w", {"default"}, 10s);
+        co_await start_job(redis, worker);
+        co_await redis.command("HSET", "rq:job:a", "retries_left", 3);
+        JobActions actions(redis);
+        co_await actions.stop("a");
+        co_await worker.expire_lease();
+        // As if sweeps had gone on for a while.
+        const auto now = (co_await redis.command("TIME")).as_array().at(0).as_integer();
+        co_await redis.command("HSET", keys::sweeper, "last", now * 1000000, "since",
+                               (now - 60) * 1000000);
+        const auto result = co_await ops::recover(redis, {"default"}, RecoverPolicy::requeue);
+        EXPECT_EQ(result.jobs.at(0).what, "stopped");
+        EXPECT_EQ((co_await redis.command("HGET", "rq:job:a", "status")).text, "stopped");
+        EXPECT_EQ((co_await redis.command("LLEN", "rq:queue:default")).as_integer(), 0);
+        EXPECT_EQ((co_await redis.command("ZCARD", "rq:failed:default")).as_integer(), 1);
     });
 }
