@@ -1,6 +1,7 @@
 """`rqxx job cancel|delete|requeue|stop`, `rqxx queue empty|requeue-failed|compact`, and what `rqxx enqueue` takes."""
 
 import json
+import signal
 import threading
 import time
 
@@ -150,6 +151,16 @@ def test_a_stop_is_acknowledged_before_the_job_has_stopped(rqxx, queue, connecti
     assert (shown["id"], shown["stop"]) == (execution, "acknowledged")
     result = rqxx("job", "stop", "a")
     assert result.stdout == "a stopped\n" and result.stderr == "a acknowledged\n"
+
+
+def test_a_job_that_is_to_stop_does_not_come_back_when_its_worker_shuts_down(rqxx, queue, connection, system):
+    worker = system.test_worker("--grace", "0", "default")
+    queue.enqueue("tasks.stubborn", 20, job_id="a")
+    running_at(connection, "a")
+    rqxx("job", "stop", "a", "--no-wait")
+    worker.signal(signal.SIGTERM)
+    wait_for(lambda: status(connection, "a") != "started")
+    assert status(connection, "a") == "stopped" and queue.job_ids == []
 
 
 def test_stopping_as_json_says_how_far_it_got(rqxx, queue, connection, system):
