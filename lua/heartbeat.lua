@@ -2,8 +2,9 @@
 -- KEYS: 1 worker hash, 2 set of the worker's executions
 -- ARGV: 1 name, 2 lease in us, 3 TTL of worker hash and executions, 4 oldest running job or "", 5 its run time in s,
 --       then for each running job: job id, execution id, origin, progress ("" unchanged)
--- Returns: {1, {{execution id, why}...}, how many orphans were put back} why: 0 lease lost, 1 canceled;
+-- Returns: {1, {{execution id, why}...}, how many orphans were put back} why: 0 lease lost, 1 canceled, 2 asked to stop;
 --       {0} when the worker's lease is gone
+-- That an execution is to stop is told each time, in case a reply is lost, and noted as acknowledged the first time.
 -- An orphan is an execution of this worker that it does not name: the reply to its claim was lost.
 -- Dynamic keys: see includes/transitions.lua
 -- Source: rq/worker/base.py heartbeat, rq/executions.py Execution.heartbeat (RQ 2.10)
@@ -30,8 +31,13 @@ for at = 6, #ARGV, 4 do
     else
         attempt('ZADD', registry, 'XX', now + ttl, member)
         local record = 'rq:execution:' .. member
-        if attempt('EXISTS', record) == 1 then
+        local known_as, stop = unpack(attempt('HMGET', record, 'id', 'stop'))
+        if known_as then
             attempt('HSET', record, 'last_heartbeat', now_float)
+            if stop then
+                if stop == 'asked' then attempt('HSET', record, 'stop', 'acknowledged') end
+                notices[#notices + 1] = {execution, 2}
+            end
             if progress ~= '' then attempt('HSET', record, 'progress', progress) end
             attempt('EXPIRE', record, ttl + 60)
             attempt('ZADD', 'rq:executions:' .. id, now + ttl + 60, execution)

@@ -5,7 +5,7 @@
 -- ARGV: 1 "requeue" | "fail" (a job without retries), 2 exc_string for abandoned jobs, 3 most jobs to handle,
 --       4.. queues whose started registries are to be searched
 -- Returns: {more to do, {{job id, what, worker, queue, attempt, of}...}}
---       what: "retried", "requeued", "failed", "stale" (it was not running any more)
+--       what: "retried", "requeued", "failed", "stopped", "stale" (it was not running any more)
 -- Dynamic keys: see includes/transitions.lua
 -- Source: rq/registry.py StartedJobRegistry.cleanup (RQ 2.10); the differences are W14 to W16 in docs/compatibility.md
 --- @include time
@@ -36,6 +36,7 @@ local function recover(member, known_origin, worker)
     local job = attempt('HMGET', job_key(id), 'status', 'origin', 'worker_name')
     local origin = job[2] or known_origin
     if not origin then return end
+    local asked_to_stop = type(attempt('HGET', 'rq:execution:' .. member, 'stop')) == 'string'
     -- Only who removes the entry may act on it.
     local held = attempt('ZREM', 'rq:wip:' .. (known_origin or origin), member) == 1
     end_execution(id, execution)
@@ -44,7 +45,7 @@ local function recover(member, known_origin, worker)
         report[#report + 1] = {id, 'stale', worker, origin, 0, 0}
         return
     end
-    local what, retry, of = recover_job(id, origin, policy, exc_string)
+    local what, retry, of = recover_job(id, origin, policy, exc_string, asked_to_stop)
     report[#report + 1] = {id, what, worker, origin, retry, of}
 end
 

@@ -22,13 +22,14 @@ function el(name, properties = {}, ...children) {
   return node;
 }
 
-async function get(path) {
+/** `watched`: what changes in the answer is drawn. */
+async function get(path, watched = true) {
   const headers = { Accept: "application/json" };
   const token = sessionStorage.getItem("token");
   if (token !== null) headers.Authorization = `Bearer ${token}`;
   const response = await fetch(path, { headers });
   const body = await response.json().catch(() => ({}));
-  answers.set(path, JSON.stringify(body));
+  if (watched) answers.set(path, JSON.stringify(body));
   if (!response.ok) throw Object.assign(new Error(body.detail || response.statusText), { status: response.status });
   return body;
 }
@@ -42,6 +43,11 @@ function seconds(value) {
   if (value < 1) return `${Math.round(value * 1000)} ms`;
   if (value < 120) return `${value.toFixed(value < 10 ? 2 : 1)} s`;
   return value < 7200 ? `${Math.round(value / 60)} min` : `${(value / 3600).toFixed(1)} h`;
+}
+
+function memory(kilobytes) {
+  if (kilobytes === null || kilobytes === undefined) return "–";
+  return kilobytes < 1048576 ? `${(kilobytes / 1024).toFixed(kilobytes < 102400 ? 1 : 0)} MB` : `${(kilobytes / 1048576).toFixed(2)} GB`;
 }
 
 function time(text) {
@@ -104,8 +110,92 @@ function json(value) {
   return el("pre", {}, clip(JSON.stringify(value, null, 2) ?? "", 200000));
 }
 
+// ---- what executions write: not drawn anew, so that scrolling and selection stay ----
+
+const mostOutput = 2 << 20;   // Characters shown of an execution.
+const outputs = el("section", { id: "outputs", "aria-label": "Output" });
+const panes = new Map();      // Execution -> what is shown of its output.
+let outputsOf = "";
+
+/** Control characters are of no use here; colours are left out. */
+function plain(text) {
+  return text.replace(/\x1b\[[0-9;:]*m/g, "").replace(/\r\n?/g, "\n").replace(/[\0-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]/g, "\ufffd");
+}
+
+function newPane(path, execution, open) {
+  const body = el("div", { class: "output", tabindex: "0", role: "log", "aria-live": "off", "aria-label": `Output of execution ${execution}` });
+  const state = el("span", { class: "state" });
+  const node = el("details", {}, el("summary", {}, "Execution ", el("code", { title: execution }, clip(execution, 12)), " ", state), body);
+  const pane = { path, execution, node, body, state, after: "", size: 0, ended: false, loading: false };
+  node.open = open;
+  node.addEventListener("toggle", () => load(pane).catch(() => {}));
+  return pane;
+}
+
+function addEntries(pane, entries) {
+  const { body } = pane;
+  const follows = body.scrollTop + body.clientHeight >= body.scrollHeight - 8;
+  for (const entry of entries) {
+    const last = body.lastElementChild;
+    const text = entry.stream === "cut" ? `… ${number(entry.missing_bytes)} bytes are missing …` : plain(entry.text);
+    if (entry.stream !== "cut" && last && last.className === entry.stream) last.append(text);
+    else body.append(el("div", { class: entry.stream }, text));
+    pane.size += text.length;
+  }
+  if (follows) body.scrollTop = body.scrollHeight;
+}
+
+/** What has been written since the last time. */
+async function load(pane) {
+  if (pane.loading || pane.ended || !pane.node.open) return;
+  pane.loading = true;
+  try {
+    for (let more = true; more;) {
+      const part = await get(`${pane.path}?execution=${encodeURIComponent(pane.execution)}&after=${pane.after}`, false);
+      addEntries(pane, part.entries);
+      pane.after = part.next_after;
+      pane.ended = part.ended;
+      if (!part.ended && pane.size > mostOutput) {
+        pane.body.append(el("div", { class: "cut" }, "… all of it: rqxx job logs …"));
+        pane.ended = true;
+      }
+      more = !pane.ended && part.entries.length > 0;
+    }
+    pane.state.textContent = pane.ended ? "" : "running";
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    pane.ended = true;   // It has expired.
+  } finally {
+    pane.loading = false;
+  }
+}
+
+async function showOutputs(id) {
+  const path = `/api/v1/jobs/${encodeURIComponent(id)}/output`;
+  const { executions } = await get(`${path}?limit=1&after=18446744073709551615-0`);   // Behind all entries.
+  if (outputsOf !== id) {
+    outputsOf = id;
+    panes.clear();
+    outputs.replaceChildren();
+  }
+  for (const [execution, pane] of panes) {
+    if (executions.includes(execution)) continue;
+    pane.node.remove();
+    panes.delete(execution);
+  }
+  for (const execution of [...executions].reverse()) {
+    if (panes.has(execution)) continue;
+    const pane = newPane(path, execution, execution === executions[0]);
+    panes.set(execution, pane);
+    outputs.prepend(pane.node);
+  }
+  await Promise.all([...panes.values()].map(load));
+  return executions.length;
+}
+
 async function detail(id) {
   const { job } = await get(`/api/rq/jobs/${encodeURIComponent(id)}`);
+  const written = await showOutputs(id);
   const facts = [
     ["Status", status(job.status)], ["Queue", job.queue], ["Function", job.func_name || "–"],
     ["Created", time(job.created_at)], ["Enqueued", time(job.enqueued_at)], ["Started", time(job.started_at)],
@@ -125,18 +215,28 @@ async function detail(id) {
   if (job.exc_info) parts.push(el("h2", {}, "Error"), el("pre", {}, clip(job.exc_info, 200000)));
   parts.push(el("h2", {}, "Executions"));
   parts.push(job.executions.length === 0 ? el("p", { class: "empty" }, "Not run yet.")
-    : table([["Outcome"], ["Progress", "number"], ["Worker", "long"], ["Started"], ["Ended"], ["Error", "long"]],
+    : table([["Execution"], ["Outcome"], ["Cause", "long"], ["Peak memory", "number"], ["CPU", "number"], ["Progress", "number"],
+             ["Worker", "long"], ["Started"], ["Ended"], ["Error", "long"]],
             job.executions.map((run) => [
-              run.outcome,
+              run.id ? el("code", { title: run.id }, clip(run.id, 12)) : "–",
+              run.stop ? `${run.outcome}, stop ${run.stop}` : run.outcome, run.cause || "–", memory(run.max_rss_kb), seconds(run.cpu_seconds),
               run.progress ? `${Math.round(run.progress.fraction * 100)} % ${run.progress.text || ""}` : "–",
               run.worker || "–", time(run.started_at), time(run.ended_at),
               run.error ? clip(run.error.trim().split("\n").pop(), 200) : "–"])));
+  if (job.executions.length || written) {
+    parts.push(el("h2", {}, "Output"));
+    if (!written) parts.push(el("p", { class: "empty" }, "Nothing written to stdout or stderr is kept."));
+  }
   return parts;
 }
 
-function draw(parts) {
+const view = el("div");
+
+function draw(parts, isJob) {
   const sideways = [...main.querySelectorAll(".scroll")].map((node) => node.scrollLeft);
-  main.replaceChildren(...parts);
+  if (view.parentNode !== main) main.replaceChildren(view, outputs);
+  outputs.hidden = !isJob;
+  view.replaceChildren(...parts);
   main.querySelectorAll(".scroll").forEach((node, i) => { node.scrollLeft = sideways[i] || 0; });
 }
 
@@ -170,7 +270,7 @@ async function refresh() {
     const parts = match ? await detail(decodeURIComponent(match[1])) : await overview();
     if (route !== location.hash) return;
     const data = [...answers].sort().join();
-    if (data !== shown) draw(parts);
+    if (data !== shown) draw(parts, match !== null);
     shown = data;
     shownAt = Date.now();
     live.className = "";

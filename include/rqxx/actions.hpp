@@ -27,6 +27,14 @@ struct ActionResult {
     std::int64_t dependents = 0;  ///< Jobs concerned with it, or left waiting for it.
 };
 
+/// What became of the wish to stop a running job.
+struct StopResult : ActionResult {
+    bool listens = true;  ///< False: it is started, and nobody hears of it.
+    /// Its worker is told by its record, too, and notes that it has read it: see
+    /// `ExecutionInfo::stop`.
+    bool acknowledges = false;
+};
+
 /// Which jobs of a queue an action is for.
 struct JobFilter {
     std::string queue;
@@ -76,10 +84,11 @@ public:
     /// Failed, stopped and canceled jobs. Source: rq/registry.py BaseRegistry.requeue (RQ 2.10).
     boost::asio::awaitable<std::vector<ActionResult>> requeue(std::vector<std::string> ids,
                                                               RequeueOptions options);
-    /// Asks the worker that runs the job to stop it, by the command of RQ. The job ends `stopped`
-    /// some time later; refused where it does not run.
+    /// Asks the worker that runs the job to stop it, by the command of RQ and, where it is a worker
+    /// of rqxx, by a mark that its next heartbeat finds: a command has no answer and may be lost.
+    /// The job ends `stopped` some time later; refused where it does not run.
     /// Source: rq/command.py send_stop_job_command (RQ 2.10).
-    boost::asio::awaitable<ActionResult> stop(std::string id);
+    boost::asio::awaitable<StopResult> stop(std::string id);
 
     using Action = std::function<boost::asio::awaitable<std::vector<ActionResult>>(
         std::vector<std::string> ids)>;

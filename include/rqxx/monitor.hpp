@@ -35,6 +35,7 @@ struct ExecutionInfo {
     std::string cause;         ///< See Result.
     std::optional<std::int64_t> max_rss_kb;
     std::optional<double> cpu_seconds;
+    std::string stop{};  ///< Of a running one: "asked" to stop, or "acknowledged" by its worker.
 };
 
 /// A webhook that is to be sent, or an attempt at one.
@@ -57,6 +58,42 @@ struct JobInfo {
     std::vector<WebhookInfo> webhooks;      ///< Pending ones, then attempts, newest first. Of
                                             ///< `Monitor::job_info` only.
     Timestamp now;                          ///< Redis' clock when it was read.
+};
+
+/// Which part of a job's output is wanted.
+struct OutputQuery {
+    static constexpr std::size_t most_bytes = std::size_t{1} << 20;
+    std::string execution;  ///< Id, or the beginning of one; empty: the newest.
+    std::string after;      ///< `JobOutput::next_after` of the last answer; empty: all.
+    std::size_t max_bytes = std::size_t{256} << 10;  ///< Of text; one entry always fits.
+};
+
+/// Whether `text` can stand in `OutputQuery::after`.
+[[nodiscard]] bool is_output_place(std::string_view text) noexcept;
+
+/// A piece of what a job has written.
+struct OutputEntry {
+    enum class Stream : char { out, err, cut };
+    std::string id;  ///< In Redis' stream.
+    Timestamp at;
+    Stream stream = Stream::out;
+    std::string text;                 ///< Bytes, maybe no valid UTF-8; a character may be split.
+    std::uint64_t missing_bytes = 0;  ///< Of `cut`: so many are not kept.
+};
+[[nodiscard]] std::string_view to_string(OutputEntry::Stream stream) noexcept;
+
+/// Part of what an execution of a job has written.
+struct JobOutput {
+    enum class Found { yes, no_such_execution, several };
+    Found found = Found::yes;
+    std::string job_id, job_status;
+    std::vector<std::string> executions;  ///< Those with output, newest first.
+    std::string execution;                ///< Whose output this is; empty: not run yet.
+    std::vector<OutputEntry> entries;
+    std::string after, next_after;  ///< Asked for those behind the one, goes on behind the other.
+    bool more = false;              ///< There are entries behind these.
+    bool ended = false;  ///< Nothing comes behind these: the execution (without one: the job) has
+                         ///< ended.
 };
 
 /// A worker's record, as `rq info` shows it.
@@ -103,6 +140,10 @@ public:
     boost::asio::awaitable<QueueStats> queue_stats(std::string queue);
     /// Nothing for an unknown job. Two round trips.
     boost::asio::awaitable<std::optional<JobInfo>> job_info(std::string id);
+    /// What a job writes to stdout and stderr while it runs and after, piece by piece. Nothing for
+    /// an unknown job. One round trip; at most 2000 entries, `max_bytes`, or one entry of 1 MiB.
+    /// @throws Error `Errc::usage` where `after` is no id of an entry.
+    boost::asio::awaitable<std::optional<JobOutput>> job_output(std::string id, OutputQuery query);
     /// The newest jobs by creation, from every queue and status or those given. Looks at 2000 jobs
     /// at most, from the places where the newest are to be expected. Three round trips.
     boost::asio::awaitable<std::vector<JobInfo>> recent_jobs(std::size_t limit,
@@ -127,6 +168,9 @@ private:
 
 /// The `job` object of the HTTP API and of `rqxx job show --json`.
 [[nodiscard]] boost::json::object to_json(const JobInfo& info);
+/// What the HTTP API says of it. An entry at the end that stops within a character is left for the
+/// next answer, where one comes.
+[[nodiscard]] boost::json::object to_json(JobOutput output);
 [[nodiscard]] boost::json::object to_json(const QueueStats& stats);
 [[nodiscard]] boost::json::object to_json(const WorkerInfo& worker);
 /// The job's result as JSON: of a finished job its value, else null.

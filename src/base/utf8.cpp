@@ -1,5 +1,7 @@
 #include "base/utf8.hpp"
 
+#include <algorithm>
+
 namespace rqxx {
 
 Utf8 next_utf8(std::string_view text, std::size_t at) noexcept {
@@ -35,6 +37,19 @@ std::string to_valid_utf8(std::string_view text) {
         i += length;
     }
     return out;
+}
+
+std::size_t whole_characters(std::string_view text) noexcept {
+    for (std::size_t back = 1; back <= std::min<std::size_t>(3, text.size()); ++back) {
+        const auto byte = static_cast<unsigned char>(text[text.size() - back]);
+        if ((byte & 0xc0) == 0x80) continue;  // The middle of a character.
+        const std::size_t length = byte >= 0xf0 && byte < 0xf5   ? 4
+                                   : byte >= 0xe0 && byte < 0xf0 ? 3
+                                   : byte >= 0xc2 && byte < 0xe0 ? 2
+                                                                 : 1;
+        return length > back ? text.size() - back : text.size();
+    }
+    return text.size();
 }
 
 }  // namespace rqxx

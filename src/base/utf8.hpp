@@ -16,5 +16,7 @@ struct Utf8 {
 [[nodiscard]] Utf8 next_utf8(std::string_view text, std::size_t at) noexcept;
 /// With U+FFFD for what is not UTF-8, and for lone surrogates.
 [[nodiscard]] std::string to_valid_utf8(std::string_view text);
+/// The length of `text` without a character at its end that further bytes may complete.
+[[nodiscard]] std::size_t whole_characters(std::string_view text) noexcept;
 
 }  // namespace rqxx

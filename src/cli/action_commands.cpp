@@ -28,7 +28,6 @@ struct Wording {
 constexpr Wording canceling{"canceled", "would be canceled", "cannot be canceled"};
 constexpr Wording deleting{"deleted", "would be deleted", "cannot be deleted"};
 constexpr Wording requeueing{"requeued", "would be requeued", "cannot be requeued"};
-constexpr Wording stopping{"stopped", "would be stopped", "cannot be stopped"};
 
 std::string_view word(ActionResult::Code code) {
     switch (code) {
@@ -187,40 +186,97 @@ int requeue_jobs(const CommonOptions& common, const JobActionOptions& options) {
     });
 }
 
+namespace {
+
+/// How far a request to stop a job has got.
+struct Stopping {
+    StopResult result;
+    std::string_view state = "stopping";  ///< then "acknowledged" by its worker, "stopped"
+};
+
+void tell_state(const Stopping& stopping, const JobActionOptions& options) {
+    if (!options.json)
+        fmt::print(stderr, "{} {}\n", printable(stopping.result.job_id), stopping.state);
+}
+
+/// The command has no answer: the job's status tells.
+asio::awaitable<void> wait_until_stopped(RedisClient& redis, Stopping& stopping,
+                                         const JobActionOptions& options) {
+    Monitor monitor(redis);
+    Event pause(redis.executor());
+    const auto begin = std::chrono::steady_clock::now();
+    std::string_view told;
+    for (;;) {
+        const auto job = co_await monitor.job_info(stopping.result.job_id);
+        if (!job || job->job.status != status::started) {
+            stopping.state = "stopped";
+            if (job && job->job.status != status::stopped) {
+                stopping.state = "";
+                stopping.result.code = ActionResult::Code::refused;
+                stopping.result.status = job->job.status;
+            }
+            co_return;
+        }
+        for (const auto& execution : job->executions)
+            if (execution.stop == "acknowledged") stopping.state = "acknowledged";
+        const auto waited = std::chrono::steady_clock::now() - begin;
+        // Most jobs have stopped by then.
+        if (waited >= 500ms && std::exchange(told, stopping.state) != stopping.state)
+            tell_state(stopping, options);
+        if (waited >= 15s) {
+            stopping.result.code = ActionResult::Code::refused;
+            stopping.result.status =
+                stopping.state == "acknowledged" ? "still running after 15 s, and its worker knows"
+                : stopping.result.acknowledges
+                    ? "still running after 15 s, and its worker has not answered"
+                    : "still running after 15 s";
+            co_return;
+        }
+        co_await pause.wait(50ms);
+    }
+}
+
+int report(const std::vector<Stopping>& stopped, const JobActionOptions& options) {
+    int code = 0;
+    json::array list;
+    for (const auto& [result, state] : stopped) {
+        const bool done = result.code == ActionResult::Code::done;
+        if (!done) code = 1;
+        if (options.json)
+            list.push_back({{"id", result.job_id},
+                            {"outcome", word(result.code)},
+                            {"status_before", result.status},
+                            {"dependents", result.dependents},
+                            {"stop", state.empty() ? json::value(nullptr) : json::value(state)}});
+        else if (result.code == ActionResult::Code::no_such_job)
+            fmt::print(stderr, "rqxx: there is no job {}\n", printable(result.job_id));
+        else if (!done)
+            fmt::print(stderr, "rqxx: job {} cannot be stopped: it is {}\n", result.job_id,
+                       printable(result.status));
+        else
+            fmt::print("{} {}\n", result.job_id, state);
+    }
+    if (options.json) fmt::print("{}\n", to_text(list));
+    return code;
+}
+
+}  // namespace
+
 int stop_jobs(const CommonOptions& common, const JobActionOptions& options) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         JobActions actions(redis);
-        Monitor monitor(redis);
-        Event pause(redis.executor());
-        std::vector<ActionResult> results;
+        std::vector<Stopping> stopped;
         for (const auto& id : options.ids) {
-            results.push_back(co_await actions.stop(id));
-            auto& result = results.back();
-            if (result.code == ActionResult::Code::refused && result.status == "started") {
-                result.status = "started, but its worker does not listen";
-                continue;
-            }
-            if (result.code != ActionResult::Code::done || options.no_wait) continue;
-            // The command has no answer: the job's status tells.
-            const auto until = std::chrono::steady_clock::now() + 15s;
-            for (;;) {
-                const auto job = co_await monitor.job_info(id);
-                if (!job || job->job.status != "started") {
-                    if (job && job->job.status != "stopped") {
-                        result.code = ActionResult::Code::refused;
-                        result.status = job->job.status;
-                    }
-                    break;
-                }
-                if (std::chrono::steady_clock::now() >= until) {
-                    result.code = ActionResult::Code::refused;
-                    result.status = "still running after 15 s";
-                    break;
-                }
-                co_await pause.wait(50ms);
-            }
+            stopped.push_back({co_await actions.stop(id)});
+            Stopping& stopping = stopped.back();
+            if (!stopping.result.listens)
+                stopping.result.status = "started, but its worker does not listen";
+            if (stopping.result.code != ActionResult::Code::done)
+                stopping.state = "";
+            else if (!options.no_wait)
+                co_await wait_until_stopped(redis, stopping, options);
         }
-        co_return report(results, stopping, options);
+        co_return report(stopped, options);
     });
 }
 

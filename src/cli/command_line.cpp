@@ -189,6 +189,7 @@ struct Commands {
     EnqueueCommandOptions enqueue;
     InfoOptions info;
     JobShowOptions job_show;
+    JobLogsOptions job_logs;
     JobActionOptions job_action;
     QueueActionOptions queue_action;
     QueueListOptions queue_list;
@@ -375,6 +376,22 @@ CLI::App* add_doctor(CLI::App& root, Commands& to) {
     return &app;
 }
 
+CLI::App* add_job_logs(CLI::App& job, JobLogsOptions& o) {
+    auto& app = *job.add_subcommand(
+        "logs", "Print what a job wrote, stdout to stdout and stderr to stderr");
+    app.add_option("ID", o.id, "id of the job")->required();
+    add_option(app, "--execution", o.execution,
+               "id of the execution, or its beginning; default: the newest");
+    named(app.add_flag("-f,--follow", o.follow,
+                       "go on until the job has ended, through its retries; with --execution "
+                       "until that one has"));
+    add_option(app, "--stream", o.stream, "only what was written to one of them")
+        ->check(CLI::IsMember({"both", "stdout", "stderr"}));
+    add_flag(app, "--json", o.json, "a JSON object a line for each piece, all on stdout");
+    add_flag(app, "--timestamps", o.timestamps, "with the time before each line");
+    return &app;
+}
+
 void add_filter(CLI::App& app, JobActionOptions& o) {
     app.add_option("ID", o.ids, "ids of jobs");
     add_option(app, "--queue", o.queue, "instead of ids: the jobs of this queue");
@@ -536,6 +553,7 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
     auto* show_app = job_app->add_subcommand("show", "Show all that is known of jobs");
     show_app->add_option("ID", to.job_show.ids, "ids of jobs")->required();
     add_flag(*show_app, "--json", to.job_show.json, "as JSON");
+    auto* logs_app = add_job_logs(*job_app, to.job_logs);
     auto* queue_app =
         root.add_subcommand("queue", "Look at queues, and act on them")->require_subcommand(1);
     auto* list_app =
@@ -567,8 +585,8 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
     std::string shell = "bash";
     completion_app->add_option("shell", shell, "bash, zsh or fish")
         ->check(CLI::IsMember({"bash", "zsh", "fish"}));
-    for (auto* app : {serve_app, worker_app, enqueue_app, info_app, show_app, list_app, cron_app,
-                      bench_app, doctor_app})
+    for (auto* app : {serve_app, worker_app, enqueue_app, info_app, show_app, logs_app, list_app,
+                      cron_app, bench_app, doctor_app})
         add_common(*app, to.common);
     for (const auto& [app, run] : job_actions)
         add_common(*app, to.common);
@@ -598,6 +616,7 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
     if (*enqueue_app) return [&] { return enqueue(to.common, to.enqueue); };
     if (*info_app) return [&] { return info(to.common, to.info); };
     if (*show_app) return [&] { return show_jobs(to.common, to.job_show); };
+    if (*logs_app) return [&] { return job_logs(to.common, to.job_logs); };
     for (const auto& [app, run] : job_actions)
         if (*app) return [&, run = run] { return run(to.common, to.job_action); };
     for (const auto& [app, run] : queue_actions)

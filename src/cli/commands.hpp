@@ -117,6 +117,15 @@ struct JobShowOptions {
     bool json = false;
 };
 
+struct JobLogsOptions {
+    std::string id;
+    std::string execution;
+    bool follow = false;
+    std::string stream = "both";
+    bool json = false;
+    bool timestamps = false;
+};
+
 /// Of an action on jobs: those named, or those of a queue and status.
 struct JobActionOptions {
     std::vector<std::string> ids;
@@ -170,6 +179,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
 int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options);
 int info(const CommonOptions& common, const InfoOptions& options);
 int show_jobs(const CommonOptions& common, const JobShowOptions& options);
+int job_logs(const CommonOptions& common, const JobLogsOptions& options);
 int list_queues(const CommonOptions& common, const QueueListOptions& options);
 int cron(const CommonOptions& common, const CronCommandOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);

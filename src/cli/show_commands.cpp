@@ -108,6 +108,7 @@ void print_job(const JobInfo& info) {
         fmt::print("  execution  {}  {}  {}  {}\n", printable(execution.id),
                    printable(execution.outcome), printable(execution.worker),
                    execution.started_at ? format_utc(*execution.started_at) : "");
+        print_field("  stop", execution.stop);
         if (!execution.cause.empty()) print_field("  cause", execution.cause);
         if (execution.max_rss_kb && execution.cpu_seconds)
             print_field("  used", fmt::format("{:.1f} MB at most, {:.2f}s of CPU",

@@ -55,6 +55,32 @@ std::string status_filter(const Request& request) {
     return word;
 }
 
+constexpr std::string_view output_schema =
+    R"({"type":"object","required":["status","job_id","job_status","execution","executions","entries","next_after","ended"],"properties":{"status":{"type":"string"},"job_id":{"type":"string"},"job_status":{"type":"string"},"execution":{"type":["string","null"],"description":"whose output this is"},"executions":{"type":"array","items":{"type":"string"},"description":"those with output, newest first"},"entries":{"type":"array","items":{"type":"object","required":["id","at","stream"],"properties":{"id":{"type":"string"},"at":{"type":"string","format":"date-time"},"stream":{"enum":["stdout","stderr","cut"]},"text":{"type":"string"},"missing_bytes":{"type":"integer","description":"of `cut`: so many are not kept"}}}},"next_after":{"type":"string"},"ended":{"type":"boolean","description":"nothing comes behind these entries"}}})";
+
+asio::awaitable<json::object> job_output(Monitor& monitor, Request request) {
+    const std::string& id = request.path_param("job_id");
+    OutputQuery query;
+    query.execution = optional_text(request, "execution");
+    query.after = optional_text(request, "after");
+    query.max_bytes = static_cast<std::size_t>(
+        request.query_integer("limit", static_cast<std::int64_t>(query.max_bytes), 1,
+                              static_cast<std::int64_t>(OutputQuery::most_bytes)));
+    if (!is_output_place(query.after))
+        throw HttpError(422, "after must be the next_after of an earlier answer");
+    std::optional<JobOutput> output;
+    if (is_valid_job_id(id)) output = co_await monitor.job_output(id, query);
+    if (!output) throw HttpError(404, "Job not found");
+    if (output->found == JobOutput::Found::several)
+        throw HttpError(422, "execution: several executions of the job begin like this");
+    if (output->found == JobOutput::Found::no_such_execution)
+        throw HttpError(404, "Execution not found");
+    json::object answer{{"status", "ok"}};
+    for (auto& [name, value] : to_json(std::move(*output)))
+        answer[name] = std::move(value);
+    co_return answer;
+}
+
 asio::awaitable<JobInfo> find_job(Monitor& monitor, std::string id) {
     std::optional<JobInfo> info;
     if (is_valid_job_id(id)) info = co_await monitor.job_info(std::move(id));
@@ -131,6 +157,22 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
         const auto info = co_await find_job(monitor, request.path_param("job_id"));
         co_return json_response(200, json::object{{"status", "ok"}, {"job", to_json(info)}});
     });
+
+    RouteDoc output;
+    output.summary = "What a job writes to stdout and stderr, piece by piece";
+    output.tag = "monitor";
+    output.params = {
+        text_param("execution", "id of an execution or its beginning; the newest unless given"),
+        text_param("after", "`next_after` of the answer before; all unless given"),
+        integer_param("limit", "bytes of text; one entry always fits",
+                      static_cast<std::int64_t>(OutputQuery{}.max_bytes), 1,
+                      static_cast<std::int64_t>(OutputQuery::most_bytes))};
+    output.response_schema = output_schema;
+    output.problems = {404, 422};
+    add_get("/api/v1/jobs/{job_id}/output", output,
+            [&monitor](Request request) -> asio::awaitable<Response> {
+                co_return json_response(200, co_await job_output(monitor, std::move(request)));
+            });
 
     RouteDoc poll;
     poll.summary = "Status and result of one job, for clients that poll";

@@ -139,19 +139,19 @@ asio::awaitable<std::vector<ActionResult>> JobActions::requeue(std::vector<std::
                std::move(ids));
 }
 
-asio::awaitable<ActionResult> JobActions::stop(std::string id) {
-    ActionResult result;
-    const Reply job = co_await redis_->command("HMGET", keys::job(id), "status", "worker_name");
+asio::awaitable<StopResult> JobActions::stop(std::string id) {
+    StopResult result;
+    const boost::json::object command{{"command", "stop-job"}, {"job_id", id}};
+    const Reply reply =
+        co_await redis_->eval(lua::stop, {keys::job(id), keys::executions(id)},
+                              std::vector<std::string>{id, boost::json::serialize(command)});
+    const auto& cells = reply.as_array();
+    const auto code = cells.at(0).as_integer();
+    result.listens = code != 3;
+    result.code = code == 3 ? ActionResult::Code::refused : static_cast<ActionResult::Code>(code);
+    result.status = cells.at(1).as_text();
+    result.acknowledges = cells.at(2).as_integer() == 1;
     result.job_id = std::move(id);
-    const auto& fields = job.as_array();
-    if (fields.at(0).is_nil()) co_return result;
-    result.status = fields[0].text;
-    result.code = ActionResult::Code::refused;
-    if (result.status != status::started || fields.at(1).text.empty()) co_return result;
-    const boost::json::object command{{"command", "stop-job"}, {"job_id", result.job_id}};
-    const Reply listeners = co_await redis_->command(
-        "PUBLISH", keys::command_channel(fields[1].text), boost::json::serialize(command));
-    if (listeners.as_integer() > 0) result.code = ActionResult::Code::done;
     co_return result;
 }
 

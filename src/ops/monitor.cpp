@@ -69,6 +69,8 @@ void add_running(JobInfo& info, const Reply& hash) {
             execution.started_at = epoch(value);
         else if (field == "progress")
             execution.progress = value;
+        else if (field == "stop")
+            execution.stop = value;
     }
     if (execution.worker.empty()) execution.worker = info.job.worker_name;
     info.executions.insert(info.executions.begin(), std::move(execution));
@@ -94,7 +96,8 @@ void add_past(JobInfo& info, const Reply& stream) {
              {},
              result->cause,
              result->max_rss_kb,
-             result->cpu_seconds});
+             result->cpu_seconds,
+             {}});
     }
 }
 

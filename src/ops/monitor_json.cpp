@@ -174,7 +174,8 @@ json::object to_json(const JobInfo& info) {
                                           {"progress", std::move(progress)},
                                           {"cause", text_json(execution.cause)},
                                           {"max_rss_kb", optional_json(execution.max_rss_kb)},
-                                          {"cpu_seconds", optional_json(execution.cpu_seconds)}});
+                                          {"cpu_seconds", optional_json(execution.cpu_seconds)},
+                                          {"stop", text_json(execution.stop)}});
     }
     for (const auto& hook : info.webhooks)
         webhooks.push_back(json::object{{"delivery", text_json(hook.delivery)},

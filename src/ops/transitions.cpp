@@ -248,7 +248,8 @@ asio::awaitable<HeartbeatResult> WorkerOps::heartbeat(std::vector<Running> runni
     if (result.lease_held) {
         for (const auto& row : parts.at(1).as_array())
             result.notices.push_back(
-                {row.elements.at(0).text, row.elements.at(1).as_integer() == 1});
+                {row.elements.at(0).text,
+                 static_cast<HeartbeatResult::Notice::Why>(row.elements.at(1).as_integer())});
         result.orphans = parts.at(2).as_integer();
     }
     co_return result;

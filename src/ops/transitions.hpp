@@ -111,8 +111,9 @@ struct Running {
 struct HeartbeatResult {
     bool lease_held = true;
     struct Notice {
+        enum class Why { lease_lost = 0, canceled = 1, asked_to_stop = 2 };
         std::string execution_id;
-        bool canceled = false;  ///< Else the lease on it was lost.
+        Why why = Why::lease_lost;
     };
     std::vector<Notice> notices;
     std::int64_t orphans = 0;  ///< Jobs put back whose claim was never answered.

@@ -55,6 +55,7 @@ Worker::Impl::Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerO
       deadline_changed(executor),
       stop_wanted(executor),
       drained(executor),
+      heartbeat_wanted(executor),
       executors(redis, handlers, options, name, log,
                 {[this](std::shared_ptr<Execution> execution, RunOutcome outcome) {
                      on_done(std::move(execution), std::move(outcome));
@@ -158,7 +159,11 @@ asio::awaitable<void> Worker::Impl::drain() {
     for (const auto& execution : std::list(running)) {
         interrupt(execution, StopReason::shutdown);
         executors.abandon(execution);
-        finish(execution, Settlement::Outcome::returned, {});
+        // What is to be stopped must not come back.
+        if (execution->stop_reason == StopReason::stopped)
+            on_done(execution, runtime::ended_by_force(*execution));
+        else
+            finish(execution, Settlement::Outcome::returned, {});
     }
     // Results must not be lost, but an absent Redis must not keep us for ever either.
     const auto give_up =

@@ -62,12 +62,13 @@ struct Worker::Impl {
     std::map<std::string, std::chrono::steady_clock::time_point>
         broken_told;  ///< When to tell again.
     int stop_requests = 0;
-    bool prepared = false;      ///< Jobs can be run.
-    bool closed = false;        ///< Nothing is started any more.
-    bool work_may_wait = true;  ///< A queue may have something to claim; watchers rest.
+    bool prepared = false;             ///< Jobs can be run.
+    bool closed = false;               ///< Nothing is started any more.
+    bool news_to_acknowledge = false;  ///< The next heartbeat is not to wait.
+    bool work_may_wait = true;         ///< A queue may have something to claim; watchers rest.
 
     Event slot_freed, hashes_wanted, work_arrived, queues_empty, settle_wanted, deadline_changed,
-        stop_wanted, drained;
+        stop_wanted, drained, heartbeat_wanted;
     runtime::Executors executors;
     std::vector<std::unique_ptr<RedisClient>> blocking;
     std::unique_ptr<RedisSubscriber> commands;
@@ -156,6 +157,8 @@ struct Worker::Impl {
 
     boost::asio::awaitable<void> heartbeat_loop();
     boost::asio::awaitable<void> register_again();
+    /// What a heartbeat has found out.
+    void obey(const ops::HeartbeatResult::Notice& notice);
     /// The soft stage; `deadline_loop` gives up on a handler that does not listen.
     void ask_to_stop(const std::shared_ptr<runtime::Execution>& execution,
                      runtime::StopReason reason);

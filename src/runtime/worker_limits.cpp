@@ -13,10 +13,11 @@ using runtime::StopReason;
 namespace asio = boost::asio;
 
 asio::awaitable<void> Worker::Impl::heartbeat_loop() {
-    Event pause(executor);
     std::chrono::milliseconds wait = options.heartbeat;
     for (;;) {
-        co_await pause.wait(std::exchange(wait, options.heartbeat));
+        if (!std::exchange(news_to_acknowledge, false))
+            co_await heartbeat_wanted.wait(std::exchange(wait, options.heartbeat));
+        news_to_acknowledge = false;
         auto jobs_by_execution = held;
         for (const auto& execution : running) {
             const std::scoped_lock lock(execution->progress_mutex);
@@ -36,13 +37,8 @@ asio::awaitable<void> Worker::Impl::heartbeat_loop() {
             lease_held = result.lease_held;
             if (result.orphans > 0)
                 log.warning("Jobs put back whose claim was never answered", "jobs", result.orphans);
-            for (const auto& notice : result.notices) {
-                for (const auto& execution : running) {
-                    if (execution->id != notice.execution_id) continue;
-                    ask_to_stop(execution,
-                                notice.canceled ? StopReason::canceled : StopReason::lease_lost);
-                }
-            }
+            for (const auto& notice : result.notices)
+                obey(notice);
         } catch (const Error& error) {
             log.debug("Heartbeat failed", "error", error.message());
             failed = true;
@@ -71,6 +67,20 @@ asio::awaitable<void> Worker::Impl::register_again() {
     }
     Event pause(executor);
     co_await pause.wait(200ms);
+}
+
+void Worker::Impl::obey(const ops::HeartbeatResult::Notice& notice) {
+    using Why = ops::HeartbeatResult::Notice::Why;
+    for (const auto& execution : std::list(running)) {
+        if (execution->id != notice.execution_id) continue;
+        if (notice.why != Why::asked_to_stop) {
+            ask_to_stop(execution, notice.why == Why::canceled ? StopReason::canceled
+                                                               : StopReason::lease_lost);
+        } else if (!execution->give_up_at && execution->stop_reason != StopReason::stopped) {
+            // Told each time; most often the command came first.
+            ask_to_stop(execution, StopReason::stopped);
+        }
+    }
 }
 
 void Worker::Impl::ask_to_stop(const std::shared_ptr<Execution>& execution, StopReason reason) {
@@ -172,6 +182,9 @@ void Worker::Impl::obey(const std::string& payload) {
             if (reason == StopReason::stopped && execution->job.id != id) continue;
             if (what == "stop-execution" && execution->id != execution_id) continue;
             ask_to_stop(execution, reason);
+            // The heartbeat acknowledges.
+            news_to_acknowledge = true;
+            heartbeat_wanted.notify();
         }
     }
 }

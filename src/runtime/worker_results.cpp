@@ -93,9 +93,14 @@ void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlemen
 }
 
 std::int64_t Worker::Impl::output_ttl(const Job& job, Settlement::Outcome outcome) const {
-    return outcome == Settlement::Outcome::success
-               ? job.result_ttl.value_or(options.default_result_ttl.count())
-               : job.failure_ttl.value_or(default_failure_ttl);
+    if (outcome == Settlement::Outcome::success)
+        return job.result_ttl.value_or(options.default_result_ttl.count());
+    const bool ends =
+        outcome == Settlement::Outcome::terminal_failure ||
+        outcome == Settlement::Outcome::stopped ||
+        (outcome == Settlement::Outcome::failure && job.retries_left.value_or(0) <= 0);
+    // The last of its executions says for how long the job is kept.
+    return ends ? job.failure_ttl.value_or(default_failure_ttl) : running_output_ttl;
 }
 
 asio::awaitable<void> Worker::Impl::output_loop() {

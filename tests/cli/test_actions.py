@@ -1,12 +1,14 @@
 """`rqxx job cancel|delete|requeue|stop`, `rqxx queue empty|requeue-failed|compact`, and what `rqxx enqueue` takes."""
 
 import json
+import signal
+import threading
 import time
 
 import pytest
 import tasks
 from conftest import needs_rq2, wait_for
-from rq import Queue
+from rq import Queue, Retry
 from rq.job import Job
 from rq.registry import CanceledJobRegistry, DeferredJobRegistry, FailedJobRegistry, ScheduledJobRegistry
 
@@ -99,6 +101,89 @@ def test_a_job_whose_worker_does_not_listen_is_not_called_stopped(rqxx, queue, c
     queue.enqueue(tasks.add, 1, 2, job_id="a")
     connection.hset("rq:job:a", mapping={"status": "started", "worker_name": "gone"})
     assert "its worker does not listen" in rqxx("job", "stop", "a", code=1).stderr
+
+
+def running_at(connection, job_id):
+    wait_for(lambda: status(connection, job_id) == "started")
+    return wait_for(lambda: connection.zrange(f"rq:executions:{job_id}", 0, -1))[0].decode()
+
+
+def test_a_request_to_stop_is_found_without_its_message(rqxx, queue, connection, system):
+    worker = system.test_worker("default")
+    queue.enqueue(tasks.slow, 60, job_id="a", retry=Retry(max=3))
+    execution = running_at(connection, "a")
+    begin = time.monotonic()
+    connection.hset(f"rq:execution:a:{execution}", "stop", "asked")    # As if the message had been lost.
+    wait_for(lambda: status(connection, "a") == "stopped", timeout=5)
+    assert time.monotonic() - begin < 5 and "Job stopped" in worker.log
+
+
+def test_a_cut_subscription_does_not_keep_a_job_from_being_stopped(rqxx, queue, connection, system):
+    system.test_worker("default")
+    queue.enqueue(tasks.slow, 60, job_id="a")
+    running_at(connection, "a")
+    done = threading.Event()
+
+    def cut():
+        while not done.wait(0.001):
+            connection.client_kill_filter(_type="pubsub")
+    cutter = threading.Thread(target=cut)
+    cutter.start()
+    begin = time.monotonic()
+    try:
+        assert rqxx("job", "stop", "a").stdout == "a stopped\n"
+    finally:
+        done.set()
+        cutter.join()
+    assert time.monotonic() - begin < 5.5
+
+
+def test_a_stop_is_acknowledged_before_the_job_has_stopped(rqxx, queue, connection, system):
+    # Its handler does not listen: it is given up after two seconds.
+    system.test_worker("default")
+    queue.enqueue("tasks.stubborn", 20, job_id="a")
+    execution = running_at(connection, "a")
+    begin = time.monotonic()
+    assert rqxx("job", "stop", "a", "--no-wait").stdout == "a stopping\n"
+    wait_for(lambda: connection.hget(f"rq:execution:a:{execution}", "stop") == b"acknowledged", timeout=1)
+    assert time.monotonic() - begin < 1, "the message makes it immediate"
+    shown = json.loads(rqxx("job", "show", "a", "--json").stdout)[0]["executions"][0]
+    assert (shown["id"], shown["stop"]) == (execution, "acknowledged")
+    result = rqxx("job", "stop", "a")
+    assert result.stdout == "a stopped\n" and result.stderr == "a acknowledged\n"
+
+
+def test_a_job_that_is_to_stop_does_not_come_back_when_its_worker_shuts_down(rqxx, queue, connection, system):
+    worker = system.test_worker("--grace", "0", "default")
+    queue.enqueue("tasks.stubborn", 20, job_id="a")
+    running_at(connection, "a")
+    rqxx("job", "stop", "a", "--no-wait")
+    worker.signal(signal.SIGTERM)
+    wait_for(lambda: status(connection, "a") != "started")
+    assert status(connection, "a") == "stopped" and queue.job_ids == []
+
+
+def test_stopping_as_json_says_how_far_it_got(rqxx, queue, connection, system):
+    system.test_worker("default")
+    queue.enqueue(tasks.slow, 60, job_id="a")
+    running_at(connection, "a")
+    row = {"id": "a", "outcome": "done", "status_before": "started", "dependents": 0, "stop": "stopped"}
+    assert json.loads(rqxx("job", "stop", "a", "--json").stdout) == [row]
+    refused = json.loads(rqxx("job", "stop", "a", "--json", code=1).stdout)[0]
+    assert (refused["outcome"], refused["stop"]) == ("refused", None)
+    queue.enqueue(tasks.slow, 60, job_id="b")
+    running_at(connection, "b")
+    assert json.loads(rqxx("job", "stop", "b", "--json", "--no-wait").stdout) == [{**row, "id": "b", "stop": "stopping"}]
+
+
+@needs_rq2
+def test_records_of_stock_workers_are_not_marked(rqxx, queue, connection, system):
+    system.rq_worker("default")
+    queue.enqueue(tasks.slow, 60, job_id="a")
+    execution = running_at(connection, "a")
+    wait_for(lambda: connection.hget("rq:job:a", "worker_name"))
+    rqxx("job", "stop", "a", "--no-wait")
+    assert connection.hget(f"rq:execution:a:{execution}", "stop") is None
 
 
 def test_actions_as_json(rqxx, queue):

@@ -135,3 +135,86 @@ def test_a_phone_needs_no_sideways_scrolling(page, connection, scheme):
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     shade = sum(int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(","))
     assert (shade > 384) == (scheme == "light")
+
+
+RUN = "0193aaaa000170008000000000000001"
+
+
+def write(connection, *pieces, execution=RUN):
+    """Output of a job `a` that runs, as its worker stores it."""
+    if not connection.exists(f"rqxx:output:a:{execution}"):
+        connection.lpush("rqxx:output:a", execution)
+    for field, text in pieces:
+        connection.xadd(f"rqxx:output:a:{execution}", {field: text})
+
+
+def start(connection):
+    Queue("default", connection=connection).enqueue("tasks.add", 1, 2, job_id="a")
+    connection.hset("rq:job:a", "status", "started")
+    connection.zadd("rq:executions:a", {RUN: 9e9})
+    connection.hset(f"rq:execution:a:{RUN}", mapping={"id": RUN, "created_at": "1795456544.965519", "worker_name": "w"})
+
+
+def test_output_appears_while_a_job_runs_and_follows_it(page, connection):
+    start(connection)
+    write(connection, ("1", "first line\n"), ("2", "a warning\n"), ("x", "12345"), ("1", "\x1b[31mred\x1b[0m one\rtwo\x1b[2J\n"))
+    page.goto("/#/jobs/a")
+    pane = page.locator(".output")
+    playwright.expect(pane).to_contain_text("first line", timeout=10_000)
+    assert pane.locator(".stdout").all_inner_texts() == ["first line\n", "red one\ntwo\ufffd[2J\n"]
+    assert pane.locator(".stderr").inner_text() == "a warning\n"
+    assert pane.locator(".cut").inner_text() == "… 12,345 bytes are missing …"
+    # Not only by its colour.
+    assert pane.locator(".stderr").evaluate("node => getComputedStyle(node, '::before').content") == '"stderr"'
+    playwright.expect(page.locator("summary .state")).to_have_text("running")
+    at_end = "node => node.scrollTop + node.clientHeight >= node.scrollHeight - 8"
+    write(connection, ("1", "".join(f"row {n}\n" for n in range(200))))
+    playwright.expect(pane).to_contain_text("row 199", timeout=10_000)
+    assert pane.evaluate(at_end) and pane.bounding_box()["height"] < 420
+    pane.evaluate("node => { node.scrollTop = 0; }")        # Who reads above is left there.
+    write(connection, ("1", "the end\n"))
+    playwright.expect(pane).to_contain_text("the end", timeout=10_000)
+    assert pane.evaluate("node => node.scrollTop") == 0
+    with connection.pipeline() as pipe:
+        pipe.delete(f"rq:execution:a:{RUN}", "rq:executions:a").hset("rq:job:a", "status", "finished").execute()
+    playwright.expect(page.locator("summary .state")).to_have_text("", timeout=10_000)
+
+
+def test_executions_show_cause_memory_and_cpu_and_each_its_output(page, connection):
+    start(connection)
+    connection.delete(f"rq:execution:a:{RUN}", "rq:executions:a")
+    second = RUN.replace("0001", "0002", 1)
+    connection.xadd("rq:results:a", {"type": 2, "execution_id": RUN, "worker_name": "w", "cause": "memory limit", "max_rss_kb": 262144, "cpu_seconds": "1.25"})
+    connection.xadd("rq:results:a", {"type": 1, "execution_id": second, "worker_name": "w", "max_rss_kb": 20480, "cpu_seconds": "0.5"})
+    connection.hset("rq:job:a", "status", "finished")
+    write(connection, ("1", "of the first\n"))
+    write(connection, ("1", "of the second\n"), execution=second)
+    page.goto("/#/jobs/a")
+    for text in ["memory limit", "256 MB", "1.25 s", "20.0 MB", "500 ms", "of the second"]:
+        has_text(page, text)
+    assert not page.locator(".output", has_text="of the first").is_visible()
+    page.locator("summary", has_text=RUN[:12]).click()
+    playwright.expect(page.locator(".output", has_text="of the first")).to_be_visible()
+
+
+def test_hostile_output_is_shown_as_text(page, connection):
+    start(connection)
+    write(connection, ("1", b"<img src=x onerror=\"document.title='owned'\">\xff\xfe\n"), ("2", "\u202egnp\n"))
+    page.goto("/#/jobs/a")
+    has_text(page, "onerror")
+    has_text(page, "\ufffdgnp")
+    assert page.locator("main img").count() == 0 and page.title() == "rqxx"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_output_fits_each_width_and_theme(page, connection, scheme, width, tmp_path):
+    start(connection)
+    write(connection, ("1", "Reading 3 files\n" + "x" * 300 + "\n"), ("2", "WARNING: slow disk\n  second line of it\n"), ("x", "1048576"),
+          ("1", "done\n"), ("2", "Traceback (most recent call last):\n  File \"x.py\", line 1\n"))
+    page.emulate_media(color_scheme=scheme)
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto("/#/jobs/a")
+    has_text(page, "slow disk")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.screenshot(path=tmp_path / f"output-{scheme}-{width}.png", full_page=True)

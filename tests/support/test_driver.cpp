@@ -533,9 +533,15 @@ private:
         const auto result =
             co_await worker.ops.heartbeat(std::move(running), oldest(worker), Seconds(0));
         json::array notices;
-        for (const auto& notice : result.notices)
-            notices.push_back(
-                json::object{{"execution", notice.execution_id}, {"canceled", notice.canceled}});
+        for (const auto& notice : result.notices) {
+            using Why = ops::HeartbeatResult::Notice::Why;
+            json::object row{{"execution", notice.execution_id}};
+            if (notice.why == Why::asked_to_stop)
+                row["asked_to_stop"] = true;
+            else
+                row["canceled"] = notice.why == Why::canceled;
+            notices.push_back(std::move(row));
+        }
         co_return json::object{{"lease_held", result.lease_held},
                                {"notices", std::move(notices)},
                                {"orphans", result.orphans}};
