@@ -253,14 +253,18 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--isolation", o.isolation,
                "warm: processes run one Python job after the other; fork: one for each job")
         ->check(CLI::IsMember({"warm", "fork"}));
-    add_option(app, "--path", o.path, "folder to import Python modules from; may be repeated");
+    add_option(app, "--path", o.path, "folder to import Python modules from; may be repeated")
+        ->allow_extra_args(false);
     add_option(
         app, "--init", o.init,
-        "MODULE:CALLABLE to call once, before --preload, such as django:setup; may be repeated");
+        "MODULE:CALLABLE to call once, before --preload, such as django:setup; may be repeated")
+        ->allow_extra_args(false);
     add_option(app, "--preload", o.preload,
-               "Python module to import once, for all jobs; may be repeated");
+               "Python module to import once, for all jobs; may be repeated")
+        ->allow_extra_args(false);
     add_option(app, "--exception-handler", o.exception_handlers,
-               "Python function called with a job and its exception, as RQ's; may be repeated");
+               "Python function called with a job and its exception, as RQ's; may be repeated")
+        ->allow_extra_args(false);
     add_webhooks(app, o.webhooks);
     return &app;
 }
