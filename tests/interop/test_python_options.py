@@ -29,6 +29,12 @@ def test_init_is_called_once_in_order_before_anything_is_preloaded(system, conne
     assert [job.return_value() for job in made] == [["first, False", "second, False"]] * 4
 
 
+def test_what_cannot_be_shared_can_be_renewed_in_each_process(system, connection):
+    job = queue(connection).enqueue(hooks.calls)
+    work_off(system, "--init", "python_inits:renew_in_each_process")
+    assert job.return_value() == ["forked"]
+
+
 # ---- serializers ----
 
 
