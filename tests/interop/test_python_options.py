@@ -63,6 +63,7 @@ def test_a_serializer_of_its_own_reads_jobs_and_writes_results(system, connectio
         ends.append({name: {**seen(connection, name, serializer=serializer), "raw": connection.xrange(f"rq:results:{name}", count=1)}
                      for name in SERIALIZED})
         for end in ends[-1].values():
+            end["finished"], end["failed"] = sorted(end["finished"]), sorted(end["failed"])   # Ordered by the second.
             end["raw"] = [fields.get(b"return_value") for _, fields in end["raw"]]
     assert ends[0] == ends[1]
     assert ends[1]["a_result"]["meta"] == {"before": 1, "k": [1, "two"]}
