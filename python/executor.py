@@ -4,16 +4,17 @@ Started by the worker with two inherited sockets' numbers as arguments; needs th
 interpreter has `rq`, functions see what they see under `rq worker`; where not, plain functions run all the same.
 
 The zygote imports what jobs need once, then forks slots, so that their memory is shared. It talks to the worker in
-datagrams of JSON: {"fork": N} with a slot's socket -> {"forked": N, "pid": P} or {"failed": N, "why": text}; later
+datagrams of JSON: {"fork": N} with a slot's socket, and its stdout and stderr where they are captured -> {"forked": N, "pid": P} or {"failed": N, "why": text}; later
 {"exited": P, "status": S, ...}.
 A slot talks in frames: four bytes of length (little-endian), then fields, each four bytes of length and bytes. The
 first field says what the frame is:
 
-    worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, then field, value, ...
+    worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, memory limit in bytes or 0,
+                                then field, value, ...
                      stopped    the same, to call the stopped callback only
     slot -> worker   callback   execution id, its time limit in seconds: the function has ended, a callback or the
-                                exception handlers begin
-                     done       execution id, then one of
+                                 exception handlers begin
+                     done       execution id, peak memory in kB and CPU seconds of this process so far, cause, then one of
                                  success, return value in base64 or ""
                                  failure, exc_string as stored, its last line
                                  retry, most, wait in seconds, the Retry in base64
@@ -35,6 +36,7 @@ import math
 import os
 import pickle
 import random
+import resource
 import select
 import signal
 import socket
@@ -206,6 +208,31 @@ def tidy_django():
         traceback.print_exc()
 
 
+limited_memory = 0
+
+
+def limit_memory(most):
+    """A job that grows faster than it can be watched gets what the process has, and twice its limit."""
+    global limited_memory
+    if most == limited_memory:
+        return
+    limited_memory = most
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    soft = hard
+    if most:
+        with open("/proc/self/statm") as file:
+            has = int(file.read().split()[5]) * resource.getpagesize()
+        soft = has + 2 * most + (64 << 20)
+        soft = soft if hard == resource.RLIM_INFINITY else min(soft, hard)
+    resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def consumption():
+    own, children = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = own.ru_utime + own.ru_stime + children.ru_utime + children.ru_stime
+    return str(max(own.ru_maxrss, children.ru_maxrss)), f"{cpu:.6f}"
+
+
 # ---- a slot -----------------------------------------------------------------------------------------------------------------
 
 
@@ -236,23 +263,26 @@ class Alarm:
 class Slot:
     def __init__(self, settings, sock):
         self.settings, self.sock, self.rq = settings, sock, settings.rq
-        self.pid, self.execution = os.getpid(), b""
+        self.pid, self.execution, self.cause = os.getpid(), b"", ""
         self.timeout = self.rq.JobTimeoutException if self.rq else PlainTimeout
 
     def serve(self):
         while True:
             try:
-                what, self.execution, job_id, serializer, worker_name, started_at, timeout, *flat = receive_frame(self.sock)
+                what, self.execution, job_id, serializer, worker_name, started_at, timeout, memory, *flat = receive_frame(self.sock)
             except EOFError:
                 return
             os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = worker_name.decode(), job_id.decode()
             fields = dict(zip(flat[::2], flat[1::2]))
             tidy_django()
+            self.cause = ""
+            limit_memory(int(memory))
             run = self.stopped if what == b"stopped" else self.run
             try:
                 answer = run(job_id.decode(), serializer, worker_name.decode(), started_at, int(timeout), fields)
-            except BaseException:
+            except BaseException as error:
                 answer = failure(*sys.exc_info())
+                self.note_cause(error)
             for stream in (sys.stdout, sys.stderr):
                 try:
                     stream.flush()
@@ -260,7 +290,7 @@ class Slot:
                     pass
             if os.getpid() != self.pid:
                 os._exit(0)   # A child of the function, which came back here.
-            send_frame(self.sock, "done", self.execution, *answer)
+            send_frame(self.sock, "done", self.execution, *consumption(), self.cause, *answer)
             if self.settings.one_job_each:
                 return
             tidy_django()
@@ -301,6 +331,7 @@ class Slot:
             if job.retries_left != retries and job.exists(job.id, job.connection):
                 # RQ goes by what the object says, saved or not.
                 job.connection.hset(job.key, "retries_left", job.retries_left or 0)
+            self.note_cause(error[1])
             return answer
 
     def handle_exception(self, job, error, seconds_left):
@@ -322,6 +353,12 @@ class Slot:
                 sys.stderr.flush()
             finally:
                 os._exit(1)
+
+    def note_cause(self, error):
+        if isinstance(error, self.timeout):
+            self.cause = "time limit (soft)"
+        elif isinstance(error, MemoryError) and resource.getrlimit(resource.RLIMIT_DATA)[0] != resource.RLIM_INFINITY:
+            self.cause = "memory limit"
 
     def stopped(self, job_id, serializer, worker_name, started_at, timeout, fields):
         if not self.rq:
@@ -425,7 +462,14 @@ def die_with_parent():
     ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL)   # PR_SET_PDEATHSIG
 
 
-def become_slot(settings, sock, parent):
+def become_slot(settings, sock, output, parent):
+    if output:
+        for number, fd in enumerate(output, 1):
+            os.dup2(fd, number)
+            os.close(fd)
+        for stream in (sys.stdout, sys.stderr):
+            if hasattr(stream, "reconfigure"):
+                stream.reconfigure(line_buffering=True)   # A follower sees it, and a crash leaves it.
     os.setpgid(0, 0)   # As RQ's work horse: what a function starts is killed with it.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_IGN)
@@ -486,7 +530,7 @@ class Zygote:
     def obey(self, settings):
         """Whether there was something to do: at the end of the worker there is not."""
         try:
-            message, ancillary, _, _ = self.control.recvmsg(65536, socket.CMSG_SPACE(16))
+            message, ancillary, _, _ = self.control.recvmsg(65536, socket.CMSG_SPACE(12))
         except OSError:
             return False
         if not message:
@@ -496,12 +540,14 @@ class Zygote:
             if kind == socket.SCM_RIGHTS:
                 fds.frombytes(data[:len(data) - len(data) % fds.itemsize])
         number = json.loads(message)["fork"]
-        os.set_inheritable(fds[0], False)
+        for fd in fds:
+            os.set_inheritable(fd, False)
         parent = os.getpid()
         try:
             pid = os.fork()
         except OSError as error:
-            os.close(fds[0])
+            for fd in fds:
+                os.close(fd)
             self.say(failed=number, why=str(error))
             return True
         if pid == 0:
@@ -511,11 +557,12 @@ class Zygote:
                 self.control.close()
                 for fd in self.pipe:
                     os.close(fd)
-                become_slot(settings, socket.socket(fileno=fds[0]), parent)
+                become_slot(settings, socket.socket(fileno=fds[0]), fds[1:], parent)
                 code = 0
             finally:
                 os._exit(code)
-        os.close(fds[0])
+        for fd in fds:
+            os.close(fd)
         self.slots.add(pid)
         self.say(forked=number, pid=pid)
         return True
@@ -539,6 +586,7 @@ def main(control_fd, source):
         settings.rq.warm_up(settings)
     gc.collect()
     gc.freeze()   # Memory that is shared stays shared: the collector writes into what it looks at.
-    zygote.say(ready=True, python=".".join(map(str, sys.version_info[:3])), rq=rq_version)
+    version = ".".join(map(str, sys.version_info[:3]))
+    zygote.say(ready=True, version=f"{version}, rq {rq_version}" if settings.rq else f"{version}, without rq")
     zygote.serve(settings)
     return 0

@@ -12,6 +12,7 @@
 #include <rqxx/redis/client.hpp>
 #include <stop_token>
 #include <string>
+#include <string_view>
 #include <tuple>
 #include <type_traits>
 #include <utility>
@@ -36,6 +37,8 @@ public:
     /// Shown by monitors while the job runs. `fraction` is 0…1. Cheap: the newest one is sent with
     /// the next heartbeat.
     virtual void progress(double fraction, std::string text) = 0;
+    /// Adds to the output that is kept of this execution, as what a program writes to its stdout.
+    virtual void print(std::string_view text) = 0;
     [[nodiscard]] virtual Logger& log() noexcept = 0;
 };
 
@@ -103,6 +106,38 @@ enum class CallbackPolicy { require, skip };
 enum class Strategy { strict, round_robin, random };
 [[nodiscard]] Parsed<Strategy> parse_strategy(std::string_view text) noexcept;
 
+/// A function that is a program. See docs/executors.md.
+struct CommandFunction {
+    std::string function;  ///< Its name; `*` stands for any text.
+    /// The program and its arguments, with placeholders; of a shell, its line alone.
+    std::vector<std::string> words;
+    bool shell = false;
+    /// What the last line of its stdout is: JSON, text, or of no interest.
+    enum class Result { json, text, none };
+    Result result = Result::json;
+};
+
+/// The words of a command line with quotes and backslashes as in a POSIX shell, which never sees
+/// it: nothing is expanded. Source: POSIX.1-2017, Shell Command Language, 2.2.
+[[nodiscard]] Parsed<std::vector<std::string>> split_command(std::string_view line);
+
+/// What one job may use, where it runs in a process of its own or of its slot.
+struct ResourceLimits {
+    std::optional<std::uint64_t> max_rss;         ///< Resident bytes, with those of its children.
+    std::optional<std::chrono::seconds> max_cpu;  ///< CPU time, with that of its children.
+};
+
+/// When a process that runs one job after the other is replaced by a fresh one, between jobs.
+struct Recycling {
+    std::uint64_t jobs = 0;               ///< After that many; 0: however many.
+    std::chrono::seconds age{3600};       ///< 0: however old.
+    std::uint64_t growth = 256ull << 20;  ///< Resident bytes more than at its beginning; 0: any.
+};
+
+/// Where native handlers run: in threads of the worker, or in processes of their own, whose crash
+/// or excess ends nothing else.
+enum class NativeIsolation { thread, process };
+
 /// How much jobs in Python share: a process that runs one after the other, or only what had been
 /// imported before.
 enum class Isolation { warm, fork };
@@ -135,7 +170,13 @@ struct WorkerOptions {
     std::chrono::milliseconds heartbeat{3000};  ///< Lease renewal.
     std::chrono::milliseconds lease{10000};     ///< Without a heartbeat, jobs are recovered.
     RecoverPolicy recover = RecoverPolicy::requeue;
-    std::optional<PythonOptions> python;           ///< None: only registered functions run.
+    std::optional<PythonOptions> python;    ///< None: only registered functions run.
+    std::vector<CommandFunction> commands;  ///< The first that fits counts.
+    NativeIsolation native = NativeIsolation::thread;
+    ResourceLimits limits;
+    Recycling recycling;
+    std::size_t max_output = std::size_t{1} << 20;  ///< Kept of what a job writes; 0: not captured.
+    bool forward_output = false;  ///< What is captured also goes where the worker's output goes.
     std::optional<Serializer> serializer;          ///< Empty: sniff each job.
     std::chrono::seconds default_result_ttl{500};  ///< For jobs that carry none.
     std::chrono::seconds kill_after{

@@ -45,6 +45,14 @@ CLI::Option* add_option(CLI::App& app, const std::string& flag, T& target,
     return named(app.add_option(flag, target, help)->capture_default_str());
 }
 
+/// Bytes, or with a unit such as 512MB.
+CLI::Option* add_size(CLI::App& app, const std::string& flag, std::uint64_t& target,
+                      const std::string& help) {
+    return add_option(app, flag, target, help)
+        ->transform(CLI::AsSizeValue(false))
+        ->type_name("SIZE");
+}
+
 CLI::Option* add_flag(CLI::App& app, const std::string& flag, bool& target,
                       const std::string& help) {
     return named(app.add_flag(flag, target, help));
@@ -265,6 +273,27 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     add_option(app, "--exception-handler", o.exception_handlers,
                "Python function called with a job and its exception, as RQ's; may be repeated")
         ->allow_extra_args(false);
+    named(
+        app.add_option("--command", o.command,
+                       "FUNC=PROGRAM ARG...: run a function as a program; {name} and {0} stand for "
+                       "arguments; may be repeated")
+            ->type_name("FUNC=CMD")
+            ->allow_extra_args(false));
+    add_option(app, "--native-isolation", o.native_isolation,
+               "native handlers run in threads of the worker, or in processes of their own")
+        ->check(CLI::IsMember({"thread", "process"}));
+    add_size(app, "--max-rss", o.max_rss,
+             "resident memory that a job's process may have, with its children; 0: no limit");
+    add_option(app, "--max-cpu", o.max_cpu, "CPU time that a job's process may use");
+    add_option(app, "--recycle-jobs", o.recycle_jobs,
+               "replace a process that runs one job after the other after so many; 0: never");
+    add_option(app, "--recycle-age", o.recycle_age, "… after so long; 0: never");
+    add_size(app, "--recycle-growth", o.recycle_growth,
+             "… when its resident memory has grown by so much; 0: never");
+    add_size(app, "--max-output", o.max_output,
+             "what is kept of a job's stdout and stderr; 0: they go where the worker's go");
+    add_flag(app, "--forward-output", o.forward_output,
+             "what jobs write is kept, and also goes where the worker's output goes");
     add_webhooks(app, o.webhooks);
     return &app;
 }

@@ -68,6 +68,13 @@ struct WorkerCommandOptions {
     std::string python;
     std::string isolation = "warm";
     std::vector<std::string> path, init, preload, exception_handlers;
+    std::vector<std::string> command;
+    std::string native_isolation = "thread";
+    std::uint64_t max_rss = 0, max_output = std::uint64_t{1} << 20;
+    std::string max_cpu;
+    std::uint64_t recycle_jobs = 0, recycle_growth = std::uint64_t{256} << 20;
+    std::string recycle_age = "1h";
+    bool forward_output = false;
     WebhookSettings webhooks;
 };
 

@@ -5,6 +5,9 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <rqxx/scheduler.hpp>
+#include <string_view>
+#include <tuple>
+#include <utility>
 
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
@@ -15,6 +18,27 @@ namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
 namespace {
+
+/// FUNC=REST of a flag.
+std::pair<std::string, std::string> function_and_rest(std::string_view flag,
+                                                      const std::string& text) {
+    const auto at = text.find('=');
+    if (at == std::string::npos || at == 0 || at + 1 == text.size())
+        throw Error(Errc::usage, fmt::format("{}: \"{}\" is not FUNC=…", flag, text));
+    return {text.substr(0, at), text.substr(at + 1)};
+}
+
+CommandFunction command_function(const std::string& text) {
+    CommandFunction result;
+    std::string line;
+    std::tie(result.function, line) = function_and_rest("--command", text);
+    auto words = split_command(line);
+    if (!words)
+        throw Error(Errc::usage,
+                    fmt::format("--command: {}: {}", result.function, words.error().describe()));
+    result.words = std::move(*words);
+    return result;
+}
 
 /// Each signal is one request to stop; the set is cancelled at the end.
 void listen(asio::signal_set& signals, Worker& worker, TaskGroup& scheduling) {
@@ -105,6 +129,17 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
         settings.max_idle_time = duration_option("--max-idle-time", options.max_idle_time);
     settings.kill_after = duration_option("--kill-after", options.kill_after);
     settings.python = python_options(options);
+    for (const auto& one : options.command)
+        settings.commands.push_back(command_function(one));
+    if (options.native_isolation == "process") settings.native = NativeIsolation::process;
+    if (options.max_rss > 0) settings.limits.max_rss = options.max_rss;
+    if (!options.max_cpu.empty())
+        settings.limits.max_cpu = duration_option("--max-cpu", options.max_cpu);
+    settings.recycling = {options.recycle_jobs,
+                          duration_option("--recycle-age", options.recycle_age),
+                          options.recycle_growth};
+    settings.max_output = options.max_output;
+    settings.forward_output = options.forward_output;
     if (!options.serializer.empty()) {
         if (const auto known = parse_serializer(options.serializer))
             settings.serializer = *known;

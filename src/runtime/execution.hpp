@@ -46,6 +46,7 @@ struct Execution {
 
     // Worker's executor only.
     Executor* runs_in = nullptr;
+    ResourceLimits limits;
     bool settled = false;  ///< Its outcome is decided; a later one is ignored.
     bool in_callback = false;
     bool being_killed = false;  ///< What runs it has been killed; its end is on the way.
@@ -106,6 +107,8 @@ public:
     virtual ~Executor() = default;
     /// Before the first job. @throws Error when nothing can be run.
     virtual boost::asio::awaitable<void> prepare() { co_return; }
+    /// Whether jobs that are started now have something to run in.
+    [[nodiscard]] virtual bool available() const { return true; }
     /// After the last job: nothing is reported any more, and nothing keeps the event loop running.
     virtual void close() {}
     virtual void start(std::shared_ptr<Execution> execution) = 0;

@@ -28,6 +28,10 @@ asio::awaitable<void> Worker::Impl::gather_slots() {
 asio::awaitable<void> Worker::Impl::claim_loop() {
     while (!stopping()) {
         if (options.max_jobs && claimed >= *options.max_jobs) co_return;
+        if (!executors.available()) {
+            co_await stop_wanted.wait(200ms);
+            continue;
+        }
         co_await gather_slots();
         std::size_t free = std::min(free_slots(), most_per_claim());
         if (options.max_jobs) free = std::min<std::size_t>(free, *options.max_jobs - claimed);
@@ -145,7 +149,7 @@ asio::awaitable<void> Worker::Impl::watch(RedisClient& client, std::string key) 
             co_await queues_empty.wait();
             continue;
         }
-        const std::size_t limit = options.max_jobs ? 0 : 1;
+        const std::size_t limit = options.max_jobs || !executors.available() ? 0 : 1;
         bool failed = false;
         ops::ClaimResult result;
         try {

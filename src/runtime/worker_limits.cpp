@@ -113,8 +113,9 @@ std::chrono::steady_clock::time_point Worker::Impl::look_at_limits(
     }
     if (!execution->in_callback) {
         interrupt(execution, StopReason::time_limit);
-    } else {
+    } else if (!execution->callback_overran) {
         execution->callback_over_limit();
+        executors.interrupt(execution, StopReason::time_limit);
     }
     return std::min(next, hard);
 }

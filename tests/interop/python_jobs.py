@@ -222,3 +222,53 @@ def sleep_long(job, connection, *args):
 def note_failure(job, connection, exc_type, exc, trace):
     job.meta["failed"] = str(exc)
     job.save_meta()
+
+
+leaked = []
+
+
+def leak(megabytes):
+    """Keeps what it has taken, as a function with a leak does."""
+    leaked.append(b"x" * (megabytes << 20))
+    return os.getpid(), len(leaked)
+
+
+def hog():
+    taken = []
+    while True:
+        taken.append(b"x" * (8 << 20))
+
+
+def take_at_once(megabytes):
+    return len(bytearray(megabytes << 20))
+
+
+def burn(seconds):
+    end = time.process_time() + seconds
+    while time.process_time() < end:
+        pass
+
+
+def burn_in_a_child(seconds):
+    subprocess.run([sys.executable, "-c", f"import time\nwhile time.process_time() < {seconds}: pass"])
+
+
+def say(text, count=1):
+    for _ in range(count):
+        print(text)
+    print("in red", file=sys.stderr)
+
+
+def say_and_wait(text, path):
+    print(text)
+    while not os.path.exists(path):
+        time.sleep(0.02)
+
+
+def say_and_die(text):
+    print(text)
+    os._exit(3)
+
+
+def say_by_a_program(text):
+    subprocess.run(["sh", "-c", f"echo {text}; echo err >&2"], check=True)

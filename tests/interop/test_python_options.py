@@ -95,7 +95,7 @@ def test_serializers_work_without_rq(system, connection):
     done = worker(system, "--burst", "default", "--serializer", "plain_serializer.Reversed",
                   python=["--python", without_rq(system), "--path", INTEROP])
     assert done.wait(30) == 0, done.log
-    assert "rq=none" in done.log and job.return_value() == 5
+    assert "without rq" in done.log and job.return_value() == 5
 
 
 # ---- exception handlers ----
@@ -149,7 +149,7 @@ def test_exception_handlers_are_called_as_under_rq(system, connection, name):
 def test_what_a_handler_raised_stands_in_the_log_and_others_go_on(system, connection):
     bad = queue(connection).enqueue(hooks.fail)
     good = queue(connection).enqueue(hooks.succeed, 5)
-    done = work_off(system, "--concurrency", "1", *handlers("raise_another"))
+    done = work_off(system, "--concurrency", "1", "--forward-output", *handlers("raise_another"))
     assert "of the handler" in done.log + done.out
     assert "waitpid returned 256" in bad.latest_result().exc_string and good.return_value() == 5
 

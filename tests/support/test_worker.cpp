@@ -2,7 +2,8 @@
 // same functions is tests/interop/tasks.py.
 //   test_worker REDIS_URL [--burst] [--with-scheduler] [--concurrency N] [--name NAME] [--grace S]
 //   [--recover fail] [--strategy S] [--max-idle-time S] [--max-jobs N] [--callbacks skip]
-//   [--json-log] [--webhooks] QUEUE...
+//   [--json-log] [--webhooks] [--processes] [--max-rss BYTES] [--max-cpu S] QUEUE...
+#include <unistd.h>
 #include <base/task_group.hpp>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
@@ -10,6 +11,7 @@
 #include <condition_variable>
 #include <csignal>
 #include <cstdio>
+#include <cstdlib>
 #include <fstream>
 #include <mutex>
 #include <ops/lua_scripts.hpp>
@@ -18,6 +20,7 @@
 #include <rqxx/worker.hpp>
 #include <stdexcept>
 #include <thread>
+#include <vector>
 
 namespace {
 
@@ -55,6 +58,33 @@ void register_tasks(HandlerRegistry& handlers) {
     handlers.add("tasks.stubborn", [](double seconds) {
         std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
         return seconds;
+    });
+    // What only a process survives.
+    handlers.add("tasks.crash", [] { *static_cast<volatile int*>(nullptr) = 1; });
+    handlers.add("tasks.abort", [] { std::abort(); });
+    handlers.add("tasks.exit", [](std::int64_t code) { std::_Exit(static_cast<int>(code)); });
+    handlers.add("tasks.deadlock", [](std::string path) {
+        leave(path, std::to_string(::getpid()));
+        std::mutex mutex;
+        mutex.lock();
+        mutex.lock();
+    });
+    handlers.add("tasks.hog", [](std::int64_t megabytes) {
+        std::vector<std::string> kept;
+        for (std::int64_t i = 0; i < megabytes; ++i)
+            kept.emplace_back(1 << 20, 'x');
+        return megabytes;
+    });
+    handlers.add("tasks.burn", [](double seconds) {
+        const auto until =
+            std::chrono::steady_clock::now() + std::chrono::duration<double>(seconds);
+        while (std::chrono::steady_clock::now() < until) {
+        }
+    });
+    handlers.add("tasks.talk", [](JobContext& context, std::string text) {
+        context.print(text);
+        std::fputs("to stderr", stderr);
+        return static_cast<std::int64_t>(::getpid());
     });
     handlers.add("tasks.ask_retry", [](std::int64_t max, std::int64_t interval) {
         throw RetryRequest(
@@ -172,6 +202,12 @@ int main(int argc, char** argv) {
                 std::string(argv[++i]) == "fail" ? RecoverPolicy::fail : RecoverPolicy::requeue;
         else if (arg == "--webhooks")
             with_webhooks = true;
+        else if (arg == "--processes")
+            options.native = NativeIsolation::process;
+        else if (arg == "--max-rss")
+            options.limits.max_rss = std::strtoull(argv[++i], nullptr, 10);
+        else if (arg == "--max-cpu")
+            options.limits.max_cpu = std::chrono::seconds(std::atoi(argv[++i]));
         else if (arg == "--json-log")
             log_format = LogFormat::json;
         else

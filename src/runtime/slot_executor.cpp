@@ -1,4 +1,4 @@
-#include "runtime/python_executor.hpp"
+#include "runtime/slot_executor.hpp"
 
 #include <fmt/format.h>
 #include <signal.h>
@@ -25,8 +25,9 @@
 #include <span>
 
 #include "base/task_group.hpp"
-#include "runtime/python_frames.hpp"
-#include "runtime/python_interpreter.hpp"
+#include "runtime/frames.hpp"
+#include "runtime/output_pipes.hpp"
+#include "runtime/process.hpp"
 
 namespace rqxx::runtime {
 namespace {
@@ -40,54 +41,21 @@ constexpr auto most_forks_under_way = 32;
 /// Until when an interpreter has imported what it was told to.
 constexpr auto longest_start = 60s;
 
-/// The keyword arguments of redis.Redis. They travel through a socket: the password must not stand
-/// in a command line or environment.
-json::object redis_arguments(const RedisOptions& options) {
-    const RedisUrl& url = options.url;
-    json::object arguments{{"db", url.database}};
-    if (url.transport == RedisUrl::Transport::unix_socket) {
-        arguments["unix_socket_path"] = url.path;
-    } else {
-        arguments["host"] = url.host;
-        arguments["port"] = std::stoi(url.port);
-    }
-    if (url.transport == RedisUrl::Transport::tls) {
-        arguments["ssl"] = true;
-        if (!options.tls_ca_file.empty()) arguments["ssl_ca_certs"] = options.tls_ca_file;
-        if (!options.tls_verify) arguments["ssl_cert_reqs"] = "none";
-    }
-    if (!url.user.empty()) arguments["username"] = url.user;
-    if (!url.password.empty()) arguments["password"] = url.password;
-    return arguments;
-}
-
-std::string last_line(std::string_view text) {
-    while (text.ends_with('\n'))
-        text.remove_suffix(1);
-    const auto at = text.rfind('\n');
-    return std::string(at == std::string_view::npos ? text : text.substr(at + 1));
-}
-
-RunOutcome outcome_of(RunOutcome::Kind kind, std::string text) {
-    std::string payload = encode_exc_string(text);
-    return {.kind = kind, .payload = std::move(payload), .error = last_line(text)};
-}
-
-/// Word for word as RQ's workers leave it. Source: rq/worker/worker_classes.py (RQ 2.10).
-RunOutcome died(std::optional<int> status) {
-    std::string text = "Work-horse terminated unexpectedly; waitpid returned ";
-    text += status ? std::to_string(*status) : "None";
-    if (status && WIFSIGNALED(*status)) text += fmt::format(" (signal {})", WTERMSIG(*status));
-    return outcome_of(RunOutcome::Kind::failure, text + "; ");
+template <class T>
+std::optional<T> number_of(std::string_view text) {
+    T number{};
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+    return number;
 }
 
 RunOutcome stopped() {
-    return outcome_of(RunOutcome::Kind::stopped, "Job stopped by user, work-horse terminated.");
+    return failed_with(RunOutcome::Kind::stopped, "Job stopped by user, work-horse terminated.");
 }
 
 }  // namespace
 
-struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
+struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     struct Slot {
         Slot(const asio::any_io_executor& executor, std::uint64_t number_, int fd)
             : number(number_), socket(executor, asio::local::stream_protocol(), fd) {}
@@ -101,6 +69,14 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         bool doomed = false;      ///< Is being killed; takes no job any more.
         bool not_forked = false;  ///< The zygote could not.
         StopReason killed_for = StopReason::none;
+        std::deque<std::string> outbox;       ///< Frames; the first is being written.
+        std::shared_ptr<OutputPipes> output;  ///< Null where it is not captured.
+        std::uint64_t jobs = 0;
+        std::chrono::steady_clock::time_point born = std::chrono::steady_clock::now();
+        std::uint64_t first_rss = 0;       ///< Bytes, at its first job.
+        double cpu_before = 0;             ///< Used by earlier jobs.
+        std::optional<ops::Usage> used;    ///< In all, once it has ended.
+        std::optional<RunOutcome> excess;  ///< It was killed for what it used.
 
         /// With what it has started. At once, or as soon as its `pid` is known.
         void kill() {
@@ -111,20 +87,18 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         }
     };
 
-    Impl(asio::any_io_executor executor_, PythonOptions options_, std::string worker_,
-         const RedisOptions& redis, Logger& log_, Events events_)
+    Impl(asio::any_io_executor executor_, ZygoteKind kind_, ProcessTools tools_, Logger& log_,
+         Events events_)
         : executor(std::move(executor_)),
-          options(std::move(options_)),
-          worker(std::move(worker_)),
-          redis_settings(redis_arguments(redis)),
+          kind(std::move(kind_)),
+          tools(std::move(tools_)),
           log(log_),
           events(std::move(events_)),
           changed(executor) {}
 
     asio::any_io_executor executor;
-    PythonOptions options;
-    std::string worker;
-    json::object redis_settings;
+    const ZygoteKind kind;
+    const ProcessTools tools;
     Logger& log;
     Events events;  ///< Empty once the worker is gone.
 
@@ -134,7 +108,7 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
     bool has_been_ready = false;
     bool closed = false;
     std::string trouble;  ///< Why the last zygote did not get ready.
-    Event changed;        ///< Of the three above.
+    Event changed;        ///< Of the four above.
     std::uint64_t last_number = 0;
     std::list<std::shared_ptr<Slot>> slots;
     /// For a slot, once the zygote is back; with whether only the stopped callback is to run.
@@ -144,21 +118,10 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
 
     void spawn_zygote() {
         auto [ours, theirs] = socket_pair(SOCK_SEQPACKET);
-        zygote = spawn_interpreter(options.interpreter, theirs.get());
+        zygote = kind.spawn(theirs.get());
         control.emplace(executor, ours.release());
         trouble.clear();
-        const auto array = [](const std::vector<std::string>& list) {
-            return json::array(list.begin(), list.end());
-        };
-        const std::string said =
-            json::serialize(json::object{{"redis", redis_settings},
-                                         {"path", array(options.path)},
-                                         {"init", array(options.init)},
-                                         {"preload", array(options.preload)},
-                                         {"exception_handlers", array(options.exception_handlers)},
-                                         {"serializer", options.serializer},
-                                         {"one_job_each", options.isolation == Isolation::fork}});
-        ::send(control->native_handle(), said.data(), said.size(), MSG_NOSIGNAL);
+        ::send(control->native_handle(), kind.greeting.data(), kind.greeting.size(), MSG_NOSIGNAL);
         asio::co_spawn(executor, listen(shared_from_this()), asio::detached);
     }
 
@@ -175,7 +138,7 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
                 if (size > 0) self->heed({message.data(), static_cast<std::size_t>(size)});
             }
         } catch (const std::exception& error) {
-            self->log.debug("Python's zygote is silent", "error", error.what());
+            self->log.debug("A zygote is silent", "kind", self->kind.name, "error", error.what());
         }
         self->lose_zygote();
     }
@@ -196,22 +159,20 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         };
         if (said->contains("ready")) {
             ready = true;
-            log.info("Python is ready", "python", text("python"), "rq",
-                     text("rq").empty() ? "none" : text("rq"));
+            log.info(kind.name + " is ready", "version", text("version"));
             changed.notify();
             serve_waiting();
         } else if (said->contains("error")) {
             trouble = text("error");
-            log.debug("Python did not start", "traceback", text("traceback"));
+            log.debug(kind.name + " did not start", "traceback", text("traceback"));
         } else if (said->contains("forked")) {
             for (const auto& slot : slots) {
                 if (slot->number != static_cast<std::uint64_t>(number("forked"))) continue;
-                slot->pid = static_cast<pid_t>(number("pid"));
-                if (slot->doomed) slot->kill();
+                meet(slot, static_cast<pid_t>(number("pid")));
             }
             serve_waiting();
         } else if (said->contains("failed")) {
-            log.error("Python could not fork", "error", text("why"));
+            log.error(kind.name + " could not fork", "error", text("why"));
             for (const auto& slot : slots) {
                 if (slot->number != static_cast<std::uint64_t>(number("failed"))) continue;
                 slot->not_forked = true;
@@ -221,11 +182,38 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
             for (const auto& slot : slots) {
                 if (slot->pid != number("exited")) continue;
                 slot->status = static_cast<int>(number("status"));
+                const auto* cpu = said->if_contains("cpu_seconds");
+                slot->used = ops::Usage{number("max_rss_kb"),
+                                        cpu != nullptr && cpu->is_double() ? cpu->as_double() : 0};
+                tools.watch->forget(slot->pid);
+                tools.guardian->forget(slot->pid);
                 // What it said before stands in the socket; behind that comes the end, also where
                 // a child of its own keeps the other side open.
                 ::shutdown(slot->socket.native_handle(), SHUT_RD);
             }
         }
+    }
+
+    /// A slot's process is there.
+    void meet(const std::shared_ptr<Slot>& slot, pid_t pid) {
+        slot->pid = pid;
+        tools.guardian->watch(pid);
+        if (slot->doomed)
+            slot->kill();
+        else if (slot->execution)
+            watch(slot);
+    }
+
+    /// Its job's limits are kept from now on.
+    void watch(const std::shared_ptr<Slot>& slot) {
+        const ResourceLimits& limits = slot->execution->limits;
+        if (slot->pid == 0 || slot->status) return;
+        tools.watch->watch(
+            slot->pid, limits, [slot](std::string cause, std::string text, ops::Usage usage) {
+                slot->excess = failed_with(RunOutcome::Kind::failure, text, std::move(cause));
+                slot->excess->usage = usage;
+                slot->kill();
+            });
     }
 
     void lose_zygote() {
@@ -242,8 +230,8 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
             ::shutdown(slot->socket.native_handle(), SHUT_RD);
         }
         if (!has_been_ready) return;  // `prepare` tells.
-        log.error("Python has ended and is started again", "error", trouble);
-        if (hopeless) fail_waiting();
+        log.error(kind.name + " has ended and is started again", "error", trouble);
+        if (hopeless) give_back_waiting();
         asio::co_spawn(executor, restart(shared_from_this(), hopeless ? 2000ms : 100ms),
                        asio::detached);
     }
@@ -261,14 +249,15 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         }
     }
 
-    void fail_waiting() {
+    /// Jobs go back to their queue until there is a zygote again.
+    void give_back_waiting() {
         for (auto& [execution, only_callback] : std::exchange(waiting, {}))
             report(std::move(execution),
                    only_callback
                        ? stopped()
-                       : outcome_of(RunOutcome::Kind::failure,
-                                    "rqxx.PythonUnavailable: the interpreter cannot be started: " +
-                                        trouble + "\n"));
+                       : RunOutcome{.kind = RunOutcome::Kind::postponed,
+                                    .payload = "0",
+                                    .error = kind.name + " cannot be started: " + trouble});
     }
 
     // ---- slots --------------------------------------------------------------------------------
@@ -287,9 +276,13 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         if (!slot) return false;
         slot->execution = execution;
         slot->in_stopped_callback = only_callback;
-        slot->last_job = options.isolation == Isolation::fork;
+        slot->last_job = kind.one_job_each;
+        if (slot->output) slot->output->read_for(execution);
+        if (++slot->jobs == 1 && tools.recycling.growth > 0 && !kind.one_job_each && slot->pid != 0)
+            slot->first_rss = consumption_of(slot->pid).rss_bytes;
+        watch(slot);
         if (slot->last_job) fork_slot();  // For the next job, while this one runs.
-        asio::co_spawn(executor, write(shared_from_this(), slot, request(*slot)), asio::detached);
+        send(slot, request(*slot));
         return true;
     }
 
@@ -299,10 +292,11 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         frame.add(slot.in_stopped_callback ? "stopped" : "run")
             .add(execution.id)
             .add(execution.job.id)
-            .add(options.serializer.empty() ? to_string(execution.serializer) : options.serializer)
-            .add(worker)
+            .add(kind.serializer.empty() ? to_string(execution.serializer) : kind.serializer)
+            .add(tools.worker)
             .add(format_utc(execution.started_at))
-            .add(std::to_string(execution.job.timeout.value_or(180)));
+            .add(std::to_string(execution.job.timeout.value_or(180)))
+            .add(std::to_string(execution.limits.max_rss.value_or(0)));
         for (const auto& [name, value] : to_fields(execution.job)) {
             frame.add(name);
             frame.add(value);
@@ -316,40 +310,60 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         const auto under_way = std::ranges::count_if(
             slots, [](const auto& slot) { return slot->pid == 0 && !slot->not_forked; });
         if (!ready || under_way >= most_forks_under_way) return nullptr;
-        int fds[2];
-        if (::socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, fds) != 0) {
-            log.warning("There is no socket for a Python job", "error", std::strerror(errno));
+        std::pair<Fd, Fd> sockets;
+        std::shared_ptr<OutputPipes> output;
+        try {
+            sockets = socket_pair(SOCK_STREAM);
+            if (tools.max_output > 0)
+                output = std::make_shared<OutputPipes>(executor, tools.forward_output);
+        } catch (const Error& error) {
+            log.warning("There is no descriptor for a job", "kind", kind.name, "error",
+                        error.message());
             return nullptr;
         }
-        Fd ours(fds[0]);
-        const Fd theirs(fds[1]);
+        auto& [ours, theirs] = sockets;
         const std::uint64_t number = ++last_number;
-        std::string text = json::serialize(json::object{{"fork", number}});
-        iovec part{text.data(), text.size()};
-        alignas(cmsghdr) char rights[CMSG_SPACE(sizeof(int))] = {};
-        msghdr message{};
-        message.msg_iov = &part;
-        message.msg_iovlen = 1;
-        message.msg_control = rights;
-        message.msg_controllen = sizeof(rights);
-        cmsghdr* header = CMSG_FIRSTHDR(&message);
-        header->cmsg_level = SOL_SOCKET;
-        header->cmsg_type = SCM_RIGHTS;
-        header->cmsg_len = CMSG_LEN(sizeof(int));
-        const int fd = theirs.get();
-        std::memcpy(CMSG_DATA(header), &fd, sizeof(fd));
-        if (::sendmsg(control->native_handle(), &message, MSG_NOSIGNAL) < 0) return nullptr;
+        std::vector<int> fds{theirs.get()};
+        if (output) std::ranges::copy(output->their_ends(), std::back_inserter(fds));
+        if (!send_with(json::serialize(json::object{{"fork", number}}), fds)) return nullptr;
         auto slot = std::make_shared<Slot>(executor, number, ours.release());
+        slot->output = std::move(output);
+        if (slot->output) slot->output->start();
         slots.push_back(slot);
         asio::co_spawn(executor, serve(shared_from_this(), slot), asio::detached);
         return slot;
     }
 
-    static asio::awaitable<void> write(std::shared_ptr<Impl>, std::shared_ptr<Slot> slot,
-                                       std::string frame) {
+    /// A datagram to the zygote, with descriptors. Whether it took it.
+    [[nodiscard]] bool send_with(std::string text, const std::vector<int>& fds) {
+        iovec part{text.data(), text.size()};
+        alignas(cmsghdr) char rights[CMSG_SPACE(3 * sizeof(int))] = {};
+        msghdr message{};
+        message.msg_iov = &part;
+        message.msg_iovlen = 1;
+        message.msg_control = rights;
+        message.msg_controllen = CMSG_SPACE(fds.size() * sizeof(int));
+        cmsghdr* header = CMSG_FIRSTHDR(&message);
+        header->cmsg_level = SOL_SOCKET;
+        header->cmsg_type = SCM_RIGHTS;
+        header->cmsg_len = CMSG_LEN(fds.size() * sizeof(int));
+        std::memcpy(CMSG_DATA(header), fds.data(), fds.size() * sizeof(int));
+        return ::sendmsg(control->native_handle(), &message, MSG_NOSIGNAL) >= 0;
+    }
+
+    void send(const std::shared_ptr<Slot>& slot, std::string frame) {
+        slot->outbox.push_back(std::move(frame));
+        if (slot->outbox.size() == 1)
+            asio::co_spawn(executor, write(shared_from_this(), slot), asio::detached);
+    }
+
+    static asio::awaitable<void> write(std::shared_ptr<Impl>, std::shared_ptr<Slot> slot) {
         boost::system::error_code ignored;  // Its end is met by who reads.
-        co_await asio::async_write(slot->socket, asio::buffer(frame),
-                                   asio::redirect_error(asio::use_awaitable, ignored));
+        while (!slot->outbox.empty()) {
+            co_await asio::async_write(slot->socket, asio::buffer(slot->outbox.front()),
+                                       asio::redirect_error(asio::use_awaitable, ignored));
+            slot->outbox.pop_front();
+        }
     }
 
     /// What a slot says, until it is gone.
@@ -370,6 +384,14 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
             co_await pause.wait(10ms);
         }
         slot->kill();
+        if (slot->pid != 0 && !slot->status) {  // The zygote is gone, and did not tell.
+            self->tools.watch->forget(slot->pid);
+            self->tools.guardian->forget(slot->pid);
+        }
+        if (slot->output) {
+            slot->output->drain();
+            slot->output->close();
+        }
         self->slots.remove(slot);
         if (slot->execution && slot->not_forked && !self->closed) {
             self->waiting.emplace_front(std::exchange(slot->execution, nullptr),
@@ -385,35 +407,69 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
     bool heed(Slot& slot, const std::vector<std::string_view>& fields) {
         if (!slot.execution || fields.size() < 3 || fields[1] != slot.execution->id) return false;
         if (fields[0] == "callback") {
-            std::int64_t seconds = 0;
-            const char* end = fields[2].data() + fields[2].size();
-            const auto [at, error] = std::from_chars(fields[2].data(), end, seconds);
-            if (error != std::errc() || at != end) return false;
-            seconds = std::clamp<std::int64_t>(seconds, -1, 100'000'000);
+            const auto seconds = number_of<std::int64_t>(fields[2]);
+            if (!seconds) return false;
             if (events.on_callback)
-                events.on_callback(slot.execution, std::chrono::seconds(seconds));
+                events.on_callback(slot.execution, std::chrono::seconds(std::clamp<std::int64_t>(
+                                                       *seconds, -1, 100'000'000)));
             return true;
         }
-        if (fields[0] != "done") return false;
-        auto outcome = outcome_said(slot, std::span(fields).subspan(2));
-        if (!outcome) return false;
-        report(std::exchange(slot.execution, nullptr), std::move(*outcome));
+        if (fields[0] == "progress") {
+            const std::scoped_lock lock(slot.execution->progress_mutex);
+            slot.execution->progress = fields[2];
+            return true;
+        }
+        if (fields[0] != "done" || fields.size() < 6) return false;
+        auto outcome = outcome_said(slot, std::span(fields).subspan(5));
+        const auto rss = number_of<std::int64_t>(fields[2]);
+        const auto cpu = number_of<double>(fields[3]);
+        if (!outcome || !rss || !cpu) return false;
+        outcome->cause = fields[4];
+        outcome->usage = ops::Usage{*rss, std::max(*cpu - slot.cpu_before, 0.0)};
+        slot.cpu_before = *cpu;
+        tools.watch->forget(slot.pid);
+        if (slot.output) {
+            slot.output->drain();
+            slot.output->read_for(nullptr);
+        }
+        auto execution = std::exchange(slot.execution, nullptr);
+        if (is_spent(slot)) retire(slot);
+        report(std::move(execution), std::move(*outcome));
         return true;
+    }
+
+    /// Whether a slot has run for long enough, or grown too large.
+    [[nodiscard]] bool is_spent(const Slot& slot) const {
+        const Recycling& most = tools.recycling;
+        if (slot.last_job || slot.doomed) return false;
+        if (most.jobs > 0 && slot.jobs >= most.jobs) return true;
+        if (most.age.count() > 0 && std::chrono::steady_clock::now() - slot.born >= most.age)
+            return true;
+        return most.growth > 0 && slot.pid != 0 &&
+               consumption_of(slot.pid).rss_bytes > slot.first_rss + most.growth;
+    }
+
+    /// It takes no job any more and ends; the next is ready by the time it is needed.
+    void retire(Slot& slot) {
+        log.debug("A process is replaced", "kind", kind.name, "pid", slot.pid, "jobs", slot.jobs);
+        slot.last_job = true;
+        ::shutdown(slot.socket.native_handle(), SHUT_WR);
+        fork_slot();
     }
 
     std::optional<RunOutcome> outcome_said(const Slot& slot,
                                            std::span<const std::string_view> fields) {
-        const std::string_view kind = fields[0];
-        if (kind == "success" && fields.size() == 2)
+        const std::string_view how = fields[0];
+        if (how == "success" && fields.size() == 2)
             return RunOutcome{RunOutcome::Kind::success, std::string(fields[1]), {}};
-        if (kind == "failure" && fields.size() == 3)
+        if (how == "failure" && fields.size() == 3)
             return RunOutcome{RunOutcome::Kind::failure, std::string(fields[1]),
                               std::string(fields[2])};
-        if (kind == "retry" && fields.size() == 4)
+        if (how == "retry" && fields.size() == 4)
             return RunOutcome{RunOutcome::Kind::retry,
                               fmt::format("{} {} {}", fields[1], fields[2], fields[3]),
                               "the function asked for a retry"};
-        if (kind == "stopped" && fields.size() == 2 && slot.in_stopped_callback) {
+        if (how == "stopped" && fields.size() == 2 && (slot.in_stopped_callback || kind.listens)) {
             if (!fields[1].empty())
                 log.error("Callback failed", "id", slot.execution->job.id, "callback",
                           slot.execution->job.stopped_callback_name, "error", fields[1]);
@@ -426,12 +482,27 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
     void conclude(Slot& slot) {
         auto execution = std::exchange(slot.execution, nullptr);
         const bool was_stopped = slot.in_stopped_callback || slot.killed_for == StopReason::stopped;
-        if (!was_stopped)
-            report(std::move(execution), died(slot.status));
-        else if (slot.in_stopped_callback)
-            report(std::move(execution), stopped());
-        else
+        if (was_stopped && !slot.in_stopped_callback) {
             end_stopped(std::move(execution));
+            return;
+        }
+        RunOutcome outcome = was_stopped ? stopped() : how_it_ended(slot, *execution);
+        if (!outcome.usage && slot.used)
+            outcome.usage = ops::Usage{slot.used->max_rss_kb,
+                                       std::max(slot.used->cpu_seconds - slot.cpu_before, 0.0)};
+        report(std::move(execution), std::move(outcome));
+    }
+
+    RunOutcome how_it_ended(Slot& slot, const Execution& execution) {
+        if (slot.excess) {
+            if (slot.used && slot.excess->usage)
+                slot.excess->usage->max_rss_kb =
+                    std::max(slot.excess->usage->max_rss_kb, slot.used->max_rss_kb);
+            return std::move(*slot.excess);
+        }
+        if (slot.killed_for == StopReason::time_limit) return ended_by_force(execution);
+        return failed_with(RunOutcome::Kind::failure, kind.died(slot.status),
+                           slot.status ? describe_status(*slot.status) : "");
     }
 
     /// The process in which a stopped callback might have run is gone: it gets another.
@@ -442,6 +513,31 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
         }
         waiting.emplace_back(std::move(execution), true);
         serve_waiting();
+    }
+
+    /// The soft stage, for a slot that listens.
+    void tell(const std::shared_ptr<Slot>& slot, StopReason reason) {
+        Frame frame;
+        frame.add("stop").add(slot->execution->id).add(std::to_string(static_cast<int>(reason)));
+        send(slot, frame.finish());
+    }
+
+    /// Ends what runs, or waits to; its outcome follows. False where it is not here.
+    bool kill(const std::shared_ptr<Execution>& execution, StopReason reason) {
+        if (const auto slot = slot_of(*execution)) {
+            slot->killed_for = reason;
+            slot->kill();
+            return true;
+        }
+        if (!forget_waiting(*execution)) return false;
+        // Later, because the caller may be on its way through all that runs.
+        asio::post(executor, [self = shared_from_this(), execution, reason] {
+            if (reason == StopReason::stopped)
+                self->end_stopped(execution);
+            else
+                self->report(execution, ended_by_force(*execution));
+        });
+        return true;
     }
 
     void report(std::shared_ptr<Execution> execution, RunOutcome outcome) {
@@ -462,30 +558,30 @@ struct PythonExecutor::Impl : std::enable_shared_from_this<Impl> {
     }
 };
 
-PythonExecutor::PythonExecutor(asio::any_io_executor executor, PythonOptions options,
-                               std::string worker, const RedisOptions& redis, Logger& log,
-                               Events events)
-    : impl_(std::make_shared<Impl>(std::move(executor), std::move(options), std::move(worker),
-                                   redis, log, std::move(events))) {}
+SlotExecutor::SlotExecutor(asio::any_io_executor executor, ZygoteKind kind, ProcessTools tools,
+                           Logger& log, Events events)
+    : impl_(std::make_shared<Impl>(std::move(executor), std::move(kind), std::move(tools), log,
+                                   std::move(events))) {}
 
-PythonExecutor::~PythonExecutor() {
+SlotExecutor::~SlotExecutor() {
     close();
 }
 
-void PythonExecutor::close() {
+void SlotExecutor::close() {
     impl_->closed = true;
     impl_->events = {};
     impl_->control.reset();
     for (const auto& slot : impl_->slots) {
         boost::system::error_code ignored;
         slot->socket.close(ignored);
+        if (slot->output) slot->output->close();
     }
     impl_->waiting.clear();
     impl_->changed.notify();
     if (impl_->zygote != 0) bury(std::exchange(impl_->zygote, 0));
 }
 
-asio::awaitable<void> PythonExecutor::prepare() {
+asio::awaitable<void> SlotExecutor::prepare() {
     impl_->spawn_zygote();
     const auto until = std::chrono::steady_clock::now() + longest_start;
     while (!impl_->ready && impl_->zygote != 0) {
@@ -494,33 +590,35 @@ asio::awaitable<void> PythonExecutor::prepare() {
         co_await impl_->changed.wait(until - now);
     }
     if (impl_->closed) co_return;
-    if (!impl_->ready) throw Error(Errc::usage, fmt::format("python: {}", impl_->trouble));
+    if (!impl_->ready)
+        throw Error(Errc::usage, fmt::format("{}: {}", impl_->kind.name, impl_->trouble));
     impl_->has_been_ready = true;
 }
 
-void PythonExecutor::start(std::shared_ptr<Execution> execution) {
+void SlotExecutor::start(std::shared_ptr<Execution> execution) {
     impl_->waiting.emplace_back(std::move(execution), false);
     impl_->serve_waiting();
 }
 
-void PythonExecutor::interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) {
-    if (reason == StopReason::time_limit) return;  // The slot measures the same time.
-    if (const auto slot = impl_->slot_of(*execution)) {
-        if (slot->in_stopped_callback && reason == StopReason::stopped) return;
-        slot->killed_for = reason;
-        slot->kill();
-    } else if (impl_->forget_waiting(*execution)) {
-        // Later, because the caller may be on its way through all that runs.
-        asio::post(impl_->executor, [impl = impl_, execution, reason] {
-            if (reason == StopReason::stopped)
-                impl->end_stopped(execution);
-            else
-                impl->report(execution, died(std::nullopt));
-        });
+bool SlotExecutor::available() const {
+    return impl_->ready;
+}
+
+void SlotExecutor::interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) {
+    const auto slot = impl_->slot_of(*execution);
+    if (slot && impl_->kind.listens) {
+        impl_->tell(slot, reason);
+    } else if (reason != StopReason::time_limit) {  // A slot measures that itself.
+        if (!slot || !slot->in_stopped_callback || reason != StopReason::stopped)
+            impl_->kill(execution, reason);
     }
 }
 
-void PythonExecutor::abandon(const std::shared_ptr<Execution>& execution) {
+bool SlotExecutor::kill(const std::shared_ptr<Execution>& execution) {
+    return impl_->kill(execution, execution->stop_reason.load());
+}
+
+void SlotExecutor::abandon(const std::shared_ptr<Execution>& execution) {
     impl_->forget_waiting(*execution);
     if (const auto slot = impl_->slot_of(*execution)) {
         slot->execution.reset();

@@ -7,7 +7,8 @@
 #include <string_view>
 #include <vector>
 
-/// What a worker and its Python slots say to each other; python/executor.py has the other end.
+/// What a worker and the processes of its slots say to each other; python/executor.py and
+/// native_zygote.cpp have the other end.
 namespace rqxx::runtime {
 
 /// A frame in the making: its length, then fields with theirs.
@@ -34,6 +35,8 @@ private:
     std::string bytes_;
 };
 
+/// The size that the first four bytes of a frame announce.
+[[nodiscard]] std::size_t frame_size(std::string_view head);
 /// Empty where it is not a frame. `bytes` outlive them.
 [[nodiscard]] std::vector<std::string_view> fields_of(std::string_view bytes);
 

@@ -1,4 +1,4 @@
-#include "runtime/python_frames.hpp"
+#include "runtime/frames.hpp"
 
 #include <algorithm>
 #include <boost/asio/read.hpp>
@@ -22,6 +22,10 @@ std::uint32_t number_at(std::string_view bytes, std::size_t at) {
 
 }  // namespace
 
+std::size_t frame_size(std::string_view head) {
+    return number_at(head, 0);
+}
+
 std::vector<std::string_view> fields_of(std::string_view bytes) {
     std::vector<std::string_view> fields;
     std::size_t at = 0;
@@ -38,7 +42,7 @@ std::vector<std::string_view> fields_of(std::string_view bytes) {
 asio::awaitable<std::string> read_frame(asio::local::stream_protocol::socket& socket) {
     std::string bytes(4, '\0');
     co_await asio::async_read(socket, asio::buffer(bytes), asio::use_awaitable);
-    const std::size_t size = number_at(bytes, 0);
+    const std::size_t size = frame_size(bytes);
     if (size > max_frame) throw Error(Errc::protocol, "a frame is too large");
     bytes.clear();
     while (bytes.size() < size) {
