@@ -185,6 +185,29 @@ def failure(*error):
     return ["failure", base64.b64encode(zlib.compress(text.encode("utf-8", "backslashreplace"))), lines[-1][:2000]]
 
 
+def django_databases():
+    """Where the application has loaded and set up Django, its `django.db`."""
+    apps = getattr(sys.modules.get("django.apps"), "apps", None)
+    return sys.modules.get("django.db") if getattr(apps, "ready", False) else None
+
+
+def tidy_django():
+    """Between jobs, what Django does between requests. What a job leaves must not reach the next, and a connection that is
+    broken or old enough is replaced: without it a slot would outlive its connections."""
+    db = django_databases()
+    if not db:
+        return
+    try:
+        db.reset_queries()
+        db.close_old_connections()
+        for connection in db.connections.all(initialized_only=True):
+            if connection.in_atomic_block:   # Django's cannot be used again after this.
+                connection.close()
+                del db.connections[connection.alias]
+    except Exception:
+        traceback.print_exc()
+
+
 limited_memory = 0
 
 
@@ -251,6 +274,7 @@ class Slot:
                 return
             os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = worker_name.decode(), job_id.decode()
             fields = dict(zip(flat[::2], flat[1::2]))
+            tidy_django()
             self.cause = ""
             limit_memory(int(memory))
             run = self.stopped if what == b"stopped" else self.run
@@ -269,6 +293,7 @@ class Slot:
             send_frame(self.sock, "done", self.execution, *consumption(), self.cause, *answer)
             if self.settings.one_job_each:
                 return
+            tidy_django()
 
     def run(self, job_id, serializer, worker_name, started_at, timeout, fields):
         if not self.rq:
@@ -419,6 +444,9 @@ class Settings:
             if not self.rq:
                 raise RuntimeError("needs rq, which this interpreter does not have")
             self.exception_handlers.append(import_attribute(name))
+        said["at"] = ""
+        if db := django_databases():
+            db.connections.close_all()   # A connection cannot be shared by the slots.
         self.made = None
 
     def connection(self):

@@ -1,5 +1,6 @@
 """For `--init` in test_python_options.py."""
 
+import os
 import sys
 
 calls = []
@@ -14,6 +15,10 @@ class Application:
         @staticmethod
         def load():
             calls.append(f"second, {'python_jobs' in sys.modules}")
+
+
+def renew_in_each_process():
+    os.register_at_fork(after_in_child=lambda: calls.append("forked"))
 
 
 def broken():

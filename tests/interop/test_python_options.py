@@ -29,6 +29,12 @@ def test_init_is_called_once_in_order_before_anything_is_preloaded(system, conne
     assert [job.return_value() for job in made] == [["first, False", "second, False"]] * 4
 
 
+def test_what_cannot_be_shared_can_be_renewed_in_each_process(system, connection):
+    job = queue(connection).enqueue(hooks.calls)
+    work_off(system, "--init", "python_inits:renew_in_each_process")
+    assert job.return_value() == ["forked"]
+
+
 # ---- serializers ----
 
 
@@ -45,18 +51,22 @@ SERIALIZED = {
 
 @pytest.mark.parametrize("serializer", ["python_hooks.Packed", "python_hooks.LikePickle", "python_hooks.signed",
                                         "rq.serializers.JSONSerializer", "rq.serializers.DefaultSerializer"])
-@pytest.mark.parametrize("name", SERIALIZED)
-def test_a_serializer_of_its_own_reads_jobs_and_writes_results(system, connection, name, serializer):
-    function, how = SERIALIZED[name]
+def test_a_serializer_of_its_own_reads_jobs_and_writes_results(system, connection, serializer):
     jobs_of = Queue("default", connection=connection, serializer=serializer)
     ends = []
-    for run in (lambda: stock_work_off(system, serializer=serializer), lambda: work_off(system, "--serializer", serializer)):
+    for run in (lambda: stock_work_off(system, serializer=serializer),
+                lambda: work_off(system, "--concurrency", "1", "--serializer", serializer)):
         connection.flushall()
-        job = jobs_of.enqueue(function, job_id="a", **how)
+        for name, (function, how) in SERIALIZED.items():
+            jobs_of.enqueue(function, job_id=name, **how)
         run()
-        ends.append(seen(connection, job.id, serializer=serializer))
-        ends[-1]["raw"] = [fields.get(b"return_value") for _, fields in connection.xrange("rq:results:a")]
+        ends.append({name: {**seen(connection, name, serializer=serializer), "raw": connection.xrange(f"rq:results:{name}", count=1)}
+                     for name in SERIALIZED})
+        for end in ends[-1].values():
+            end["finished"], end["failed"] = sorted(end["finished"]), sorted(end["failed"])   # Ordered by the second.
+            end["raw"] = [fields.get(b"return_value") for _, fields in end["raw"]]
     assert ends[0] == ends[1]
+    assert ends[1]["a_result"]["meta"] == {"before": 1, "k": [1, "two"]}
 
 
 def test_jobs_of_a_strange_serializer_are_shown_as_unreadable(system, connection):
@@ -85,7 +95,7 @@ def test_serializers_work_without_rq(system, connection):
     done = worker(system, "--burst", "default", "--serializer", "plain_serializer.Reversed",
                   python=["--python", without_rq(system), "--path", INTEROP])
     assert done.wait(30) == 0, done.log
-    assert "rq=none" in done.log and job.return_value() == 5
+    assert "without rq" in done.log and job.return_value() == 5
 
 
 # ---- exception handlers ----
@@ -121,18 +131,17 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("isolation", ISOLATIONS)
 @pytest.mark.parametrize("name", FAILURES)
-def test_exception_handlers_are_called_as_under_rq(system, connection, name, isolation):
+def test_exception_handlers_are_called_as_under_rq(system, connection, name):
     names, function, how = FAILURES[name]
     ends = []
-    for run in (lambda: stock_work_off(system, *handlers(*names)),
-                lambda: work_off(system, "--isolation", isolation, *handlers(*names))):
+    for run in (lambda: stock_work_off(system, *handlers(*names)), lambda: work_off(system, *handlers(*names)),
+                lambda: work_off(system, "--isolation", "fork", *handlers(*names))):
         connection.flushall()
         queue(connection).enqueue(function, job_id="a", **how)
         run()
         ends.append((seen(connection, "a"), notes(connection)))
-    assert ends[0] == ends[1]
+    assert ends[1] == ends[0] and ends[2] == ends[0]
     assert bool(ends[0][1]) == (name not in ("a_success", "a_retry_as_a_result", "os_exit", "a_handler_that_leaves",
                                              "a_handler_that_ends_the_process"))
 
@@ -140,7 +149,7 @@ def test_exception_handlers_are_called_as_under_rq(system, connection, name, iso
 def test_what_a_handler_raised_stands_in_the_log_and_others_go_on(system, connection):
     bad = queue(connection).enqueue(hooks.fail)
     good = queue(connection).enqueue(hooks.succeed, 5)
-    done = work_off(system, "--concurrency", "1", *handlers("raise_another"))
+    done = work_off(system, "--concurrency", "1", "--forward-output", *handlers("raise_another"))
     assert "of the handler" in done.log + done.out
     assert "waitpid returned 256" in bad.latest_result().exc_string and good.return_value() == 5
 
@@ -190,6 +199,13 @@ def test_a_name_that_leads_nowhere_is_told_at_the_start(system, connection, flag
     assert refused.wait(20) == 2
     assert all(word in refused.log for word in words) and "Worker started" not in refused.log
     assert connection.scard("rq:workers") == 0
+
+
+def test_queues_may_be_named_behind_what_may_be_repeated(system, connection):
+    job = Queue("other", connection=connection).enqueue(hooks.succeed)
+    done = worker(system, "--burst", "--path", INTEROP, "--init", "python_inits:first", "--exception-handler", "python_hooks.tell",
+                  "--preload", "python_jobs", "other")
+    assert done.wait(30) == 0 and job.return_value() == 1
 
 
 @pytest.mark.parametrize("flag, value", [("--exception-handler", "python_hooks.tell"), ("--init", "python_inits:first"),
