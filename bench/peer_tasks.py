@@ -9,3 +9,7 @@ def noop(n):
 
 def now(sent):
     return time.monotonic() - sent
+
+
+def nap(seconds):
+    time.sleep(seconds)

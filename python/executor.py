@@ -28,6 +28,7 @@ import array
 import asyncio
 import base64
 import ctypes
+import datetime
 import gc
 import importlib
 import json
@@ -131,20 +132,37 @@ class PlainJob:
         self.func = import_attribute(name) if instance is None else getattr(instance, name)
 
 
+def faster(str_to_date):
+    """RQ's, with the same answers: strptime takes a quarter of a short job's time."""
+    zone = str_to_date(b"2026-11-27T00:00:00.000000Z").tzinfo   # RQ 1.x has none
+
+    def parse(text):
+        try:
+            plain = text.decode() if isinstance(text, bytes) else text
+            if plain and len(plain) == 27 and plain[10] == "T" and plain[26] == "Z":
+                return datetime.datetime.fromisoformat(plain[:26]).replace(tzinfo=zone)
+        except ValueError:
+            pass
+        return str_to_date(text)
+
+    return parse
+
+
 class Rq:
     """What a slot needs of rq, of whichever version."""
 
     def __init__(self):
         from rq import job, timeouts
-        from rq.serializers import DefaultSerializer, JSONSerializer as RqJSONSerializer
+        from rq.serializers import JSONSerializer as RqJSONSerializer
         from rq import connections, utils
 
         self.connections = connections if hasattr(connections, "push_connection") else None   # RQ 1.x
         self.Job, self.JobStatus, self.stack = job.Job, job.JobStatus, job._job_stack
-        self.Retry, self.str_to_date = job.Retry, utils.str_to_date
+        self.Retry = job.Retry
         self.now = getattr(utils, "now", None) or utils.utcnow   # RQ 1.x
         self.JobTimeoutException = timeouts.JobTimeoutException
-        self.serializers = {b"json": RqJSONSerializer, b"pickle": DefaultSerializer}
+        self.serializers = {b"json": RqJSONSerializer, b"pickle": None}   # None is RQ's own, without a look at what it is.
+        job.str_to_date = self.str_to_date = faster(utils.str_to_date)
 
     def warm_up(self, settings):
         """What the first job would import and compile is done before the first fork: three quarters of a short job."""
@@ -577,13 +595,13 @@ def main(control_fd, source):
     said = json.loads(control.recv(1 << 20))
     try:
         settings = Settings(said)
+        if settings.rq:
+            settings.rq.warm_up(settings)
     except BaseException as error:
         zygote.say(error=said.get("at", "") + "".join(traceback.format_exception_only(type(error), error)).strip(),
                    traceback="".join(traceback.format_exception(*sys.exc_info()))[-20000:])
         return 1
     rq_version = getattr(sys.modules.get("rq"), "VERSION", "") if settings.rq else ""
-    if settings.rq:
-        settings.rq.warm_up(settings)
     gc.collect()
     gc.freeze()   # Memory that is shared stays shared: the collector writes into what it looks at.
     version = ".".join(map(str, sys.version_info[:3]))

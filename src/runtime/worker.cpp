@@ -49,6 +49,7 @@ Worker::Impl::Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerO
       janitor(redis, options.queues, options.recover, log),
       slot_freed(executor),
       hashes_wanted(executor),
+      ahead_changed(executor),
       work_arrived(executor),
       queues_empty(executor),
       settle_wanted(executor),
@@ -85,6 +86,7 @@ asio::awaitable<WorkerSummary> Worker::Impl::run() {
         tasks.spawn("settling", settle_loop());
     tasks.spawn("starting", start_loop());
     tasks.spawn("output", output_loop());
+    tasks.spawn("ahead", ahead_loop());
     std::exception_ptr failure;
     try {
         co_await claim_loop();
@@ -141,6 +143,7 @@ asio::awaitable<void> Worker::Impl::be_born() {
 }
 
 asio::awaitable<void> Worker::Impl::drain() {
+    give_back_ahead();
     const auto until = std::chrono::steady_clock::now() + options.grace;
     if (stopping() && busy()) {
         try {

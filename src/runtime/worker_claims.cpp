@@ -10,6 +10,64 @@ using ops::Settlement;
 using runtime::Execution;
 namespace asio = boost::asio;
 
+namespace {
+
+/// Jobs that take no longer are short: waiting for Redis would take a good part of the time.
+constexpr Seconds short_job = 3ms;
+/// What has waited for so long for a slot goes back.
+constexpr auto longest_ahead = 20ms;
+
+}  // namespace
+
+std::size_t Worker::Impl::most_ahead() const {
+    // With many slots some are always full while others are claimed for.
+    if (options.concurrency > 16 || options.max_jobs || stopping() || usual_run_time > short_job)
+        return 0;
+    return std::max<std::size_t>(options.concurrency, 2);
+}
+
+void Worker::Impl::place(ops::Claimed job) {
+    if (running.size() < options.concurrency) {
+        start(std::move(job));
+    } else {
+        ahead.emplace_back(std::move(job), std::chrono::steady_clock::now());
+        ahead_changed.notify();
+    }
+}
+
+void Worker::Impl::start_ahead() {
+    while (!ahead.empty() && !stopping() && running.size() < options.concurrency) {
+        auto job = std::move(ahead.front().first);
+        ahead.pop_front();
+        start(std::move(job));
+    }
+}
+
+void Worker::Impl::give_back_ahead() {
+    std::vector<ops::Claimed> jobs;
+    for (auto& [job, since] : std::exchange(ahead, {}))
+        jobs.push_back(std::move(job));
+    give_back(jobs);
+}
+
+asio::awaitable<void> Worker::Impl::ahead_loop() {
+    for (;;) {
+        if (ahead.empty()) {
+            co_await ahead_changed.wait();
+            continue;
+        }
+        const auto now = std::chrono::steady_clock::now();
+        const auto until = ahead.front().second + longest_ahead;
+        if (now >= until) {
+            usual_run_time = Seconds(1);
+            give_back_ahead();
+        } else {
+            Event pause(executor);
+            co_await pause.wait(until - now);
+        }
+    }
+}
+
 std::size_t Worker::Impl::most_per_claim() const {
     return std::min(batch_size, std::max<std::size_t>(32, options.concurrency * 3 / 8));
 }
@@ -43,8 +101,8 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
         std::optional<Error> failed;
         try {
             // What is settled by a command that stands before this one no longer counts.
-            result =
-                co_await redis_ops.claim(free, options.concurrency + outcomes.size(), oldest_job());
+            result = co_await redis_ops.claim(
+                free, options.concurrency + most_ahead() + outcomes.size(), oldest_job());
             last_poll = std::chrono::steady_clock::now();
         } catch (const Error& error) {
             failed = error;
@@ -175,6 +233,8 @@ asio::awaitable<void> Worker::Impl::watch(RedisClient& client, std::string key) 
 
 void Worker::Impl::accept(std::vector<ops::Claimed> jobs) {
     if (is_too_late(jobs)) {
+        log.warning("Jobs are put back: Redis was not there when they were to start", "jobs",
+                    jobs.size());
         give_back(jobs);
         return;
     }
@@ -182,7 +242,7 @@ void Worker::Impl::accept(std::vector<ops::Claimed> jobs) {
         ++claimed;
         held[job.execution_id] = {job.job_id, job.execution_id, job.origin, {}};
         if (!job.fields.empty()) {
-            start(std::move(job));
+            place(std::move(job));
             continue;
         }
         ++unstarted;
@@ -196,16 +256,15 @@ bool Worker::Impl::is_too_late(const std::vector<ops::Claimed>& jobs) const {
            std::chrono::steady_clock::now() - jobs.front().asked_at > options.lease;
 }
 
-void Worker::Impl::give_back(const std::vector<ops::Claimed>& jobs) {
-    log.warning("Jobs are put back: Redis was not there when they were to start", "jobs",
-                jobs.size());
+void Worker::Impl::give_back(std::span<const ops::Claimed> jobs) {
     // Each goes to the front: in the end the first is first again.
     for (auto job = jobs.rbegin(); job != jobs.rend(); ++job)
         outcomes.push_back({.settlement = {.job_id = job->job_id,
                                            .execution_id = job->execution_id,
                                            .origin = job->origin,
                                            .outcome = Settlement::Outcome::returned,
-                                           .started_at = job->started_at}});
+                                           .started_at = job->started_at},
+                            .never_started = true});
     settle_wanted.notify();
 }
 
@@ -227,9 +286,11 @@ asio::awaitable<void> Worker::Impl::start_loop() {
         unstarted -= batch.size();
         if (read) {
             for (auto& job : batch)
-                start(std::move(job));
+                place(std::move(job));
         } else {
             claimed -= batch.size();
+            log.warning("Jobs are put back: Redis was not there when they were to start", "jobs",
+                        batch.size());
             give_back(batch);
             slot_freed.notify();
         }

@@ -11,6 +11,7 @@
 #include <map>
 #include <memory>
 #include <rqxx/worker.hpp>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -50,11 +51,16 @@ struct Worker::Impl {
         ops::OutputChunks output{};
         std::int64_t output_ttl = -1;
         std::function<void(ops::Settled::Code)> on_settled{};
+        bool never_started = false;
     };
     std::deque<Ended> outcomes;  ///< To be settled.
     std::size_t settling = 0;
-    std::deque<ops::Claimed> unread;           ///< Claimed; their hashes are to be read.
-    std::size_t unstarted = 0;                 ///< These, and those whose hashes are being read.
+    std::deque<ops::Claimed> unread;  ///< Claimed; their hashes are to be read.
+    std::size_t unstarted = 0;        ///< These, and those whose hashes are being read.
+    /// Claimed beyond the free slots, with the time: started as soon as a slot is free. With short
+    /// jobs a slot would else spend most of its time waiting for Redis.
+    std::deque<std::pair<ops::Claimed, std::chrono::steady_clock::time_point>> ahead;
+    Seconds usual_run_time{1};                 ///< Of the newest jobs.
     std::map<std::string, ops::Running> held;  ///< Claimed and not settled, by execution.
     WorkerSummary summary;
     std::uint64_t claimed = 0;
@@ -67,8 +73,8 @@ struct Worker::Impl {
     bool news_to_acknowledge = false;  ///< The next heartbeat is not to wait.
     bool work_may_wait = true;         ///< A queue may have something to claim; watchers rest.
 
-    Event slot_freed, hashes_wanted, work_arrived, queues_empty, settle_wanted, deadline_changed,
-        stop_wanted, drained, heartbeat_wanted;
+    Event slot_freed, hashes_wanted, ahead_changed, work_arrived, queues_empty, settle_wanted,
+        deadline_changed, stop_wanted, drained, heartbeat_wanted;
     runtime::Executors executors;
     std::vector<std::unique_ptr<RedisClient>> blocking;
     std::unique_ptr<RedisSubscriber> commands;
@@ -78,13 +84,18 @@ struct Worker::Impl {
     TaskGroup tasks;
 
     [[nodiscard]] bool stopping() const { return stop_requests > 0; }
-    [[nodiscard]] bool busy() const { return !running.empty() || unstarted > 0; }
+    [[nodiscard]] bool busy() const { return !running.empty() || unstarted > 0 || !ahead.empty(); }
     [[nodiscard]] std::string oldest_job() const {
         return running.empty() ? std::string() : running.front()->job.id;
     }
+    /// How many jobs may be claimed.
     [[nodiscard]] std::size_t free_slots() const {
-        return options.concurrency - std::min(running.size() + unstarted, options.concurrency);
+        const std::size_t most = options.concurrency + most_ahead();
+        return most - std::min(running.size() + unstarted + ahead.size(), most);
     }
+    /// Only while jobs are short: one that is claimed too early waits for a slot here, though
+    /// another worker may have one.
+    [[nodiscard]] std::size_t most_ahead() const;
 
     // ---- life: worker.cpp ----
 
@@ -129,11 +140,17 @@ struct Worker::Impl {
     /// Whether claimed jobs may have been taken from us: the lease has run out since.
     [[nodiscard]] bool is_too_late(const std::vector<ops::Claimed>& jobs) const;
     /// What has been claimed and may not start any more. Whoever has it by now keeps it: the fence.
-    void give_back(const std::vector<ops::Claimed>& jobs);
+    void give_back(std::span<const ops::Claimed> jobs);
     /// Starts the jobs of large claims, whose hashes come behind; the next claim does not wait for
     /// it.
     boost::asio::awaitable<void> start_loop();
     void start(ops::Claimed claimed_job);
+    /// Starts it, or keeps it for the next free slot.
+    void place(ops::Claimed job);
+    void start_ahead();
+    void give_back_ahead();
+    /// Gives back what has waited for too long: a job before it is not short.
+    boost::asio::awaitable<void> ahead_loop();
 
     // ---- ending jobs: worker_results.cpp ----
 

@@ -71,6 +71,7 @@ void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlemen
     last_worked = std::chrono::steady_clock::now();
     const auto run_time = std::chrono::duration_cast<std::chrono::microseconds>(
         std::chrono::steady_clock::now() - execution->started);
+    usual_run_time += (Seconds(run_time) - usual_run_time) / 10;
     const Job& job = execution->job;
     outcomes.push_back({.settlement = {.job_id = job.id,
                                        .execution_id = execution->id,
@@ -87,6 +88,7 @@ void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlemen
                         .output = execution->output.take_rest(),
                         .output_ttl = output_ttl(job, as),
                         .on_settled = std::move(outcome.on_settled)});
+    start_ahead();
     // In this order: a job that goes back to the front of its queue is the next to be claimed.
     settle_wanted.notify();
     slot_freed.notify();
@@ -190,11 +192,11 @@ void Worker::Impl::report(const Settlement& settlement, const Ended& ended, cons
             log.warning("Job stopped", "id", settlement.job_id);
             break;
         case Settled::Code::returned:
+            if (ended.never_started) break;
             ++summary.returned;
             log.info("Job returned", "id", settlement.job_id, "queue", settlement.origin);
             break;
         case Settled::Code::postponed:
-            ++summary.returned;
             log.info("Job postponed", "id", settlement.job_id, "next_in",
                      fmt::format("{}s", settled.next_in.count()), "reason", error);
             break;
