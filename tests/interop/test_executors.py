@@ -147,6 +147,39 @@ def test_a_native_handler_prints_in_a_thread_and_in_a_process(system, connection
     assert output(connection, own, b"2") == b"to stderr"
 
 
+# ---- jobs claimed before there is a slot -------------------------------------------------------------------------------------
+
+
+def test_what_was_claimed_behind_a_job_that_is_not_short_is_left_to_others(system, connection):
+    short = [queue(connection).enqueue("tasks.noop", n) for n in range(300)]
+    long = queue(connection).enqueue("tasks.slow", 60)
+    behind = [queue(connection).enqueue("tasks.noop", n) for n in range(3)]
+    busy = system.test_worker("--concurrency", "1", "default")
+    wait_for(lambda: status(connection, long) == "started")
+    wait_for(lambda: connection.lrange("rq:queue:default", 0, -1) == [job.id.encode() for job in behind])
+    assert all(status(connection, job) == "finished" for job in short)
+    assert connection.zcard("rq:wip:default") == 1 and connection.scard(connection.keys("rq:worker:*:executions")[0]) == 1
+    other = system.test_worker("--burst", "default")
+    assert other.wait(20) == 0 and all(status(connection, job) == "finished" for job in behind)
+    busy.signal(signal.SIGTERM)
+    busy.signal(signal.SIGINT)   # Two of a kind may count as one.
+    assert busy.wait(20) == 0 and status(connection, long) == "queued"
+
+
+def test_a_worker_that_ends_among_short_jobs_puts_back_what_it_has_not_started(system, connection):
+    marks = system.folder / "marks"
+    made = [queue(connection).enqueue("tasks.mark", str(marks), 0) for _ in range(3000)]
+    for sig in (signal.SIGTERM, signal.SIGTERM, signal.SIGINT):
+        before = len(lines(marks))
+        running = system.test_worker("--concurrency", "2", "default")
+        wait_for(lambda: len(lines(marks)) > before + 100)
+        running.signal(sig)
+        assert running.wait(20) == 0, running.log
+        assert not connection.zcard("rq:wip:default")
+    assert system.test_worker("--burst", "default").wait(60) == 0
+    assert sorted(lines(marks)) == sorted(job.id for job in made)
+
+
 # ---- limits and causes -----------------------------------------------------------------------------------------------------
 
 
