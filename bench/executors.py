@@ -118,11 +118,11 @@ def main():
                         lambda: peers.worker(args.socket, f"rq.worker.{kind}", ["peers"]))
 
         result = {
-            "warm": ours(20000, "peer_tasks.noop", *python_flags()),
+            "warm": ours(12000, "peer_tasks.noop", *python_flags()),
             "worker": stock(500, "Worker"),
-            "fork": ours(3000, "peer_tasks.noop", *python_flags("--isolation", "fork")),
-            "simple_worker": stock(3000, "SimpleWorker"),
-            "command": ours(5000, "program", "--command", "program=/bin/true"),
+            "fork": ours(2000, "peer_tasks.noop", *python_flags("--isolation", "fork")),
+            "simple_worker": stock(2000, "SimpleWorker"),
+            "command": ours(3000, "program", "--command", "program=/bin/true"),
             "posix_spawn": bare_spawn(max(200, int(3000 * args.scale))),
             **memory(connection, args.rqxx, args.socket, folder),
         }

@@ -112,7 +112,9 @@ class Repetitions:
                  ("rqxx", "rqxx", lambda: rqxx_bench(plain, self.jobs)[0]),
                  ("small_floor", "the floor, small stream nodes", lambda: run_json(BUILD / "rqxx_floor", small.socket, self.jobs)),
                  ("small", "rqxx, small stream nodes", lambda: rqxx_bench(small, self.jobs)[0]),
-                 ("rq", "RQ", lambda: run_json(sys.executable, HERE / "peers.py", plain.socket, "--scale", self.scale))]
+                 ("rq", "RQ", lambda: run_json(sys.executable, HERE / "peers.py", plain.socket, "--scale", self.scale)),
+                 ("processes", "jobs in processes", lambda: run_json(sys.executable, HERE / "executors.py", plain.socket, BUILD / "rqxx",
+                                                                     "--scale", self.scale))]
         if bull:
             steps.append(("bullmq", "BullMQ", lambda: run_json("node", HERE / "bullmq.mjs", bull.socket, self.scale, cwd=NODE)))
         self.figures = []
@@ -230,6 +232,17 @@ def table(runs, pages, missing):
                           for mode, text in BULLMQ_MODES.items())
         lines.append(f"BullMQ, no-op jobs/s: {modes}")
     lines.append(f"RQ, no-op jobs/s: Worker {runs.median('rq.worker'):.0f}, SimpleWorker {runs.median('rq.simple_worker'):.0f}")
+
+    widths = (38, 9, 10, 16, 18)
+    lines += ["", line(["jobs in processes, one slot, jobs/s", "rqxx", "x RQ", "x SimpleWorker", "bare posix_spawn /"], widths)]
+    for what, key in (("Python, warm", "warm"), ("Python, a process for each job", "fork")):
+        lines.append(line([what, f"{runs.median(f'processes.{key}'):.0f}", short(runs.ratio(f"processes.{key}", "processes.worker")),
+                           short(runs.ratio(f"processes.{key}", "processes.simple_worker"))], widths))
+    lines.append(line(["commands", f"{runs.median('processes.command'):.0f}", "", "",
+                       short(runs.ratio("processes.posix_spawn", "processes.command"))], widths))
+    lines.append(f"idle memory (PSS), MB: rqxx with 4 Python slots {runs.median('processes.rqxx_4_slots_pss_mb'):.0f}, "
+                 f"4 stock workers {runs.median('processes.rq_4_workers_pss_mb'):.0f}, "
+                 f"ratio {runs.ratio('processes.rqxx_4_slots_pss_mb', 'processes.rq_4_workers_pss_mb'):.2f}")
 
     widths = (38, 9, 9, 15, 10)
     columns = ["rqxx.latency", "rq.latency_worker", "rq.latency_simple_worker"] + ([] if missing else ["bullmq.latency"])

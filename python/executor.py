@@ -12,7 +12,8 @@ first field says what the frame is:
     worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, memory limit in bytes or 0,
                                 then field, value, ...
                      stopped    the same, to call the stopped callback only
-    slot -> worker   callback   execution id, its time limit in seconds: the function has ended, a callback or the
+    slot -> worker   progress   execution id, JSON: {"fraction": 0 to 1, "text": text}
+                     callback   execution id, its time limit in seconds: the function has ended, a callback or the
                                  exception handlers begin
                      done       execution id, peak memory in kB and CPU seconds of this process so far, cause, then one of
                                  success, return value in base64 or ""
@@ -31,6 +32,7 @@ import ctypes
 import datetime
 import gc
 import importlib
+import importlib.util
 import json
 import linecache
 import math
@@ -44,7 +46,9 @@ import socket
 import struct
 import sys
 import time
+import threading
 import traceback
+import types
 import zlib
 
 UNSERIALIZABLE = "Unserializable return value"
@@ -74,13 +78,17 @@ def receive_frame(sock):
     return fields
 
 
+sending = threading.Lock()   # A function's threads may tell its progress.
+
+
 def send_frame(sock, *fields):
     parts = []
     for field in fields:
         field = field.encode("utf-8", "backslashreplace") if isinstance(field, str) else field
         parts += [struct.pack("<I", len(field)), field]
     body = b"".join(parts)
-    sock.sendall(struct.pack("<I", len(body)) + body)
+    with sending:
+        sock.sendall(struct.pack("<I", len(body)) + body)
 
 
 # ---- what a job is made of, with and without rq ------------------------------------------------------------------------------
@@ -372,6 +380,12 @@ class Slot:
             finally:
                 os._exit(1)
 
+    def progress(self, fraction, text=""):
+        """For functions, as rqxx.progress: how far the job is, from 0 to 1, shown by monitors while it runs."""
+        if os.getpid() == self.pid:
+            state = {"fraction": min(max(float(fraction), 0.0), 1.0), "text": str(text)}
+            send_frame(self.sock, "progress", self.execution, json.dumps(state))
+
     def note_cause(self, error):
         if isinstance(error, self.timeout):
             self.cause = "time limit (soft)"
@@ -435,6 +449,10 @@ class Settings:
         self.one_job_each = said["one_job_each"]
         for folder in reversed(said["path"]):
             sys.path.insert(0, folder)
+        self.module = None
+        if importlib.util.find_spec("rqxx") is None:   # The application has none of this name.
+            self.module = sys.modules["rqxx"] = types.ModuleType("rqxx", "What a job can tell the rqxx worker that runs it.")
+            self.module.progress = lambda fraction, text="": None   # Not in a job.
         for call in said["init"]:
             said["at"] = f"--init {call}: "
             module, _, attributes = call.partition(":")
@@ -497,7 +515,10 @@ def become_slot(settings, sock, output, parent):
     if os.getppid() != parent:
         os._exit(1)
     random.seed()
-    Slot(settings, sock).serve()
+    slot = Slot(settings, sock)
+    if settings.module:
+        settings.module.progress = slot.progress
+    slot.serve()
 
 
 class Zygote:

@@ -327,6 +327,16 @@ def test_a_stopped_native_process_runs_the_stopped_callback(system, connection):
         running.end()
 
 
+def test_the_progress_of_a_python_job_is_shown(system, connection):
+    over = system.folder / "over"
+    job = queue(connection).enqueue(jobs.report_progress, str(over))
+    python_worker(system)
+    wait_for(lambda: b'"fraction": 0.25, "text": "a quarter"' in b"".join(
+        connection.hget(key, "progress") or b"" for key in connection.keys(f"rq:execution:{job.id}:*")))
+    over.touch()
+    wait_for(lambda: status(connection, job) == "finished")
+
+
 def test_the_progress_of_a_native_process_is_shown(system, connection):
     job = queue(connection).enqueue("tasks.slow", 60)
     native_worker(system)
