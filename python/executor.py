@@ -450,7 +450,8 @@ class Settings:
         for folder in reversed(said["path"]):
             sys.path.insert(0, folder)
         self.module = None
-        if importlib.util.find_spec("rqxx") is None:   # The application has none of this name.
+        spec = importlib.util.find_spec("rqxx")
+        if spec is None or spec.origin is None:   # The application has none of this name: a folder is none.
             self.module = sys.modules["rqxx"] = types.ModuleType("rqxx", "What a job can tell the rqxx worker that runs it.")
             self.module.progress = lambda fraction, text="": None   # Not in a job.
         for call in said["init"]:
@@ -515,6 +516,8 @@ def become_slot(settings, sock, output, parent):
     if os.getppid() != parent:
         os._exit(1)
     random.seed()
+    if settings.one_job_each and settings.rq and not select.select([sock], [], [], 0)[0]:
+        settings.rq.warm_up(settings)   # While it waits: the first touch of each page costs as much as a short job.
     slot = Slot(settings, sock)
     if settings.module:
         settings.module.progress = slot.progress

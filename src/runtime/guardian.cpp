@@ -2,22 +2,20 @@
 
 #include <fcntl.h>
 #include <signal.h>
+#include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
 #include <algorithm>
-#include <array>
 #include <cerrno>
+#include <new>
 
 namespace rqxx::runtime {
 namespace {
 
-/// More than a worker has slots, twice over.
-constexpr std::size_t most_groups = 4096;
-
 /// The guardian's life. The worker may have threads: nothing here takes a lock or allocates.
-[[noreturn]] void guard(int socket) {
+[[noreturn]] void guard(int socket, const Guardian::Groups& groups) {
     ::setsid();
     set_process_identity("rqxx-guardian");
     for (const int number : {SIGINT, SIGTERM, SIGHUP, SIGQUIT, SIGPIPE, SIGUSR1, SIGUSR2})
@@ -28,50 +26,49 @@ constexpr std::size_t most_groups = 4096;
     for (int fd = 0; fd < 3; ++fd)
         ::dup2(null, fd);
     if (null > 3) ::close(null);
-    static std::array<pid_t, most_groups> groups;
-    std::size_t count = 0;
-    pid_t said = 0;
-    for (;;) {
-        const auto size = ::read(3, &said, sizeof(said));
-        if (size < 0 && errno == EINTR) continue;
-        if (size != sizeof(said)) break;
-        auto* const end = groups.data() + count;
-        if (said > 0 && count < most_groups) {
-            groups[count++] = said;
-        } else if (auto* found = std::find(groups.data(), end, -said); found != end) {
-            *found = groups[--count];
-        }
+    char nothing = 0;
+    while (::read(3, &nothing, 1) < 0 && errno == EINTR) {
     }
-    for (std::size_t i = 0; i < count; ++i)
-        ::kill(-groups[i], SIGKILL);
+    for (const auto& group : groups) {
+        const pid_t leader = group.load();
+        if (leader > 0) ::kill(-leader, SIGKILL);
+    }
     ::_exit(0);
 }
 
 }  // namespace
 
 Guardian::Guardian() {
-    auto [ours, theirs] = socket_pair(SOCK_SEQPACKET);
+    void* shared =
+        ::mmap(nullptr, sizeof(Groups), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (shared == MAP_FAILED) return;
+    groups_ = new (shared) Groups{};
+    auto [ours, theirs] = socket_pair(SOCK_STREAM);
     process_ = ::fork();
-    if (process_ == 0) guard(theirs.get());
+    if (process_ == 0) guard(theirs.get(), *groups_);
     if (process_ > 0) socket_ = std::move(ours);
 }
 
 Guardian::~Guardian() {
     socket_ = Fd();
     if (process_ > 0) ::waitpid(process_, nullptr, 0);
+    if (groups_ != nullptr) ::munmap(groups_, sizeof(Groups));
 }
 
 void Guardian::watch(pid_t group) {
-    tell(group);
+    replace(0, group);
 }
 
 void Guardian::forget(pid_t group) {
-    tell(-group);
+    replace(group, 0);
 }
 
-void Guardian::tell(pid_t number) const {
-    if (socket_.get() >= 0)
-        ::send(socket_.get(), &number, sizeof(number), MSG_NOSIGNAL | MSG_DONTWAIT);
+void Guardian::replace(pid_t before, pid_t after) {
+    if (groups_ == nullptr) return;
+    const auto place = std::ranges::find_if(*groups_, [&](const auto& group) {
+        return group.load(std::memory_order_relaxed) == before;
+    });
+    if (place != groups_->end()) place->store(after);
 }
 
 }  // namespace rqxx::runtime

@@ -2,6 +2,9 @@
 
 #include <sys/types.h>
 
+#include <array>
+#include <atomic>
+
 #include "runtime/process.hpp"
 
 namespace rqxx::runtime {
@@ -9,9 +12,12 @@ namespace rqxx::runtime {
 /// A process that outlives the worker by a moment: where the worker is killed, it kills what the
 /// worker's jobs have started, which the kernel alone would leave running.
 ///
-/// It knows process groups, and that the worker is gone by the end of a socket.
+/// Both share a list of process groups; that the worker is gone it knows by the end of a socket.
 class Guardian {
 public:
+    /// More than a worker has slots, twice over. 0: free.
+    using Groups = std::array<std::atomic<pid_t>, 4096>;
+
     /// Where it cannot be started, only direct children end with a worker that is killed.
     Guardian();
     Guardian(const Guardian&) = delete;
@@ -21,8 +27,9 @@ public:
     void forget(pid_t group);
 
 private:
-    void tell(pid_t number) const;
+    void replace(pid_t before, pid_t after);
     Fd socket_;
+    Groups* groups_ = nullptr;
     pid_t process_ = 0;
 };
 
