@@ -116,6 +116,7 @@ std::vector<std::string> command_words(const CommandFunction& command, const std
         return command.shell ? quoted(text) : text;
     };
     std::vector<std::string> words;
+    words.reserve(command.words.size() + 2);
     for (const auto& word : command.words)
         words.push_back(expanded(word, replace));
     if (command.shell) words.insert(words.begin(), {"/bin/sh", "-c"});
