@@ -269,9 +269,8 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
 
     /// Whether there was a slot for it.
     bool give(const std::shared_ptr<Execution>& execution, bool only_callback) {
-        const auto idle = std::ranges::find_if(slots, [](const auto& slot) {
-            return !slot->execution && !slot->status && !slot->doomed && !slot->last_job;
-        });
+        const auto idle =
+            std::ranges::find_if(slots, [](const auto& slot) { return is_idle(*slot); });
         const auto slot = idle != slots.end() ? *idle : fork_slot();
         if (!slot) return false;
         slot->execution = execution;
@@ -281,9 +280,20 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
         if (++slot->jobs == 1 && tools.recycling.growth > 0 && !kind.one_job_each && slot->pid != 0)
             slot->first_rss = consumption_of(slot->pid).rss_bytes;
         watch(slot);
-        if (slot->last_job) fork_slot();  // For the next job, while this one runs.
+        if (slot->last_job) fork_ahead();
         send(slot, request(*slot));
         return true;
+    }
+
+    /// For the next jobs, while this one runs: a fork takes longer than a short job.
+    void fork_ahead() {
+        auto idle = std::ranges::count_if(slots, [](const auto& slot) { return is_idle(*slot); });
+        while (idle < 1 && fork_slot())
+            ++idle;
+    }
+
+    static bool is_idle(const Slot& slot) {
+        return !slot.execution && !slot.status && !slot.doomed && !slot.last_job;
     }
 
     std::string request(const Slot& slot) const {
