@@ -4,6 +4,7 @@ renewal, and that nothing is left behind."""
 import os
 import signal
 import sys
+import time
 
 import psutil
 import pytest
@@ -145,6 +146,18 @@ def test_a_native_handler_prints_in_a_thread_and_in_a_process(system, connection
     work_off(native_worker, system)
     assert output(connection, threaded) == output(connection, own) == b"hello"
     assert output(connection, own, b"2") == b"to stderr"
+
+
+def test_output_that_came_early_is_kept_for_as_long_as_the_result(system, connection):
+    over = system.folder / "over"
+    made = [queue(connection).enqueue(jobs.say_and_wait, "early", str(over), result_ttl=ttl) for ttl in (60, -1)]
+    python_worker(system, "--concurrency", "2")
+    wait_for(lambda: all(output(connection, job) == b"early\n" for job in made))
+    over.touch()
+    wait_for(lambda: all(status(connection, job) == "finished" for job in made))
+    for job, ttls in zip(made, (range(1, 61), (-1,))):
+        keys = connection.keys(f"rqxx:output:{job.id}*")
+        assert len(keys) == 2 and all(connection.ttl(key) in ttls for key in keys)
 
 
 # ---- limits and causes -----------------------------------------------------------------------------------------------------
