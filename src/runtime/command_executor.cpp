@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -111,8 +112,12 @@ pid_t spawn(ChildSetup& setup) {
             if (setup.streams[static_cast<std::size_t>(fd)] >= 0)
                 ::dup2(setup.streams[static_cast<std::size_t>(fd)], fd);
         }
+        // Our connections to Redis and to others: Asio's sockets stay open on exec.
+        ::syscall(SYS_close_range, 3U, ~0U, 0U);
         if (setup.max_rss > 0) {
-            const rlimit limit{most_data(0, setup.max_rss), RLIM_INFINITY};
+            rlimit limit{};
+            ::getrlimit(RLIMIT_DATA, &limit);
+            limit.rlim_cur = std::min<rlim_t>(most_data(0, setup.max_rss), limit.rlim_max);
             ::setrlimit(RLIMIT_DATA, &limit);
         }
         sigset_t none;

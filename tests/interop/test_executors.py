@@ -347,6 +347,15 @@ def test_a_killed_zygote_is_replaced(system, connection, start):
     assert running.wait(10) == 0
 
 
+def test_what_a_job_inherits_is_no_connection_of_the_worker(system, connection):
+    python = queue(connection).enqueue(jobs.open_descriptors)
+    command = queue(connection).enqueue("show")
+    work_off(python_worker, system, "--concurrency", "2", "--command", f"show={sys.executable} -c 'import json, python_jobs; "
+             "print(json.dumps(list(python_jobs.open_descriptors().values())))'", env={**os.environ, "PYTHONPATH": str(INTEROP)})
+    assert len([what for what in python.return_value().values() if "socket" in what]) == 1   # its own
+    assert not [what for what in command.return_value() if not what.startswith("/")], command.return_value()
+
+
 def test_a_worker_that_ends_leaves_no_process(system, connection):
     queue(connection).enqueue(jobs.plain, 1)
     running = python_worker(system, "--native-isolation", "process")
