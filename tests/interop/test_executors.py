@@ -356,6 +356,22 @@ def test_what_a_job_inherits_is_no_connection_of_the_worker(system, connection):
     assert not [what for what in command.return_value() if not what.startswith("/")], command.return_value()
 
 
+def test_an_idle_worker_ends_at_once(system, connection):
+    job = queue(connection).enqueue(jobs.plain, 1)
+    running = python_worker(system, "--native-isolation", "process")
+    wait_for(lambda: status(connection, job) == "finished")
+    begin = time.monotonic()
+    running.signal(signal.SIGTERM)
+    assert running.wait(10) == 0
+    assert time.monotonic() - begin < 0.8
+
+
+def test_growth_counts_from_what_a_process_has_at_its_beginning(system, connection):
+    made = [queue(connection).enqueue(jobs.counted) for _ in range(20)]
+    work_off(python_worker, system, "--concurrency", "1", "--preload", "large_module")
+    assert len({job.return_value()[0] for job in made}) == 1
+
+
 def test_a_worker_that_ends_leaves_no_process(system, connection):
     queue(connection).enqueue(jobs.plain, 1)
     running = python_worker(system, "--native-isolation", "process")
