@@ -100,7 +100,16 @@ public:
                 stop(fields[1], fields[2]);
             } else if (fields.size() >= 8) {
                 if (jobs.joinable()) jobs.join();  // The last one has said that it is done.
-                jobs = std::thread([this, said = std::move(body)] { run(fields_of(said)); });
+                auto execution = std::make_shared<Execution>();
+                execution->id = fields[1];
+                {
+                    // Before anything else is read: a request to stop may stand behind it.
+                    const std::scoped_lock lock(current_mutex_);
+                    current_ = execution;
+                    in_callback_ = false;
+                }
+                jobs = std::thread(
+                    [this, execution, said = std::move(body)] { run(execution, fields_of(said)); });
             }
         }
         std::fflush(nullptr);
@@ -136,9 +145,8 @@ private:
             current_->request_stop(why);
     }
 
-    void run(const std::vector<std::string_view>& fields) {
-        auto execution = std::make_shared<Execution>();
-        execution->id = fields[1];
+    void run(const std::shared_ptr<Execution>& execution,
+             const std::vector<std::string_view>& fields) {
         std::vector<std::pair<std::string_view, std::string_view>> hash;
         for (std::size_t i = 8; i + 1 < fields.size(); i += 2)
             hash.emplace_back(fields[i], fields[i + 1]);
@@ -152,11 +160,6 @@ private:
         if (timeout > 0)
             execution->function_deadline =
                 std::chrono::steady_clock::now() + std::chrono::seconds(timeout);
-        {
-            const std::scoped_lock lock(current_mutex_);
-            current_ = execution;
-            in_callback_ = false;
-        }
         Frame frame;
         if (fields[0] == "stopped") {
             const std::string error = runner_.call_stopped_callback(execution);

@@ -314,6 +314,16 @@ def test_the_progress_of_a_native_process_is_shown(system, connection):
                                              connection.keys(f"rq:execution:{job.id}:*")))
 
 
+def test_a_native_process_hears_a_stop_that_comes_while_it_still_reads_its_job(system, connection):
+    marks = system.folder / "marks"
+    job = queue(connection).enqueue("tasks.slow_raw", str(marks), ["x"] * 900_000, job_id="a")
+    native_worker(system, "--kill-after", "60")
+    wait_for(lambda: status(connection, job) == "started" and connection.pubsub_channels("rq:pubsub:*"))
+    send_stop_job_command(connection, job.id)
+    wait_for(lambda: status(connection, job) == "stopped", timeout=8)
+    assert lines(marks) == ["asked"]
+
+
 # ---- what is left behind ---------------------------------------------------------------------------------------------------
 
 

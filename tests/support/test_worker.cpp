@@ -55,6 +55,11 @@ void register_tasks(HandlerRegistry& handlers) {
         if (!nap(context.stop_token(), seconds)) throw std::runtime_error("stopped");
         return seconds;
     });
+    // Takes anything else, and leaves a line when it has been asked to stop.
+    handlers.add_raw("tasks.slow_raw", [](JobContext& context, const Call& call) {
+        if (!nap(context.stop_token(), 60)) leave(call.args.items()[0].as_text(), "asked");
+        return Value();
+    });
     handlers.add("tasks.stubborn", [](double seconds) {
         std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
         return seconds;
