@@ -272,7 +272,14 @@ private:
     void reap() {
         int status = 0;
         rusage used{};
-        for (pid_t pid; (pid = ::wait4(-1, &status, WNOHANG, &used)) > 0;) {
+        for (;;) {
+            // While its number is still its own: what it has started goes with one that died.
+            siginfo_t ended{};
+            if (::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid == 0)
+                break;
+            if (ended.si_code != CLD_EXITED || ended.si_status != 0) ::kill(-ended.si_pid, SIGKILL);
+            const pid_t pid = ::wait4(ended.si_pid, &status, WNOHANG, &used);
+            if (pid <= 0) break;
             slots_.erase(pid);
             const auto seconds = [](const timeval& time) {
                 return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
@@ -303,7 +310,9 @@ private:
             std::memcpy(fds.data(), CMSG_DATA(header), header->cmsg_len - CMSG_LEN(0));
         const json::value number = json::parse({text, static_cast<std::size_t>(size)}).at("fork");
         const pid_t zygote = ::getpid();
-        const pid_t pid = ::fork();
+        const bool all_there = (message.msg_flags & MSG_CTRUNC) == 0;
+        errno = EMFILE;
+        const pid_t pid = all_there ? ::fork() : -1;
         if (pid == 0) become_slot(fds, zygote);
         const int error = errno;
         for (const int fd : fds) {

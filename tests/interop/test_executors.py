@@ -366,6 +366,15 @@ def test_what_a_job_inherits_is_no_connection_of_the_worker(system, connection):
     assert not [what for what in command.return_value() if not what.startswith("/")], command.return_value()
 
 
+def test_what_a_job_has_started_ends_when_its_process_dies(system, connection):
+    pids = system.folder / "pids"
+    job = queue(connection).enqueue(jobs.start_a_program_and_die, str(pids))
+    after = queue(connection).enqueue(jobs.plain, 1)
+    work_off(python_worker, system)
+    assert status(connection, job) == "failed" and status(connection, after) == "finished"
+    wait_for(lambda: not is_alive(int(lines(pids)[0])), timeout=5)
+
+
 def test_an_idle_worker_ends_at_once(system, connection):
     job = queue(connection).enqueue(jobs.plain, 1)
     running = python_worker(system, "--native-isolation", "process")
