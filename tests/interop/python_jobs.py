@@ -291,3 +291,14 @@ def start_a_program_and_die(path):
     with open(path, "a") as out:
         out.write(f"{program.pid}\n")
     os._exit(3)
+
+
+def tell_all():
+    """What a job can get hold of without looking for a password, as programs log it."""
+    from rq import get_current_job
+
+    job = get_current_job()
+    print(dict(os.environ), sys.argv, job.connection, repr(job), vars(job), job.to_dict())
+    with open("/proc/self/cmdline") as own, open("/proc/self/environ") as environ:
+        print(own.read(), environ.read())
+    raise RuntimeError(f"{job.connection!r} {job!r} {dict(os.environ)}")

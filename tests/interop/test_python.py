@@ -380,20 +380,60 @@ def test_the_current_connection_of_rq_1_is_that_of_the_job(system, connection, i
                                                     ("started", "other")]
 
 
-def test_the_password_of_redis_stands_in_no_command_line_and_no_environment_of_a_child(system, connection):
-    secret = "s3cret-of-redis"
+SECRET = "s3cret-of-redis"
+
+
+def protect(system, connection):
+    """The URL with the password that is needed from now on."""
+    connection.config_set("requirepass", SECRET)
+    connection.execute_command("AUTH", SECRET)
+    return system.server.url.replace("unix://", f"unix://:{SECRET}@")
+
+
+def guarded_worker(system, url, how, *args):
+    """With everything that has processes, and the password where `how` says."""
+    given = ["--redis-url", url] if how == "flag" else []
+    env = {name: value for name, value in os.environ.items() if name != "RQXX_REDIS_URL"}
+    if how == "config":
+        file = system.folder / "rqxx.toml"
+        file.write_text(f'redis-url = "{url}"\n')
+        given = ["--config", file]
+    return system.run(BUILD / "rqxx", "worker", *PYTHON, *given, "--data-dir", system.folder / "data", "--concurrency", "4",
+                      "--native-isolation", "process", "--command", "shell.sleep=sh -c 'sleep 63; true'", "--command",
+                      "shell.tell=sh -c 'env; cat; env >&2; exit 3'", *args, "default",
+                      env={**env, **({"RQXX_REDIS_URL": url} if how == "environment" else {})})
+
+
+@pytest.mark.parametrize("isolation", ["warm", "fork"])
+@pytest.mark.parametrize("how", ["environment", "flag", "config"])
+def test_the_password_of_redis_stands_where_it_is_needed_only(system, connection, how, isolation):
     pids = system.folder / "pids"
-    job = queue(connection).enqueue(jobs.sleep_marked, str(pids), 60)
-    other = queue(connection).enqueue(jobs.note_in_meta, "k", "v")
-    connection.config_set("requirepass", secret)
-    url = system.server.url.replace("unix://", f"unix://:{secret}@")
-    running = system.run(BUILD / "rqxx", "worker", *PYTHON, "--data-dir", system.folder / "data", "default",
-                         env={**os.environ, "RQXX_REDIS_URL": url})
-    wait_for(lambda: lines(pids))
-    family = children(running)
-    assert len(family) >= 2
-    for one in family:
-        assert secret not in " ".join(one.cmdline()) and secret not in str(one.environ())
-    connection.execute_command("AUTH", secret)
-    wait_for(lambda: status(connection, other.id) == "finished")
-    assert secret not in running.log and status(connection, job.id) == "started"
+    url = protect(system, connection)
+    failing = [queue(connection).enqueue(function, *args) for function, args in
+               ((jobs.tell_all, ()), ("shell.tell", ()), ("eval_worker.evaluate", ("1",)), (jobs.drop_dead, (3,)))]
+    running = guarded_worker(system, url, how, "--isolation", isolation, "--log-level", "debug")
+    wait_for(lambda: all(status(connection, job.id) == "failed" for job in failing))
+    asleep = [queue(connection).enqueue(jobs.sleep_marked, str(pids), 60), queue(connection).enqueue("shell.sleep")]
+    wait_for(lambda: lines(pids) and all(status(connection, job.id) == "started" for job in asleep))
+    names = wait_for(lambda: (found := " ".join(f"{one.name()} {one.cmdline()}" for one in children(running))) and "sleep" in found and found)
+    assert all(name in names for name in ("rqxx-guardian", "rqxx-zygote", "rqxx-slot", "executor.py", "sleep"))
+    for one in children(running):
+        with open(f"/proc/{one.pid}/cmdline", "rb") as cmdline, open(f"/proc/{one.pid}/environ", "rb") as environ:
+            assert SECRET.encode() not in cmdline.read() + environ.read(), f"{one.name()}"
+    shown = [system.rqxx("job", what, job.id, env={"RQXX_REDIS_URL": url}) for job in failing for what in ("show", "logs")]
+    assert all(one.returncode == 0 for one in shown), shown
+    assert SECRET not in "".join(one.stdout + one.stderr for one in shown)
+    assert all(SECRET not in job.latest_result().exc_string for job in failing)
+    assert SECRET not in running.log + running.out
+    kept = [connection.xrange(key) for key in connection.keys("rqxx:output:*:*")]
+    assert kept and SECRET not in str(kept)
+
+
+@pytest.mark.parametrize("how", ["environment", "flag", "config"])
+def test_a_worker_that_redis_refuses_does_not_tell_the_password(system, connection, how):
+    url = protect(system, connection).replace(SECRET, "wr0ng-password")
+    running = guarded_worker(system, url, how, "--log-level", "debug")
+    wait_for(lambda: running.process.poll() is not None or re.search("WRONGPASS|invalid", running.log))
+    assert "wr0ng-password" not in running.log + running.out
+    for one in children(running) if running.process.poll() is None else []:
+        assert "wr0ng-password" not in " ".join(one.cmdline()) + str(one.environ())
