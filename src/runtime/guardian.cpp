@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <array>
 #include <cerrno>
+#include <rqxx/error.hpp>
 
 namespace rqxx::runtime {
 namespace {
@@ -50,6 +51,10 @@ constexpr std::size_t most_groups = 4096;
 }  // namespace
 
 Guardian::Guardian() {
+    start();
+}
+
+void Guardian::start() {
     auto [ours, theirs] = socket_pair(SOCK_SEQPACKET);
     process_ = ::fork();
     if (process_ == 0) guard(theirs.get());
@@ -62,16 +67,39 @@ Guardian::~Guardian() {
 }
 
 void Guardian::watch(pid_t group) {
+    groups_.insert(group);
     tell(group);
 }
 
 void Guardian::forget(pid_t group) {
-    tell(-group);
+    groups_.erase(group);
+    if (std::erase(unsent_, group) == 0) tell(-group);
 }
 
-void Guardian::tell(pid_t number) const {
-    if (socket_.get() >= 0)
-        ::send(socket_.get(), &number, sizeof(number), MSG_NOSIGNAL | MSG_DONTWAIT);
+void Guardian::tell(pid_t number) {
+    if (socket_.get() < 0) return;
+    unsent_.push_back(number);
+    if (send_unsent()) return;
+    socket_ = Fd();
+    bury(process_);
+    unsent_.assign(groups_.begin(), groups_.end());
+    try {
+        start();
+    } catch (const Error&) {
+        // There is no descriptor: as where it could not be started in the first place.
+        process_ = 0;
+    }
+    if (socket_.get() >= 0) send_unsent();
+}
+
+bool Guardian::send_unsent() {
+    while (!unsent_.empty()) {
+        const pid_t number = unsent_.front();
+        if (::send(socket_.get(), &number, sizeof(number), MSG_NOSIGNAL | MSG_DONTWAIT) < 0)
+            return errno == EAGAIN || errno == EINTR || errno == ENOBUFS;
+        unsent_.pop_front();
+    }
+    return true;
 }
 
 }  // namespace rqxx::runtime

@@ -9,7 +9,7 @@ import time
 import psutil
 import pytest
 import python_jobs as jobs
-from conftest import BUILD, INTEROP, needs_rq2, wait_for
+from conftest import BUILD, INTEROP, needs_no_descriptors_itself, needs_rq2, wait_for
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
 from rq.job import Callback
@@ -373,6 +373,21 @@ def test_what_a_job_has_started_ends_when_its_process_dies(system, connection):
     work_off(python_worker, system)
     assert status(connection, job) == "failed" and status(connection, after) == "finished"
     wait_for(lambda: not is_alive(int(lines(pids)[0])), timeout=5)
+
+
+def test_a_guardian_that_is_killed_is_replaced(system, connection):
+    pids = system.folder / "pids"
+    running = command_worker(system, [f"f=sh -c 'sleep 61 & echo $! >> {pids}; sleep 62'"], "--concurrency", "2")
+    running.wait_for_log("Worker started")
+    queue(connection).enqueue("f")
+    wait_for(lambda: len(lines(pids)) == 1)
+    next(one for one in family(running) if one.name() == "rqxx-guardian").kill()
+    queue(connection).enqueue("f")
+    wait_for(lambda: len(lines(pids)) == 2)
+    left = [one.pid for one in family(running)]
+    assert all(int(pid) in left for pid in lines(pids))
+    running.signal(signal.SIGKILL)
+    wait_for(lambda: not any(is_alive(pid) for pid in left), timeout=5)
 
 
 def test_an_idle_worker_ends_at_once(system, connection):
