@@ -110,6 +110,7 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     std::string trouble;  ///< Why the last zygote did not get ready.
     Event changed;        ///< Of those above.
     std::uint64_t last_number = 0;
+    bool asking_again = false;  ///< Somebody comes back to those who wait.
     std::list<std::shared_ptr<Slot>> slots;
     /// For a slot, once the zygote is back; with whether only the stopped callback is to run.
     std::deque<std::pair<std::shared_ptr<Execution>, bool>> waiting;
@@ -273,6 +274,15 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     void serve_waiting() {
         while (!waiting.empty() && give(waiting.front().first, waiting.front().second))
             waiting.pop_front();
+        // Nobody tells when there are descriptors again.
+        if (!waiting.empty() && ready && !std::exchange(asking_again, true))
+            asio::co_spawn(executor, ask_again(shared_from_this()), asio::detached);
+    }
+
+    static asio::awaitable<void> ask_again(std::shared_ptr<Impl> self) {
+        co_await self->changed.wait(200ms);
+        self->asking_again = false;
+        self->serve_waiting();
     }
 
     /// Whether there was a slot for it.

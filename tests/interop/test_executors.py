@@ -375,6 +375,18 @@ def test_what_a_job_has_started_ends_when_its_process_dies(system, connection):
     wait_for(lambda: not is_alive(int(lines(pids)[0])), timeout=5)
 
 
+@needs_no_descriptors_itself
+def test_where_descriptors_run_out_jobs_of_every_kind_wait(system, connection):
+    commands = [queue(connection).enqueue("f") for _ in range(20)]
+    functions = [queue(connection).enqueue(jobs.plain, 1) for _ in range(2)]
+    done = system.run("sh", "-c", 'ulimit -n 40; exec "$@"', "sh", BUILD / "rqxx", "worker", "--redis-url", system.server.url, "--python",
+                      sys.executable, "--path", INTEROP, "--preload", "python_jobs", "--data-dir", system.folder / "data", "--command",
+                      "f=sleep 1", "--concurrency", "22", "--burst", "default")
+    assert done.wait(60) == 0, done.log
+    assert [status(connection, job) for job in commands + functions] == ["finished"] * 22
+    assert "There is no process for a job" in done.log
+
+
 def test_a_guardian_that_is_killed_is_replaced(system, connection):
     pids = system.folder / "pids"
     running = command_worker(system, [f"f=sh -c 'sleep 61 & echo $! >> {pids}; sleep 62'"], "--concurrency", "2")

@@ -10,7 +10,7 @@ import sys
 import psutil
 import pytest
 import python_jobs as jobs
-from conftest import BUILD, INTEROP, needs_rq2, wait_for
+from conftest import BUILD, INTEROP, needs_no_descriptors_itself, needs_rq2, wait_for
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
 from rq.job import Callback, Job
@@ -253,6 +253,7 @@ def test_more_slots_than_can_be_forked_at_once_all_get_their_jobs(system, connec
     assert all(job.get_status() == "finished" for job in made)
 
 
+@needs_no_descriptors_itself
 def test_where_descriptors_run_out_jobs_wait_for_a_slot(system, connection):
     made = [queue(connection).enqueue(jobs.counted) for _ in range(200)]
     done = system.run("sh", "-c", 'ulimit -n 60; exec "$@"', "sh", BUILD / "rqxx", "worker", "--redis-url", system.server.url,
