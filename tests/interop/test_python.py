@@ -405,6 +405,17 @@ def guarded_worker(system, url, how, *args):
                       env={**env, **({"RQXX_REDIS_URL": url} if how == "environment" else {})})
 
 
+@pytest.mark.parametrize("unusual", ["no environment", "a long command line"])
+def test_no_child_repeats_a_command_line_of_any_kind(system, connection, unusual):
+    url = protect(system, connection)
+    many = [part for n in range(100 if unusual == "a long command line" else 0) for part in ("--command", f"{'f' * 50}{n}=true")]
+    running = system.run(BUILD / "rqxx", "worker", "--redis-url", url, "--data-dir", system.folder / "data", "--native-isolation", "process",
+                         *many, "default", env={} if unusual == "no environment" else None)
+    running.wait_for_log("Worker started")
+    assert len(children(running)) >= 2
+    wait_for(lambda: not tellers(running, SECRET), 5, f"{tellers(running, SECRET)} to be silent")
+
+
 def tellers(running, secret):
     """The children whose command line or environment has it. One that has just been forked still has its parent's."""
     found = []
