@@ -30,6 +30,7 @@ import asyncio
 import base64
 import ctypes
 import datetime
+import errno
 import gc
 import importlib
 import importlib.util
@@ -524,6 +525,13 @@ def become_slot(settings, sock, output, parent):
     slot.serve()
 
 
+def kill_group(pid):
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        pass   # It had not become a group yet.
+
+
 class Zygote:
     def __init__(self, control):
         self.control = control
@@ -561,7 +569,13 @@ class Zygote:
     def reap(self):
         while self.slots:
             try:
-                pid, status, usage = os.wait4(-1, os.WNOHANG)
+                # While its number is still its own: what it has started goes with one that died.
+                ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                if ended is None:
+                    return
+                if ended.si_pid in self.slots and (ended.si_code != os.CLD_EXITED or ended.si_status != 0):
+                    kill_group(ended.si_pid)
+                pid, status, usage = os.wait4(ended.si_pid, os.WNOHANG)
             except ChildProcessError:
                 return
             if pid == 0:
@@ -572,7 +586,7 @@ class Zygote:
     def obey(self, settings):
         """Whether there was something to do: at the end of the worker there is not."""
         try:
-            message, ancillary, _, _ = self.control.recvmsg(65536, socket.CMSG_SPACE(12))
+            message, ancillary, flags, _ = self.control.recvmsg(65536, socket.CMSG_SPACE(12))
         except OSError:
             return False
         if not message:
@@ -586,6 +600,8 @@ class Zygote:
             os.set_inheritable(fd, False)
         parent = os.getpid()
         try:
+            if flags & socket.MSG_CTRUNC:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             pid = os.fork()
         except OSError as error:
             for fd in fds:

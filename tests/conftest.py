@@ -32,6 +32,10 @@ RQ_VERSION = tuple(int(part) for part in rq.VERSION.split(".")[:2])
 needs_rq2 = pytest.mark.skipif(RQ_VERSION < (2, 0), reason="needs RQ 2.x; Debian's package is older")
 
 
+#: The undefined behaviour sanitizer tells objects by way of a pipe, and takes one for broken where there is none.
+needs_no_descriptors_itself = pytest.mark.skipif(BUILD.name == "asan", reason="the sanitizer needs descriptors itself")
+
+
 def pytest_configure(config):
     # For Debian's packages, which are without xdist.
     config.addinivalue_line("markers", "xdist_group(name): run in one process")

@@ -9,6 +9,7 @@
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/detached.hpp>
 #include <boost/asio/posix/stream_descriptor.hpp>
@@ -111,8 +112,12 @@ pid_t spawn(ChildSetup& setup) {
             if (setup.streams[static_cast<std::size_t>(fd)] >= 0)
                 ::dup2(setup.streams[static_cast<std::size_t>(fd)], fd);
         }
+        // Our connections to Redis and to others: Asio's sockets stay open on exec.
+        ::syscall(SYS_close_range, 3U, ~0U, 0U);
         if (setup.max_rss > 0) {
-            const rlimit limit{most_data(0, setup.max_rss), RLIM_INFINITY};
+            rlimit limit{};
+            ::getrlimit(RLIMIT_DATA, &limit);
+            limit.rlim_cur = std::min<rlim_t>(most_data(0, setup.max_rss), limit.rlim_max);
             ::setrlimit(RLIMIT_DATA, &limit);
         }
         sigset_t none;
@@ -181,7 +186,7 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
         return nullptr;
     }
 
-    /// @throws Error where there is no process.
+    /// @throws Error where there is no process; `Errc::io` where there may be one later.
     void start(const std::shared_ptr<Run>& run) {
         const Execution& execution = *run->execution;
         ChildSetup setup;
@@ -210,7 +215,9 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
         const pid_t pid = spawn(setup);
         if (pid < 0) {
             run->output->close();
-            throw Error(Errc::usage,
+            const bool scarce =
+                pid == -EAGAIN || pid == -ENOMEM || pid == -EMFILE || pid == -ENFILE;
+            throw Error(scarce ? Errc::io : Errc::usage,
                         fmt::format("cannot run {}: {}", setup.words.front(), std::strerror(-pid)));
         }
         run->pid = pid;
@@ -224,6 +231,28 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
             });
         running.push_back(run);
         asio::co_spawn(executor, wait(shared_from_this(), run), asio::detached);
+    }
+
+    /// Where descriptors or processes have run out, a job waits for them, as for a slot.
+    static asio::awaitable<void> start_later(std::shared_ptr<Impl> self, std::shared_ptr<Run> run) {
+        Event pause(self->executor);
+        for (;;) {
+            co_await pause.wait(std::chrono::milliseconds(200));
+            if (!self->events.on_done || run->execution->settled) co_return;
+            RunOutcome outcome;
+            try {
+                if (run->execution->stop_reason == StopReason::none) {
+                    self->start(run);
+                    co_return;
+                }
+                outcome = ended_by_force(*run->execution);
+            } catch (const Error& error) {
+                if (error.code() == Errc::io) continue;
+                outcome = failed(error.message());
+            }
+            self->events.on_done(std::exchange(run->execution, nullptr), std::move(outcome));
+            co_return;
+        }
     }
 
     /// A file in memory with the text: unlike a pipe it needs nobody who writes.
@@ -383,6 +412,13 @@ void CommandExecutor::start(std::shared_ptr<Execution> execution) {
     try {
         impl_->start(run);
     } catch (const Error& error) {
+        if (error.code() == Errc::io) {
+            impl_->log.warning("There is no process for a job", "id", execution->job.id, "error",
+                               error.message());
+            asio::co_spawn(impl_->executor, Impl::start_later(impl_, std::move(run)),
+                           asio::detached);
+            return;
+        }
         impl_->report(std::move(execution), failed(error.message()));
     }
 }

@@ -49,7 +49,8 @@ struct Execution {
     ResourceLimits limits;
     bool settled = false;  ///< Its outcome is decided; a later one is ignored.
     bool in_callback = false;
-    bool being_killed = false;  ///< What runs it has been killed; its end is on the way.
+    bool output_stored = false;  ///< Some of its output has been sent to Redis.
+    bool being_killed = false;   ///< What runs it has been killed; its end is on the way.
     std::optional<std::chrono::steady_clock::time_point>
         deadline;  ///< Of the function, later of the callback that runs.
     std::optional<std::chrono::steady_clock::time_point>

@@ -10,6 +10,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <new>
+#include <rqxx/error.hpp>
 
 namespace rqxx::runtime {
 namespace {
@@ -43,10 +44,22 @@ Guardian::Guardian() {
         ::mmap(nullptr, sizeof(Groups), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (shared == MAP_FAILED) return;
     groups_ = new (shared) Groups{};
-    auto [ours, theirs] = socket_pair(SOCK_STREAM);
-    process_ = ::fork();
-    if (process_ == 0) guard(theirs.get(), *groups_);
-    if (process_ > 0) socket_ = std::move(ours);
+    start();
+}
+
+void Guardian::start() {
+    socket_ = Fd();
+    process_ = 0;
+    try {
+        auto [ours, theirs] = socket_pair(SOCK_STREAM);
+        const pid_t pid = ::fork();
+        if (pid == 0) guard(theirs.get(), *groups_);
+        if (pid < 0) return;
+        process_ = pid;
+        socket_ = std::move(ours);
+    } catch (const Error&) {
+        // There is no descriptor; the next group tries again.
+    }
 }
 
 Guardian::~Guardian() {
@@ -56,7 +69,9 @@ Guardian::~Guardian() {
 }
 
 void Guardian::watch(pid_t group) {
+    if (groups_ == nullptr) return;
     replace(0, group);
+    if (process_ == 0 || ::waitpid(process_, nullptr, WNOHANG) != 0) start();
 }
 
 void Guardian::forget(pid_t group) {

@@ -13,6 +13,7 @@ namespace rqxx::runtime {
 /// worker's jobs have started, which the kernel alone would leave running.
 ///
 /// Both share a list of process groups; that the worker is gone it knows by the end of a socket.
+/// Where it is killed itself, the next group that is to be watched brings another.
 class Guardian {
 public:
     /// More than a worker has slots, twice over. 0: free.
@@ -27,6 +28,7 @@ public:
     void forget(pid_t group);
 
 private:
+    void start();
     void replace(pid_t before, pid_t after);
     Fd socket_;
     Groups* groups_ = nullptr;

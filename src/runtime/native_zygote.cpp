@@ -100,7 +100,16 @@ public:
                 stop(fields[1], fields[2]);
             } else if (fields.size() >= 8) {
                 if (jobs.joinable()) jobs.join();  // The last one has said that it is done.
-                jobs = std::thread([this, said = std::move(body)] { run(fields_of(said)); });
+                auto execution = std::make_shared<Execution>();
+                execution->id = fields[1];
+                {
+                    // Before anything else is read: a request to stop may stand behind it.
+                    const std::scoped_lock lock(current_mutex_);
+                    current_ = execution;
+                    in_callback_ = false;
+                }
+                jobs = std::thread(
+                    [this, execution, said = std::move(body)] { run(execution, fields_of(said)); });
             }
         }
         std::fflush(nullptr);
@@ -136,9 +145,8 @@ private:
             current_->request_stop(why);
     }
 
-    void run(const std::vector<std::string_view>& fields) {
-        auto execution = std::make_shared<Execution>();
-        execution->id = fields[1];
+    void run(const std::shared_ptr<Execution>& execution,
+             const std::vector<std::string_view>& fields) {
         std::vector<std::pair<std::string_view, std::string_view>> hash;
         for (std::size_t i = 8; i + 1 < fields.size(); i += 2)
             hash.emplace_back(fields[i], fields[i + 1]);
@@ -152,11 +160,6 @@ private:
         if (timeout > 0)
             execution->function_deadline =
                 std::chrono::steady_clock::now() + std::chrono::seconds(timeout);
-        {
-            const std::scoped_lock lock(current_mutex_);
-            current_ = execution;
-            in_callback_ = false;
-        }
         Frame frame;
         if (fields[0] == "stopped") {
             const std::string error = runner_.call_stopped_callback(execution);
@@ -269,7 +272,14 @@ private:
     void reap() {
         int status = 0;
         rusage used{};
-        for (pid_t pid; (pid = ::wait4(-1, &status, WNOHANG, &used)) > 0;) {
+        for (;;) {
+            // While its number is still its own: what it has started goes with one that died.
+            siginfo_t ended{};
+            if (::waitid(P_ALL, 0, &ended, WEXITED | WNOHANG | WNOWAIT) != 0 || ended.si_pid == 0)
+                break;
+            if (ended.si_code != CLD_EXITED || ended.si_status != 0) ::kill(-ended.si_pid, SIGKILL);
+            const pid_t pid = ::wait4(ended.si_pid, &status, WNOHANG, &used);
+            if (pid <= 0) break;
             slots_.erase(pid);
             const auto seconds = [](const timeval& time) {
                 return static_cast<double>(time.tv_sec) + static_cast<double>(time.tv_usec) / 1e6;
@@ -300,7 +310,9 @@ private:
             std::memcpy(fds.data(), CMSG_DATA(header), header->cmsg_len - CMSG_LEN(0));
         const json::value number = json::parse({text, static_cast<std::size_t>(size)}).at("fork");
         const pid_t zygote = ::getpid();
-        const pid_t pid = ::fork();
+        const bool all_there = (message.msg_flags & MSG_CTRUNC) == 0;
+        errno = EMFILE;
+        const pid_t pid = all_there ? ::fork() : -1;
         if (pid == 0) become_slot(fds, zygote);
         const int error = errno;
         for (const int fd : fds) {

@@ -7,6 +7,7 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#include <algorithm>
 #include <array>
 #include <cerrno>
 #include <charconv>
@@ -91,20 +92,39 @@ std::vector<char*> environment_without_ours() {
     return result;
 }
 
+namespace {
+
+/// Where this process' arguments stand. Allocates nothing. Source: proc(5), /proc/pid/stat.
+std::pair<char*, std::size_t> argument_area() noexcept {
+    std::array<char, 4096> line;
+    const int file = ::open("/proc/self/stat", O_RDONLY | O_CLOEXEC);
+    const auto got = file < 0 ? -1 : ::read(file, line.data(), line.size());
+    if (file >= 0) ::close(file);
+    if (got <= 0) return {};
+    std::string_view left(line.data(), static_cast<std::size_t>(got));
+    left.remove_prefix(std::min(left.rfind(')') + 2, left.size()));  // The name may hold anything.
+    constexpr int first_field = 3, arg_start = 48, arg_end = 49;
+    std::array<std::uintptr_t, 2> ends{};
+    for (int field = first_field; field <= arg_end; ++field) {
+        const auto end = std::min(left.find(' '), left.size());
+        if (field >= arg_start)
+            std::from_chars(left.data(), left.data() + end,
+                            ends[static_cast<std::size_t>(field - arg_start)]);
+        left.remove_prefix(std::min(end + 1, left.size()));
+    }
+    if (ends[0] == 0 || ends[1] <= ends[0]) return {};
+    return {reinterpret_cast<char*>(ends[0]), ends[1] - ends[0]};
+}
+
+}  // namespace
+
 void set_process_identity(const char* title) noexcept {
     ::prctl(PR_SET_NAME, title);
-    // The kernel shows the memory in which it put both at the start: arguments, then environment.
-    std::array<char, 4096> arguments;
-    const int file = ::open("/proc/self/cmdline", O_RDONLY | O_CLOEXEC);
-    const auto size = file < 0 ? -1 : ::read(file, arguments.data(), arguments.size());
-    if (file >= 0) ::close(file);
-    char* const first_variable = environ[0];
-    if (size > 0 && static_cast<std::size_t>(size) < arguments.size() &&
-        first_variable != nullptr &&
-        std::memcmp(first_variable - size, arguments.data(), static_cast<std::size_t>(size)) == 0) {
-        char* const area = first_variable - size;
-        std::memset(area, 0, static_cast<std::size_t>(size));
-        std::strncpy(area, title, static_cast<std::size_t>(size) - 1);
+    // The kernel shows the memory in which it put the arguments at the start.
+    const auto [area, size] = argument_area();
+    if (size > 0) {
+        std::memset(area, 0, size);
+        std::strncpy(area, title, size - 1);
     }
     char** kept = environ;
     for (char** entry = environ; *entry != nullptr; ++entry) {

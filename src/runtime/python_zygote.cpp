@@ -66,6 +66,8 @@ pid_t spawn_interpreter(const std::string& interpreter, int control) {
     ::posix_spawn_file_actions_init(&actions);
     ::posix_spawn_file_actions_adddup2(&actions, control_copy.get(), 3);
     ::posix_spawn_file_actions_adddup2(&actions, program_copy.get(), 4);
+    // Our connections to Redis and to others: Asio's sockets stay open on exec.
+    ::posix_spawn_file_actions_addclosefrom_np(&actions, 5);
     posix_spawnattr_t attributes;
     ::posix_spawnattr_init(&attributes);
     sigset_t none;

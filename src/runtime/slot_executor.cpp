@@ -108,8 +108,9 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     bool has_been_ready = false;
     bool closed = false;
     std::string trouble;  ///< Why the last zygote did not get ready.
-    Event changed;        ///< Of the four above.
+    Event changed;        ///< Of those above.
     std::uint64_t last_number = 0;
+    bool asking_again = false;  ///< Somebody comes back to those who wait.
     std::list<std::shared_ptr<Slot>> slots;
     /// For a slot, once the zygote is back; with whether only the stopped callback is to run.
     std::deque<std::pair<std::shared_ptr<Execution>, bool>> waiting;
@@ -198,10 +199,17 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     void meet(const std::shared_ptr<Slot>& slot, pid_t pid) {
         slot->pid = pid;
         tools.guardian->watch(pid);
+        if (slot->jobs == 1) note_first_rss(*slot);
         if (slot->doomed)
             slot->kill();
         else if (slot->execution)
             watch(slot);
+    }
+
+    /// What its growth counts from: at its first job, or once its process is known.
+    void note_first_rss(Slot& slot) const {
+        if (tools.recycling.growth > 0 && !kind.one_job_each && slot.pid != 0)
+            slot.first_rss = consumption_of(slot.pid).rss_bytes;
     }
 
     /// Its job's limits are kept from now on.
@@ -238,8 +246,9 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
 
     static asio::awaitable<void> restart(std::shared_ptr<Impl> self,
                                          std::chrono::milliseconds wait) {
-        Event pause(self->executor);
-        co_await pause.wait(wait);
+        const auto until = std::chrono::steady_clock::now() + wait;
+        while (!self->closed && std::chrono::steady_clock::now() < until)
+            co_await self->changed.wait(until - std::chrono::steady_clock::now());
         if (self->closed) co_return;
         try {
             self->spawn_zygote();
@@ -265,6 +274,15 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     void serve_waiting() {
         while (!waiting.empty() && give(waiting.front().first, waiting.front().second))
             waiting.pop_front();
+        // Nobody tells when there are descriptors again.
+        if (!waiting.empty() && ready && !std::exchange(asking_again, true))
+            asio::co_spawn(executor, ask_again(shared_from_this()), asio::detached);
+    }
+
+    static asio::awaitable<void> ask_again(std::shared_ptr<Impl> self) {
+        co_await self->changed.wait(200ms);
+        self->asking_again = false;
+        self->serve_waiting();
     }
 
     /// Whether there was a slot for it.
@@ -277,8 +295,7 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
         slot->in_stopped_callback = only_callback;
         slot->last_job = kind.one_job_each;
         if (slot->output) slot->output->read_for(execution);
-        if (++slot->jobs == 1 && tools.recycling.growth > 0 && !kind.one_job_each && slot->pid != 0)
-            slot->first_rss = consumption_of(slot->pid).rss_bytes;
+        if (++slot->jobs == 1) note_first_rss(*slot);
         watch(slot);
         if (slot->last_job) fork_ahead();
         send(slot, request(*slot));
@@ -403,7 +420,8 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
             slot->output->close();
         }
         self->slots.remove(slot);
-        if (slot->execution && slot->not_forked && !self->closed) {
+        if (slot->execution && slot->not_forked && slot->killed_for == StopReason::none &&
+            !self->closed) {
             self->waiting.emplace_front(std::exchange(slot->execution, nullptr),
                                         slot->in_stopped_callback);
             co_await pause.wait(200ms);
@@ -579,6 +597,7 @@ SlotExecutor::~SlotExecutor() {
 
 void SlotExecutor::close() {
     impl_->closed = true;
+    impl_->ready = false;
     impl_->events = {};
     impl_->control.reset();
     for (const auto& slot : impl_->slots) {
@@ -592,6 +611,7 @@ void SlotExecutor::close() {
 }
 
 asio::awaitable<void> SlotExecutor::prepare() {
+    if (impl_->closed) co_return;  // Told to end while another got ready.
     impl_->spawn_zygote();
     const auto until = std::chrono::steady_clock::now() + longest_start;
     while (!impl_->ready && impl_->zygote != 0) {

@@ -49,6 +49,7 @@ struct Worker::Impl {
         ops::Settlement settlement;
         std::string error{};  ///< One line.
         ops::OutputChunks output{};
+        bool had_output = false;  ///< Some stands in Redis; its TTL is still that of a running job.
         std::int64_t output_ttl = -1;
         std::function<void(ops::Settled::Code)> on_settled{};
         bool never_started = false;

@@ -86,6 +86,7 @@ void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlemen
                                        .usage = outcome.usage},
                         .error = std::move(outcome.error),
                         .output = execution->output.take_rest(),
+                        .had_output = execution->output_stored,
                         .output_ttl = output_ttl(job, as),
                         .on_settled = std::move(outcome.on_settled)});
     start_ahead();
@@ -112,6 +113,7 @@ asio::awaitable<void> Worker::Impl::output_loop() {
         for (const auto& execution : std::list(running)) {
             auto chunks = execution->output.take();
             if (chunks.empty()) continue;
+            execution->output_stored = true;
             try {
                 co_await redis_ops.append_output(execution->job.id, execution->id,
                                                  running_output_ttl, std::move(chunks));
@@ -162,10 +164,11 @@ asio::awaitable<void> Worker::Impl::settle_loop() {
 asio::awaitable<void> Worker::Impl::store_output(const std::vector<Settlement>& batch,
                                                  std::vector<Ended>& ended) {
     for (std::size_t i = 0; i < batch.size(); ++i) {
-        if (ended[i].output.empty()) continue;
+        if (ended[i].output.empty() && !ended[i].had_output) continue;
         co_await redis_ops.append_output(batch[i].job_id, batch[i].execution_id,
                                          ended[i].output_ttl, ended[i].output);
         ended[i].output.clear();
+        ended[i].had_output = false;
     }
 }
 

@@ -169,9 +169,10 @@ def wait_for_file(path):
 
 
 def leave_a_child(path, seconds):
-    """A grandchild that keeps the socket open."""
+    """A grandchild that keeps the socket open, as a daemon: it does not end with its parent's process group."""
     pid = os.fork()
     if pid == 0:
+        os.setsid()
         time.sleep(seconds)
         os._exit(0)
     with open(path, "a") as out:
@@ -280,3 +281,32 @@ def say_and_die(text):
 
 def say_by_a_program(text):
     subprocess.run(["sh", "-c", f"echo {text}; echo err >&2"], check=True)
+
+
+def open_descriptors():
+    """What stands behind each, but for the standard streams."""
+    found = {}
+    for fd in os.listdir("/proc/self/fd"):
+        try:
+            found[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
+        except OSError:
+            pass   # That of the listing.
+    return {fd: what for fd, what in found.items() if fd > 2}
+
+
+def start_a_program_and_die(path):
+    program = subprocess.Popen(["sleep", "61"])
+    with open(path, "a") as out:
+        out.write(f"{program.pid}\n")
+    os._exit(3)
+
+
+def tell_all():
+    """What a job can get hold of without looking for a password, as programs log it."""
+    from rq import get_current_job
+
+    job = get_current_job()
+    print(dict(os.environ), sys.argv, job.connection, repr(job), vars(job), job.to_dict())
+    with open("/proc/self/cmdline") as own, open("/proc/self/environ") as environ:
+        print(own.read(), environ.read())
+    raise RuntimeError(f"{job.connection!r} {job!r} {dict(os.environ)}")

@@ -4,11 +4,12 @@ renewal, and that nothing is left behind."""
 import os
 import signal
 import sys
+import time
 
 import psutil
 import pytest
 import python_jobs as jobs
-from conftest import BUILD, INTEROP, needs_rq2, wait_for
+from conftest import BUILD, INTEROP, needs_no_descriptors_itself, needs_rq2, wait_for
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
 from rq.job import Callback
@@ -145,6 +146,18 @@ def test_a_native_handler_prints_in_a_thread_and_in_a_process(system, connection
     work_off(native_worker, system)
     assert output(connection, threaded) == output(connection, own) == b"hello"
     assert output(connection, own, b"2") == b"to stderr"
+
+
+def test_output_that_came_early_is_kept_for_as_long_as_the_result(system, connection):
+    over = system.folder / "over"
+    made = [queue(connection).enqueue(jobs.say_and_wait, "early", str(over), result_ttl=ttl) for ttl in (60, -1)]
+    python_worker(system, "--concurrency", "2")
+    wait_for(lambda: all(output(connection, job) == b"early\n" for job in made))
+    over.touch()
+    wait_for(lambda: all(status(connection, job) == "finished" for job in made))
+    for job, ttls in zip(made, (range(1, 61), (-1,))):
+        keys = connection.keys(f"rqxx:output:{job.id}*")
+        assert len(keys) == 2 and all(connection.ttl(key) in ttls for key in keys)
 
 
 # ---- jobs claimed before there is a slot -------------------------------------------------------------------------------------
@@ -344,6 +357,16 @@ def test_the_progress_of_a_native_process_is_shown(system, connection):
                                              connection.keys(f"rq:execution:{job.id}:*")))
 
 
+def test_a_native_process_hears_a_stop_that_comes_while_it_still_reads_its_job(system, connection):
+    marks = system.folder / "marks"
+    job = queue(connection).enqueue("tasks.slow_raw", str(marks), ["x"] * 900_000, job_id="a")
+    native_worker(system, "--kill-after", "60")
+    wait_for(lambda: status(connection, job) == "started" and connection.pubsub_channels("rq:pubsub:*"))
+    send_stop_job_command(connection, job.id)
+    wait_for(lambda: status(connection, job) == "stopped", timeout=8)
+    assert lines(marks) == ["asked"]
+
+
 # ---- what is left behind ---------------------------------------------------------------------------------------------------
 
 
@@ -375,6 +398,67 @@ def test_a_killed_zygote_is_replaced(system, connection, start):
     wait_for(lambda: after.return_value() == 7)
     running.signal(signal.SIGTERM)
     assert running.wait(10) == 0
+
+
+def test_what_a_job_inherits_is_no_connection_of_the_worker(system, connection):
+    python = queue(connection).enqueue(jobs.open_descriptors)
+    command = queue(connection).enqueue("show")
+    work_off(python_worker, system, "--concurrency", "2", "--command", f"show={sys.executable} -c 'import json, python_jobs; "
+             "print(json.dumps(list(python_jobs.open_descriptors().values())))'", env={**os.environ, "PYTHONPATH": str(INTEROP)})
+    assert len([what for what in python.return_value().values() if "socket" in what]) == 1   # its own
+    assert not [what for what in command.return_value() if not what.startswith("/")], command.return_value()
+
+
+def test_what_a_job_has_started_ends_when_its_process_dies(system, connection):
+    pids = system.folder / "pids"
+    job = queue(connection).enqueue(jobs.start_a_program_and_die, str(pids))
+    after = queue(connection).enqueue(jobs.plain, 1)
+    work_off(python_worker, system)
+    assert status(connection, job) == "failed" and status(connection, after) == "finished"
+    wait_for(lambda: not is_alive(int(lines(pids)[0])), timeout=5)
+
+
+@needs_no_descriptors_itself
+def test_where_descriptors_run_out_jobs_of_every_kind_wait(system, connection):
+    commands = [queue(connection).enqueue("f") for _ in range(20)]
+    functions = [queue(connection).enqueue(jobs.plain, 1) for _ in range(2)]
+    done = system.run("sh", "-c", 'ulimit -n 40; exec "$@"', "sh", BUILD / "rqxx", "worker", "--redis-url", system.server.url, "--python",
+                      sys.executable, "--path", INTEROP, "--preload", "python_jobs", "--data-dir", system.folder / "data", "--command",
+                      "f=sleep 1", "--concurrency", "22", "--burst", "default")
+    assert done.wait(60) == 0, done.log
+    assert [status(connection, job) for job in commands + functions] == ["finished"] * 22
+    assert "There is no process for a job" in done.log
+
+
+def test_a_guardian_that_is_killed_is_replaced(system, connection):
+    pids = system.folder / "pids"
+    running = command_worker(system, [f"f=sh -c 'sleep 61 & echo $! >> {pids}; sleep 62'"], "--concurrency", "2")
+    running.wait_for_log("Worker started")
+    queue(connection).enqueue("f")
+    wait_for(lambda: len(lines(pids)) == 1)
+    next(one for one in family(running) if one.name() == "rqxx-guardian").kill()
+    queue(connection).enqueue("f")
+    wait_for(lambda: len(lines(pids)) == 2)
+    left = [one.pid for one in family(running)]
+    assert all(int(pid) in left for pid in lines(pids))
+    running.signal(signal.SIGKILL)
+    wait_for(lambda: not any(is_alive(pid) for pid in left), timeout=5)
+
+
+def test_an_idle_worker_ends_at_once(system, connection):
+    job = queue(connection).enqueue(jobs.plain, 1)
+    running = python_worker(system, "--native-isolation", "process")
+    wait_for(lambda: status(connection, job) == "finished")
+    begin = time.monotonic()
+    running.signal(signal.SIGTERM)
+    assert running.wait(10) == 0
+    assert time.monotonic() - begin < 0.8
+
+
+def test_growth_counts_from_what_a_process_has_at_its_beginning(system, connection):
+    made = [queue(connection).enqueue(jobs.counted) for _ in range(20)]
+    work_off(python_worker, system, "--concurrency", "1", "--preload", "large_module")
+    assert len({job.return_value()[0] for job in made}) == 1
 
 
 def test_a_worker_that_ends_leaves_no_process(system, connection):

@@ -10,7 +10,7 @@ import sys
 import psutil
 import pytest
 import python_jobs as jobs
-from conftest import BUILD, INTEROP, needs_rq2, wait_for
+from conftest import BUILD, INTEROP, needs_no_descriptors_itself, needs_rq2, wait_for
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
 from rq.job import Callback, Job
@@ -253,6 +253,7 @@ def test_more_slots_than_can_be_forked_at_once_all_get_their_jobs(system, connec
     assert all(job.get_status() == "finished" for job in made)
 
 
+@needs_no_descriptors_itself
 def test_where_descriptors_run_out_jobs_wait_for_a_slot(system, connection):
     made = [queue(connection).enqueue(jobs.counted) for _ in range(200)]
     done = system.run("sh", "-c", 'ulimit -n 60; exec "$@"', "sh", BUILD / "rqxx", "worker", "--redis-url", system.server.url,
@@ -380,20 +381,81 @@ def test_the_current_connection_of_rq_1_is_that_of_the_job(system, connection, i
                                                     ("started", "other")]
 
 
-def test_the_password_of_redis_stands_in_no_command_line_and_no_environment_of_a_child(system, connection):
-    secret = "s3cret-of-redis"
+SECRET = "s3cret-of-redis"
+
+
+def protect(system, connection):
+    """The URL with the password that is needed from now on."""
+    connection.config_set("requirepass", SECRET)
+    connection.execute_command("AUTH", SECRET)
+    return system.server.url.replace("unix://", f"unix://:{SECRET}@")
+
+
+def guarded_worker(system, url, how, *args):
+    """With everything that has processes, and the password where `how` says."""
+    given = ["--redis-url", url] if how == "flag" else []
+    env = {name: value for name, value in os.environ.items() if name != "RQXX_REDIS_URL"}
+    if how == "config":
+        file = system.folder / "rqxx.toml"
+        file.write_text(f'redis-url = "{url}"\n')
+        given = ["--config", file]
+    return system.run(BUILD / "rqxx", "worker", *PYTHON, *given, "--data-dir", system.folder / "data", "--concurrency", "4",
+                      "--native-isolation", "process", "--command", "shell.sleep=sh -c 'sleep 63; true'", "--command",
+                      "shell.tell=sh -c 'env; cat; env >&2; exit 3'", *args, "default",
+                      env={**env, **({"RQXX_REDIS_URL": url} if how == "environment" else {})})
+
+
+@pytest.mark.parametrize("unusual", ["no environment", "a long command line"])
+def test_no_child_repeats_a_command_line_of_any_kind(system, connection, unusual):
+    url = protect(system, connection)
+    many = [part for n in range(100 if unusual == "a long command line" else 0) for part in ("--command", f"{'f' * 50}{n}=true")]
+    running = system.run(BUILD / "rqxx", "worker", "--redis-url", url, "--data-dir", system.folder / "data", "--native-isolation", "process",
+                         *many, "default", env={} if unusual == "no environment" else None)
+    running.wait_for_log("Worker started")
+    assert len(children(running)) >= 2
+    wait_for(lambda: not tellers(running, SECRET), 5, f"{tellers(running, SECRET)} to be silent")
+
+
+def tellers(running, secret):
+    """The children whose command line or environment has it. One that has just been forked still has its parent's."""
+    found = []
+    for one in children(running):
+        try:
+            with open(f"/proc/{one.pid}/cmdline", "rb") as cmdline, open(f"/proc/{one.pid}/environ", "rb") as environ:
+                if secret.encode() in cmdline.read() + environ.read():
+                    found.append(one.name())
+        except (OSError, psutil.Error):
+            pass   # It has ended.
+    return found
+
+
+@pytest.mark.parametrize("isolation", ["warm", "fork"])
+@pytest.mark.parametrize("how", ["environment", "flag", "config"])
+def test_the_password_of_redis_stands_where_it_is_needed_only(system, connection, how, isolation):
     pids = system.folder / "pids"
-    job = queue(connection).enqueue(jobs.sleep_marked, str(pids), 60)
-    other = queue(connection).enqueue(jobs.note_in_meta, "k", "v")
-    connection.config_set("requirepass", secret)
-    url = system.server.url.replace("unix://", f"unix://:{secret}@")
-    running = system.run(BUILD / "rqxx", "worker", *PYTHON, "--data-dir", system.folder / "data", "default",
-                         env={**os.environ, "RQXX_REDIS_URL": url})
-    wait_for(lambda: lines(pids))
-    family = children(running)
-    assert len(family) >= 2
-    for one in family:
-        assert secret not in " ".join(one.cmdline()) and secret not in str(one.environ())
-    connection.execute_command("AUTH", secret)
-    wait_for(lambda: status(connection, other.id) == "finished")
-    assert secret not in running.log and status(connection, job.id) == "started"
+    url = protect(system, connection)
+    failing = [queue(connection).enqueue(function, *args) for function, args in
+               ((jobs.tell_all, ()), ("shell.tell", ()), ("eval_worker.evaluate", ("1",)), (jobs.drop_dead, (3,)))]
+    running = guarded_worker(system, url, how, "--isolation", isolation, "--log-level", "debug")
+    wait_for(lambda: all(status(connection, job.id) == "failed" for job in failing))
+    asleep = [queue(connection).enqueue(jobs.sleep_marked, str(pids), 60), queue(connection).enqueue("shell.sleep")]
+    wait_for(lambda: lines(pids) and all(status(connection, job.id) == "started" for job in asleep))
+    names = wait_for(lambda: (found := " ".join(f"{one.name()} {one.cmdline()}" for one in children(running))) and "sleep" in found and found)
+    assert all(name in names for name in ("rqxx-guardian", "rqxx-zygote", "rqxx-slot", "executor.py", "sleep"))
+    wait_for(lambda: not tellers(running, SECRET), 5, f"{tellers(running, SECRET)} to be silent")
+    shown = [system.rqxx("job", what, job.id, env={"RQXX_REDIS_URL": url}) for job in failing for what in ("show", "logs")]
+    assert all(one.returncode == 0 for one in shown), shown
+    assert SECRET not in "".join(one.stdout + one.stderr for one in shown)
+    assert all(SECRET not in job.latest_result().exc_string for job in failing)
+    assert SECRET not in running.log + running.out
+    kept = [connection.xrange(key) for key in connection.keys("rqxx:output:*:*")]
+    assert kept and SECRET not in str(kept)
+
+
+@pytest.mark.parametrize("how", ["environment", "flag", "config"])
+def test_a_worker_that_redis_refuses_does_not_tell_the_password(system, connection, how):
+    url = protect(system, connection).replace(SECRET, "wr0ng-password")
+    running = guarded_worker(system, url, how, "--log-level", "debug")
+    wait_for(lambda: running.process.poll() is not None or re.search("WRONGPASS|invalid", running.log))
+    assert "wr0ng-password" not in running.log + running.out
+    wait_for(lambda: running.process.poll() is not None or not tellers(running, "wr0ng-password"), 5, "its processes to be silent")

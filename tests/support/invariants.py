@@ -47,6 +47,7 @@ class Snapshot:
         now, rows = connection.eval(SNAPSHOT, 0)
         self.now = int(now)
         self.kinds, self.ttls, self.content = {}, {}, {}
+        self.places_of = None
         for key, kind, ttl, content in rows:
             key, kind = text(key), text(kind)
             if kind == "stream":
@@ -77,14 +78,20 @@ class Snapshot:
 
     def places(self, job_id):
         """Every place where the job stands, once for each entry: ("queue", "default"), ("wip", "default"), ..."""
-        found = [("queue", name) for name, ids in self.queues() for entry in ids if entry == job_id]
-        found += [("intermediate", name[:-13]) for name, ids in self.named("rq:queue:") if name.endswith(":intermediate")
-                  for entry in ids if entry == job_id]
+        if self.places_of is None:
+            self.places_of = {}
+            for entry, place in self.entries():
+                self.places_of.setdefault(entry, []).append(place)
+        return self.places_of.get(job_id, [])
+
+    def entries(self):
+        """(job, place) of all that stands anywhere."""
+        yield from ((entry, ("queue", name)) for name, ids in self.queues() for entry in ids)
+        yield from ((entry, ("intermediate", name[:-13])) for name, ids in self.named("rq:queue:") if name.endswith(":intermediate")
+                    for entry in ids)
         for registry in REGISTRIES:
-            found += [(registry, name) for name, entries in self.named(f"rq:{registry}:") if job_id in entries]
-        found += [("wip", name) for name, entries in self.named("rq:wip:") for entry in entries
-                  if entry.split(":")[0] == job_id]
-        return found
+            yield from ((entry, (registry, name)) for name, entries in self.named(f"rq:{registry}:") for entry in entries)
+        yield from ((entry.split(":")[0], ("wip", name)) for name, entries in self.named("rq:wip:") for entry in entries)
 
     def results(self, job_id):
         """Result entries, oldest first."""

@@ -2,7 +2,9 @@
 // same functions is tests/interop/tasks.py.
 //   test_worker REDIS_URL [--burst] [--with-scheduler] [--concurrency N] [--name NAME] [--grace S]
 //   [--recover fail] [--strategy S] [--max-idle-time S] [--max-jobs N] [--callbacks skip]
-//   [--json-log] [--webhooks] [--processes] [--max-rss BYTES] [--max-cpu S] QUEUE...
+//   [--json-log] [--webhooks] [--processes] [--max-rss BYTES] [--max-cpu S] [--python INTERPRETER]
+//   [--path FOLDER] [--preload MODULE] [--command FUNCTION=LINE] [--http FUNCTION=URL]
+//   [--recycle-growth BYTES] QUEUE...
 #include <unistd.h>
 #include <base/task_group.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -25,6 +27,12 @@
 namespace {
 
 using namespace rqxx;
+
+/// The two sides of the first "=".
+std::pair<std::string, std::string> divided(const std::string& text) {
+    const auto at = text.find('=');
+    return {text.substr(0, at), text.substr(at + 1)};
+}
 
 /// Sleeps until the time is up or the job is asked to stop; whether it slept to the end.
 bool nap(std::stop_token stop, double seconds) {
@@ -54,6 +62,11 @@ void register_tasks(HandlerRegistry& handlers) {
         context.progress(0.5, "half way");
         if (!nap(context.stop_token(), seconds)) throw std::runtime_error("stopped");
         return seconds;
+    });
+    // Takes anything else, and leaves a line when it has been asked to stop.
+    handlers.add_raw("tasks.slow_raw", [](JobContext& context, const Call& call) {
+        if (!nap(context.stop_token(), 60)) leave(call.args.items()[0].as_text(), "asked");
+        return Value();
     });
     handlers.add("tasks.stubborn", [](double seconds) {
         std::this_thread::sleep_for(std::chrono::duration<double>(seconds));
@@ -208,7 +221,22 @@ int main(int argc, char** argv) {
             options.limits.max_rss = std::strtoull(argv[++i], nullptr, 10);
         else if (arg == "--max-cpu")
             options.limits.max_cpu = std::chrono::seconds(std::atoi(argv[++i]));
-        else if (arg == "--json-log")
+        else if (arg == "--recycle-growth")
+            options.recycling.growth = std::strtoull(argv[++i], nullptr, 10);
+        else if (arg == "--python")
+            options.python.emplace().interpreter = argv[++i];
+        else if (arg == "--path")
+            options.python->path.emplace_back(argv[++i]);
+        else if (arg == "--preload")
+            options.python->preload.emplace_back(argv[++i]);
+        else if (arg == "--command") {
+            const auto [function, line] = divided(argv[++i]);
+            options.commands.push_back(
+                {.function = function, .words = split_command(line).value()});
+        } else if (arg == "--http") {
+            const auto [function, url] = divided(argv[++i]);
+            options.http.push_back({.function = function, .url = url});
+        } else if (arg == "--json-log")
             log_format = LogFormat::json;
         else
             options.queues.push_back(arg);
