@@ -62,7 +62,8 @@ TEST_F(Functions, that_are_methods_or_unreadable_never_go_out) {
 
 TEST_F(Functions, have_limits_of_their_own_and_zero_is_none) {
     options.limits = {100, std::chrono::seconds(5)};
-    options.functions = {{"a", Place::any, {0, {}}}, {"b", Place::any, {7, std::chrono::seconds(0)}}};
+    options.functions = {{"a", Place::any, {0, {}}},
+                         {"b", Place::any, {7, std::chrono::seconds(0)}}};
     const auto a = way_of(call_of("a"), options, handlers).limits;
     EXPECT_FALSE(a.max_rss);
     EXPECT_EQ(a.max_cpu, std::chrono::seconds(5));
