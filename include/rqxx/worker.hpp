@@ -141,9 +141,11 @@ enum class NativeIsolation { thread, process };
 /// What holds for a function: where it runs, and what it may use.
 struct FunctionRule {
     std::string function;  ///< Its name; `*` stands for any text.
-    enum class Place { any, thread, process, python };
-    Place place = Place::any;  ///< any: as for functions without a rule.
-    ResourceLimits limits;     ///< In the place of the worker's, each by itself.
+    /// `any`: as for functions without a rule. `command` and `http`: by what the worker's options
+    /// have for it there.
+    enum class Place { any, thread, process, python, command, http };
+    Place place = Place::any;
+    ResourceLimits limits;  ///< In the place of the worker's, each by itself; 0: no limit.
 };
 
 /// How much jobs in Python share: a process that runs one after the other, or only what had been
@@ -190,7 +192,7 @@ struct WorkerOptions {
     std::vector<HttpFunction> http{};
     std::optional<PythonOptions> python;    ///< None: no function runs in Python.
     std::vector<CommandFunction> commands;  ///< The first that fits counts.
-    std::vector<FunctionRule> functions;    ///< The first that fits.
+    std::vector<FunctionRule> functions;    ///< The first that fits; it counts before all above.
     NativeIsolation native = NativeIsolation::thread;
     ResourceLimits limits;
     Recycling recycling;
@@ -223,6 +225,9 @@ public:
     /// Works until stopped (or, in burst mode, until the queues are empty).
     /// @throws Error `Errc::usage` when a live worker of this name exists.
     boost::asio::awaitable<WorkerSummary> run();
+    /// Starts what `run` would run jobs in, such as an interpreter with its modules, and ends it.
+    /// Without Redis, and instead of `run`. @throws Error `Errc::usage` when that is impossible.
+    boost::asio::awaitable<void> check();
     /// First call: drain. Second call: put running jobs back at once. On the client's executor.
     void request_stop();
     [[nodiscard]] const std::string& name() const noexcept;

@@ -6,13 +6,11 @@
 #include <algorithm>
 #include <cctype>
 #include <cstdlib>
-#include <fstream>
 #include <functional>
 #include <map>
 #include <optional>
 #include <rqxx/application.hpp>
 #include <rqxx/error.hpp>
-#include <sstream>
 
 #include "cli/commands.hpp"
 #include "ops/lua_scripts.hpp"
@@ -45,12 +43,27 @@ CLI::Option* add_option(CLI::App& app, const std::string& flag, T& target,
     return named(app.add_option(flag, target, help)->capture_default_str());
 }
 
+/// Makes bytes of what may have a unit, where KB is 1024.
+CLI::Validator size_validator() {
+    return {[](std::string& text) {
+                const std::string given = text.substr(0, 40);
+                try {
+                    std::uint64_t size = 0;
+                    if (!given.starts_with('-') && CLI::AsSizeValue(false)(text).empty() &&
+                        CLI::detail::lexical_cast(text, size))
+                        return std::string();
+                } catch (const CLI::Error&) {
+                    // As below.
+                }
+                return fmt::format("\"{}\" is not a size like 1048576, 512MB or 2GB", given);
+            },
+            ""};
+}
+
 /// Bytes, or with a unit such as 512MB.
 CLI::Option* add_size(CLI::App& app, const std::string& flag, std::uint64_t& target,
                       const std::string& help) {
-    return add_option(app, flag, target, help)
-        ->transform(CLI::AsSizeValue(false))
-        ->type_name("SIZE");
+    return add_option(app, flag, target, help)->transform(size_validator())->type_name("SIZE");
 }
 
 CLI::Option* add_flag(CLI::App& app, const std::string& flag, bool& target,
@@ -92,6 +105,10 @@ const CLI::Option* find_flag(const CLI::App& command, const std::string& name) {
     return command.get_option_no_throw("--" + name);
 }
 
+bool takes_list(const CLI::Option& option) {
+    return option.get_expected_max() > 1;
+}
+
 bool known_anywhere(const CLI::App& app, const std::string& name) {
     if (find_flag(app, name) != nullptr) return true;
     const auto children = subcommands(app);
@@ -99,87 +116,68 @@ bool known_anywhere(const CLI::App& app, const std::string& name) {
                        [&](const CLI::App* child) { return known_anywhere(*child, name); });
 }
 
-/// The text of a TOML file without its comments. (CLI11 ends a value at each `#`, quoted or not.)
-std::string without_comments(std::istream& in) {
-    std::string text, line;
-    for (int number = 1; std::getline(in, line); ++number) {
-        char quote = 0;
-        for (std::size_t i = 0; i < line.size(); ++i) {
-            const char c = line[i];
-            if (quote != 0) {
-                if (c == '\\' && quote == '"')
-                    ++i;
-                else if (c == quote)
-                    quote = 0;
-            } else if (c == '"' || c == '\'') {
-                quote = c;
-            } else if (c == '#') {
-                line.resize(i);
-            }
-        }
-        if (quote != 0)
-            throw Error(Errc::usage, fmt::format("line {}: a quote is not closed", number));
-        text += line + "\n";
-    }
-    return text;
+bool names_command(const CLI::App& app, const std::string& name) {
+    return std::ranges::any_of(subcommands(app), [&](const CLI::App* child) {
+        return child->get_name() == name || names_command(*child, name);
+    });
 }
 
-/// The settings of a configuration file that concern this command. A file may serve several
-/// commands: a key that no command knows is an error, one of another command is passed over.
-std::map<std::string, std::vector<std::string>> read_config(const std::string& file,
-                                                            const CLI::App& root,
-                                                            const CLI::App& command) {
+struct ConfigFile {
     std::map<std::string, std::vector<std::string>> settings;
-    if (file.empty()) return settings;
-    for (const auto& [table, key, values] : read_toml(file, "--config")) {
-        if (key.empty()) continue;
-        if (!known_anywhere(root, key) || values.empty())
-            throw Error(Errc::usage, fmt::format("--config: {}: unknown key {}{}{}", file, table,
-                                                 table.empty() ? "" : ".", key));
-        if ((table.empty() || table == command.get_name()) && find_flag(command, key) != nullptr)
-            settings[key] = values;
+    std::vector<ConfiguredFunction> functions;
+};
+
+/// What a configuration file says of this command. A file may serve several commands: a key that no
+/// command knows is an error, one of another command is passed over.
+ConfigFile read_config(const std::string& file, const CLI::App& root, const CLI::App& command) {
+    if (file.empty()) return {};
+    const auto entries = read_toml(file, "--config");
+    ConfigFile config;
+    config.functions = read_functions(entries, file);
+    for (const auto& entry : entries) {
+        const auto refuse = [&, &entry = entry](std::string_view why) {
+            const std::string table = fmt::format("{}", fmt::join(entry.table, "."));
+            throw Error(
+                Errc::usage,
+                printable(fmt::format("--config: {}: {}{}{}{}", file, why, table,
+                                      table.empty() || entry.key.empty() ? "" : ".", entry.key)));
+        };
+        if (!entry.table.empty() && entry.table.front() == "functions") continue;
+        if (entry.table.size() > 1 ||
+            (!entry.table.empty() && !names_command(root, entry.table.front())))
+            refuse("there is no such command: ");
+        if (entry.key.empty()) continue;
+        if (!known_anywhere(root, entry.key)) refuse("unknown key ");
+        if (!entry.table.empty() && entry.table.front() != command.get_name()) continue;
+        const CLI::Option* option = find_flag(command, entry.key);
+        if (option == nullptr) continue;
+        const bool is_switch = option->get_expected_max() == 0;
+        if (entry.list && !takes_list(*option)) refuse("one value is needed for ");
+        if (is_switch && entry.kind != TomlEntry::Kind::boolean)
+            refuse("true or false is needed for ");
+        if (!is_switch && entry.kind == TomlEntry::Kind::boolean && !entry.values.empty())
+            refuse("neither true nor false can be ");
+        config.settings[entry.key] = entry.values;
     }
-    return settings;
+    return config;
 }
 
-/// What the environment and the configuration file set, as flags before those of the user: a flag
-/// beats the environment, which beats the file. (CLI11 by itself lets the file beat the
-/// environment.)
-std::vector<std::string> with_settings(const CLI::App& root, const CLI::App& command,
-                                       const std::vector<std::string>& args) {
-    const auto value_on_line = [&](const std::string& flag) -> std::optional<std::string> {
-        for (std::size_t i = 0; i < args.size(); ++i) {
-            if (args[i].starts_with(flag + "=")) return args[i].substr(flag.size() + 1);
-            if (args[i] == flag) return i + 1 < args.size() ? args[i + 1] : std::string();
-        }
-        return std::nullopt;
-    };
-    const auto from_environment = [](const CLI::Option& option) -> const char* {
-        const char* value =
-            option.get_envname().empty() ? nullptr : std::getenv(option.get_envname().c_str());
-        return value != nullptr && *value != '\0' ? value : nullptr;
-    };
-    std::string file;
-    if (const auto* config = find_flag(command, "config")) {
-        const char* environment = from_environment(*config);
-        file = value_on_line("--config").value_or(environment != nullptr ? environment : "");
+/// What separates the values of a list in an environment variable: as in PATH for folders, nothing
+/// for what may hold any of these itself, else commas or blanks.
+std::string_view separators_of(const std::string& name) {
+    if (name == "path") return ":";
+    if (name == "command" || name == "http" || name == "webhook") return "";
+    return ", \t\n";
+}
+
+std::vector<std::string> split_list(std::string_view text, std::string_view separators) {
+    std::vector<std::string> values;
+    for (std::size_t at = 0; at <= text.size();) {
+        const auto end = std::min(text.find_first_of(separators, at), text.size());
+        if (end > at) values.emplace_back(text.substr(at, end - at));
+        at = end + 1;
     }
-    const auto settings = read_config(file, root, command);
-    std::vector<std::string> result;
-    for (const CLI::Option* option : command.get_options()) {
-        if (option->get_lnames().empty()) continue;
-        const std::string& name = option->get_lnames().front();
-        const std::string flag = "--" + name;
-        if (value_on_line(flag)) continue;
-        if (const char* value = from_environment(*option)) {
-            result.push_back(flag + "=" + value);
-        } else if (const auto found = settings.find(name); found != settings.end()) {
-            for (const auto& input : found->second)
-                result.push_back(fmt::format("{}={}", flag, input));
-        }
-    }
-    result.insert(result.end(), args.begin(), args.end());
-    return result;
+    return values;
 }
 
 struct Commands {
@@ -197,6 +195,54 @@ struct Commands {
     BenchCommandOptions bench;
     DoctorCommandOptions doctor;
 };
+
+/// What the environment and the configuration file set, as flags before those of the user: a flag
+/// beats the environment, which beats the file. (CLI11 by itself lets the file beat the
+/// environment.)
+std::vector<std::string> with_settings(const CLI::App& root, const CLI::App& command,
+                                       const std::vector<std::string>& args, Commands& to) {
+    const auto value_on_line = [&](const std::string& flag) -> std::optional<std::string> {
+        for (std::size_t i = 0; i < args.size(); ++i) {
+            if (args[i].starts_with(flag + "=")) return args[i].substr(flag.size() + 1);
+            if (args[i] == flag) return i + 1 < args.size() ? args[i + 1] : std::string();
+        }
+        return std::nullopt;
+    };
+    const auto from_environment = [](const CLI::Option& option) -> const char* {
+        const char* value =
+            option.get_envname().empty() ? nullptr : std::getenv(option.get_envname().c_str());
+        return value != nullptr && *value != '\0' ? value : nullptr;
+    };
+    std::string file;
+    if (const auto* config = find_flag(command, "config")) {
+        const char* environment = from_environment(*config);
+        file = value_on_line("--config").value_or(environment != nullptr ? environment : "");
+    }
+    auto config = read_config(file, root, command);
+    to.worker.functions = std::move(config.functions);
+    auto& sources = to.worker.sources;
+    std::vector<std::string> result;
+    for (const CLI::Option* option : command.get_options()) {
+        if (option->get_lnames().empty()) continue;
+        const std::string& name = option->get_lnames().front();
+        const std::string flag = "--" + name;
+        std::vector<std::string> values;
+        if (value_on_line(flag)) {
+            sources[name] = "flag";
+        } else if (const char* value = from_environment(*option)) {
+            sources[name] = "environment";
+            values = takes_list(*option) ? split_list(value, separators_of(name))
+                                         : std::vector<std::string>{value};
+        } else if (const auto found = config.settings.find(name); found != config.settings.end()) {
+            sources[name] = "file";
+            values = found->second;
+        }
+        for (const auto& input : values)
+            result.push_back(fmt::format("{}={}", flag, input));
+    }
+    result.insert(result.end(), args.begin(), args.end());
+    return result;
+}
 
 CLI::App* add_serve(CLI::App& root, Commands& to) {
     auto& app = *root.add_subcommand(
@@ -232,9 +278,17 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
     auto& app = *root.add_subcommand("worker", "Run jobs");
     auto& o = to.worker;
     app.add_option("QUEUE", o.queues,
-                   "queues, the first has precedence; default: high default low");
+                   "queues, the first has precedence; default: those of --queues");
+    add_option(app, "--queues", o.queue_list, "the same as a list; default: high default low")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->type_name("QUEUE,…");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_flag(app, "--burst", o.burst, "end when the queues are empty");
+    add_flag(app, "--check", o.check,
+             "only tell what it would do: start and end its interpreters, show settings and "
+             "functions; needs no Redis");
+    add_flag(app, "--json", o.json, "with --check: as JSON");
     add_flag(app, "--with-scheduler", o.with_scheduler,
              "also move jobs that were enqueued for later to these queues when they are due");
     add_option(app, "--name", o.name,
@@ -304,6 +358,11 @@ CLI::App* add_worker(CLI::App& root, Commands& to) {
                "file with a secret per line that these are signed with; or RQXX_HTTP_SECRET")
         ->check(CLI::ExistingFile);
     add_webhooks(app, o.webhooks);
+    app.footer(
+        "Lists in the environment: queues and names separated by commas or blanks, folders of "
+        "RQXX_PATH by colons;\nRQXX_COMMAND and RQXX_HTTP hold one value. How a function runs can "
+        "also stand in the file of --config,\nin a table [functions.\"NAME\"]: see "
+        "docs/executors.md.");
     return &app;
 }
 
@@ -449,6 +508,35 @@ std::vector<QueueCommand> add_queue_actions(CLI::App& queue, QueueActionOptions&
     return {{empty, empty_queue}, {requeue, requeue_failed}, {compact, compact_queue}};
 }
 
+/// All flags of a worker but those that are shown as functions, or say nothing of what it does.
+std::vector<Setting> settings_of(const CLI::App& app,
+                                 const std::map<std::string, std::string>& sources) {
+    std::vector<Setting> settings;
+    for (const auto* option : app.get_options()) {
+        if (option->get_lnames().empty()) continue;
+        const std::string& name = option->get_lnames().front();
+        constexpr std::string_view left_out[] = {"help", "check", "json", "command", "http"};
+        if (std::ranges::find(left_out, name) != std::end(left_out)) continue;
+        const std::string type = option->get_type_name();
+        Setting setting{name, Setting::Kind::text, option->results(), "default"};
+        if (option->get_expected_max() == 0) {
+            setting.kind = Setting::Kind::boolean;
+            setting.values = {option->count() > 0 && option->as<bool>() ? "true" : "false"};
+        } else if (takes_list(*option)) {
+            setting.kind = Setting::Kind::list;
+        } else {
+            if (option->count() == 0) setting.values = {option->get_default_str()};
+            if (type.starts_with("SIZE")) setting.kind = Setting::Kind::size;
+            if (type.starts_with("UINT")) setting.kind = Setting::Kind::number;
+        }
+        if (const auto source = sources.find(name); source != sources.end())
+            setting.from = source->second;
+        if (name == "queues" && app.get_option("QUEUE")->count() > 0) setting.from = "argument";
+        settings.push_back(std::move(setting));
+    }
+    return settings;
+}
+
 /// Every command with its flags, one per line: what the completion scripts offer.
 void list_commands(const CLI::App& app, const std::string& path, std::string& out) {
     for (const auto* command : subcommands(app)) {
@@ -503,7 +591,7 @@ complete -o default -F _rqxx rqxx
 }
 
 /// The words that follow the program, with the sub-command's environment put after its name.
-std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root) {
+std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root, Commands& to) {
     std::vector<std::string> words(argv + 1, argv + argc);
     const CLI::App* command = &root;
     std::vector<std::string> path;
@@ -527,7 +615,7 @@ std::vector<std::string> arguments(int argc, char** argv, const CLI::App& root) 
                         : fmt::format("a command is needed; see rqxx {}--help", typed));
     }
     auto rest = with_settings(root, *command,
-                              {words.begin() + static_cast<std::ptrdiff_t>(at), words.end()});
+                              {words.begin() + static_cast<std::ptrdiff_t>(at), words.end()}, to);
     path.insert(path.end(), rest.begin(), rest.end());
     std::reverse(path.begin(), path.end());  // CLI11 takes them last first.
     return path;
@@ -595,7 +683,7 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
 
     const auto exit_code = [](int code) { return [code] { return code; }; };
     try {
-        root.parse(arguments(argc, argv, root));
+        root.parse(arguments(argc, argv, root, to));
     } catch (const CLI::CallForHelp&) {
         // The help of the command that was asked about.
         fmt::print("{}", root.help());
@@ -612,6 +700,7 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
         return exit_code(success);
     }
     if (*serve_app) return [&] { return serve(to.common, to.serve, make_application); };
+    if (*worker_app) to.worker.settings = settings_of(*worker_app, to.worker.sources);
     if (*worker_app) return [&] { return work(to.common, to.worker, make_application); };
     if (*enqueue_app) return [&] { return enqueue(to.common, to.enqueue); };
     if (*info_app) return [&] { return info(to.common, to.info); };
@@ -631,26 +720,13 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
 
 namespace cli {
 
-std::vector<TomlEntry> read_toml(const std::string& file, std::string_view flag) {
-    std::ifstream in(file);
-    if (!in) throw Error(Errc::usage, fmt::format("{}: cannot read {}", flag, file));
-    std::vector<CLI::ConfigItem> items;
-    try {
-        std::istringstream text(without_comments(in));
-        CLI::ConfigTOML parser;
-        parser.comment('\0');
-        items = parser.from_config(text);
-    } catch (const std::exception& error) {
-        throw Error(Errc::usage, fmt::format("{}: {}: {}", flag, file, error.what()));
-    }
-    std::vector<TomlEntry> entries;
-    for (auto& item : items) {
-        if (item.name == "--") continue;           // CLI11's mark at the end of a table,
-        if (item.name == "++") item.name.clear();  // and at its beginning
-        entries.push_back({fmt::format("{}", fmt::join(item.parents, ".")), std::move(item.name),
-                           std::move(item.inputs)});
-    }
-    return entries;
+std::uint64_t size_option(const std::string& where, const std::string& text) {
+    std::string bytes = text;
+    if (const auto trouble = size_validator()(bytes); !trouble.empty())
+        throw Error(Errc::usage, printable(fmt::format("{}: {}", where, trouble)));
+    std::uint64_t size = 0;
+    CLI::detail::lexical_cast(bytes, size);
+    return size;
 }
 
 }  // namespace cli

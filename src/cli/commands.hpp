@@ -4,11 +4,13 @@
 #include <chrono>
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <optional>
 #include <rqxx/application.hpp>
 #include <rqxx/log.hpp>
 #include <rqxx/redis/client.hpp>
 #include <rqxx/webhooks.hpp>
+#include <rqxx/worker.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -50,8 +52,32 @@ struct ServeOptions {
     WebhookSettings webhooks;
 };
 
+/// How a function runs, and who says so.
+struct ConfiguredFunction {
+    FunctionRule rule;
+    std::optional<CommandFunction> command;
+    std::optional<HttpFunction> http;
+    std::string where;  ///< For messages: its flag, or file and table.
+    std::string from;   ///< As of a `Setting`.
+};
+
+/// What a flag is set to.
+struct Setting {
+    enum class Kind { text, number, size, boolean, list };
+    std::string name;
+    Kind kind = Kind::text;
+    std::vector<std::string> values;
+    std::string from;  ///< flag, environment, file or default.
+};
+
 struct WorkerCommandOptions {
-    std::vector<std::string> queues;
+    std::vector<std::string> queues;      ///< Arguments; they beat the flag.
+    std::vector<std::string> queue_list;  ///< Of the flag.
+    bool check = false;
+    bool json = false;
+    std::vector<ConfiguredFunction> functions;   ///< Tables of the configuration file.
+    std::map<std::string, std::string> sources;  ///< Of flags that are set, by name.
+    std::vector<Setting> settings;               ///< All that may be shown; for `check`.
     std::size_t concurrency = 8;
     bool burst = false;
     bool with_scheduler = false;
@@ -213,12 +239,32 @@ int with_redis(const CommonOptions& common,
 
 /// A key of a TOML file with its values, or the beginning of a table: `key` is empty then.
 struct TomlEntry {
-    std::string table;
+    enum class Kind { text, number, boolean };
+    std::vector<std::string> table;  ///< Its name, in parts.
     std::string key;
     std::vector<std::string> values;
+    bool list = false;
+    Kind kind = Kind::text;  ///< Of all values.
 };
 /// @throws Error `Errc::usage` that names `flag` and the file.
 [[nodiscard]] std::vector<TomlEntry> read_toml(const std::string& file, std::string_view flag);
+
+/// Bytes, or with a unit such as 512MB. @throws Error `Errc::usage` that begins with `where`.
+[[nodiscard]] std::uint64_t size_option(const std::string& where, const std::string& text);
+
+/// The tables [functions.NAME]. @throws Error `Errc::usage` that names file, table and key.
+[[nodiscard]] std::vector<ConfiguredFunction> read_functions(const std::vector<TomlEntry>& entries,
+                                                             const std::string& file);
+/// Those of flags and tables, the first that fits counts.
+[[nodiscard]] std::vector<ConfiguredFunction> configured_functions(
+    const WorkerCommandOptions& options);
+
+/// @throws Error `Errc::usage` when a command cannot be started.
+void check_programs(const std::vector<ConfiguredFunction>& functions);
+/// What a worker would do. `functions` are those of which `options` have the rules.
+void print_worker(const std::vector<Setting>& settings, const WorkerOptions& options,
+                  const HandlerRegistry& handlers, const std::vector<ConfiguredFunction>& functions,
+                  bool as_json);
 
 /// Rows under headings, columns aligned; numbers to the right.
 class Table {

@@ -125,25 +125,26 @@ std::vector<CronSchedule> load_schedules(const std::string& file) {
     };
     std::vector<CronSchedule> schedules;
     std::set<std::string> given;
-    const auto entries = read_toml(file, "FILE");
-    for (const auto& [table, key, values] : entries) {
-        if (table.find('.') != std::string::npos)
-            refuse(fmt::format("[{}]", table), "a table within a table is no schedule");
-        if (table.empty())
-            refuse(key, "must stand in a table, which names the schedule (but not [default])");
-    }
-    for (const auto& [table, key, values] : entries) {
-        if (key.empty()) {
-            if (!given.insert(table).second)
-                refuse(fmt::format("[{}]", table), "there are two tables of this name");
-            schedules.emplace_back().name = table;
+    for (const auto& entry : read_toml(file, "FILE")) {
+        if (entry.table.size() > 1)
+            refuse(fmt::format("[{}]", fmt::join(entry.table, ".")),
+                   "a table within a table is no schedule");
+        if (entry.table.empty())
+            refuse(entry.key, "must stand in a table, which names the schedule");
+        const std::string& name = entry.table.front();
+        if (entry.key.empty()) {
+            schedules.emplace_back().name = name;
             continue;
         }
-        const std::string where = fmt::format("[{}] {}", table, key);
-        const auto known = keys.find(key);
+        const std::string where = fmt::format("[{}] {}", name, entry.key);
+        const auto known = keys.find(entry.key);
         if (known == keys.end()) refuse(where, "unknown key");
-        if (!given.insert(where).second || values.size() != 1) refuse(where, "needs one value");
-        known->second(schedules.back(), values.front(),
+        if (entry.list) refuse(where, "needs one value");
+        given.insert(where);
+        // Dotted keys reach a table without a header.
+        if (schedules.empty() || schedules.back().name != name)
+            refuse(where, "must stand below the header of its table");
+        known->second(schedules.back(), entry.values.front(),
                       [&](const std::string& why) { refuse(where, why); });
     }
     if (schedules.empty()) throw Error(Errc::usage, fmt::format("FILE: {} has no schedules", file));

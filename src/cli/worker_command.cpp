@@ -5,13 +5,10 @@
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <rqxx/scheduler.hpp>
-#include <string_view>
-#include <tuple>
 #include <utility>
 
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
-#include "runtime/http_client.hpp"
 
 namespace rqxx::cli {
 
@@ -19,27 +16,6 @@ namespace asio = boost::asio;
 using namespace std::chrono_literals;
 
 namespace {
-
-/// FUNC=REST of a flag.
-std::pair<std::string, std::string> function_and_rest(std::string_view flag,
-                                                      const std::string& text) {
-    const auto at = text.find('=');
-    if (at == std::string::npos || at == 0 || at + 1 == text.size())
-        throw Error(Errc::usage, fmt::format("{}: \"{}\" is not FUNC=…", flag, text));
-    return {text.substr(0, at), text.substr(at + 1)};
-}
-
-CommandFunction command_function(const std::string& text) {
-    CommandFunction result;
-    std::string line;
-    std::tie(result.function, line) = function_and_rest("--command", text);
-    auto words = split_command(line);
-    if (!words)
-        throw Error(Errc::usage,
-                    fmt::format("--command: {}: {}", result.function, words.error().describe()));
-    result.words = std::move(*words);
-    return result;
-}
 
 /// Each signal is one request to stop; the set is cancelled at the end.
 void listen(asio::signal_set& signals, Worker& worker, TaskGroup& scheduling) {
@@ -104,33 +80,28 @@ std::optional<PythonOptions> python_options(const WorkerCommandOptions& options)
         .exception_handlers = options.exception_handlers};
 }
 
-/// `pkg.func=https://host/path`. What is wrong with one is told without its URL, which may hold a
-/// password.
-std::vector<HttpFunction> http_functions(const WorkerCommandOptions& options) {
-    const auto secrets =
-        secrets_option("--http-secret-file", options.http_secret_file, "RQXX_HTTP_SECRET");
-    std::vector<HttpFunction> functions;
-    for (const auto& text : options.http) {
-        const auto equals = text.find('=');
-        const std::string function = text.substr(0, equals);
-        if (equals == std::string::npos || function.empty() ||
-            function.find("://") != std::string::npos)
-            throw Error(Errc::usage, "--http: FUNC=URL is needed, such as pkg.*=https://host/path");
-        const std::string url = text.substr(equals + 1);
-        if (const auto parsed = runtime::parse_http_url(url); !parsed)
-            throw Error(Errc::usage,
-                        fmt::format("--http: {}: url: {}", function, parsed.error().message));
-        functions.push_back({function, url, secrets});
-    }
-    return functions;
+/// Starts and ends what jobs would run in.
+void check(asio::io_context& context, RedisClient& redis, Worker& worker) {
+    std::exception_ptr failure;
+    asio::co_spawn(context, worker.check(), [&](std::exception_ptr error) {
+        failure = error;
+        redis.close();
+    });
+    context.run();
+    if (failure) std::rethrow_exception(failure);
 }
 
 }  // namespace
 
 int work(const CommonOptions& common, const WorkerCommandOptions& options,
          const ApplicationFactory& make_application) {
+    // In the environment or a file it may be meant for other commands.
+    if (const auto json = options.sources.find("json");
+        !options.check && json != options.sources.end() && json->second == "flag")
+        throw Error(Errc::usage, "--json: goes with --check");
     Logger log(log_level(common), log_format(common));
     WorkerOptions settings;
+    if (!options.queue_list.empty()) settings.queues = options.queue_list;
     if (!options.queues.empty()) settings.queues = options.queues;
     for (const auto& queue : settings.queues) {
         if (queue.empty() || queue.find(',') != std::string::npos)
@@ -151,9 +122,12 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
         settings.max_idle_time = duration_option("--max-idle-time", options.max_idle_time);
     settings.kill_after = duration_option("--kill-after", options.kill_after);
     settings.python = python_options(options);
-    settings.http = http_functions(options);
-    for (const auto& one : options.command)
-        settings.commands.push_back(command_function(one));
+    const auto functions = configured_functions(options);
+    for (const auto& one : functions) {
+        settings.functions.push_back(one.rule);
+        if (one.command) settings.commands.push_back(*one.command);
+        if (one.http) settings.http.push_back(*one.http);
+    }
     if (options.native_isolation == "process") settings.native = NativeIsolation::process;
     if (options.max_rss > 0) settings.limits.max_rss = options.max_rss;
     if (!options.max_cpu.empty())
@@ -174,6 +148,8 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
             settings.python->serializer = options.serializer;
     }
 
+    const auto webhook_settings = webhook_options(options.webhooks);
+
     HandlerRegistry handlers;
     const auto application = make_application({common.data_dir, options.packages, true});
     application->register_handlers(handlers);
@@ -181,10 +157,22 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     asio::io_context context(1);
     RedisOptions redis_settings = redis_options(common, "rqxx-worker");
     redis_settings.max_backoff = 1s;
-    RedisClient redis(context.get_executor(), redis_settings, log);
+    // A check needs no Redis, and so does not tell that there is none.
+    RedisClient redis(context.get_executor(), redis_settings, options.check ? null_logger() : log);
     Worker worker(redis, handlers, settings, log);
+    if (options.check) {
+        check_programs(functions);
+        check(context, redis, worker);
+        auto shown = options.settings;
+        for (auto& setting : shown) {
+            if (setting.name == "redis-url") setting.values = {redis_settings.url.redacted()};
+            if (setting.name == "queues") setting.values = settings.queues;
+        }
+        print_worker(shown, settings, handlers, functions, options.json);
+        return 0;
+    }
     Scheduler scheduler(redis, {settings.queues, {}}, log);
-    WebhookDeliverer webhooks(redis, webhook_options(options.webhooks), log);
+    WebhookDeliverer webhooks(redis, webhook_settings, log);
     TaskGroup scheduling(context.get_executor());
     asio::signal_set signals(context, SIGINT, SIGTERM);
     listen(signals, worker, scheduling);

@@ -383,10 +383,6 @@ CommandExecutor::~CommandExecutor() {
     close();
 }
 
-bool CommandExecutor::runs(const Call& call) const {
-    return impl_->find(call) != nullptr;
-}
-
 void CommandExecutor::close() {
     impl_->events = {};
     for (const auto& run : impl_->running)

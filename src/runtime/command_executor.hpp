@@ -15,7 +15,6 @@ public:
     CommandExecutor(boost::asio::any_io_executor executor, std::vector<CommandFunction> functions,
                     CallbackPolicy callbacks, ProcessTools tools, Logger& log, Events events);
     ~CommandExecutor() override;
-    [[nodiscard]] bool runs(const Call& call) const;
     void close() override;
     void start(std::shared_ptr<Execution> execution) override;
     void interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) override;

@@ -19,12 +19,55 @@ bool any_in(const WorkerOptions& options, FunctionRule::Place place) {
                                [&](const FunctionRule& rule) { return rule.place == place; });
 }
 
+/// Methods never go out: nobody else has the object. A call that could not be read has no name, and
+/// Python may know more of it.
+template <class T>
+bool any_fits(const std::vector<T>& functions, const Call& call) {
+    return !call.func_name.empty() && call.instance.is_none() &&
+           std::ranges::any_of(functions, [&](const T& one) {
+               return matches_wildcard(one.function, call.func_name);
+           });
+}
+
+template <class T>
+std::optional<T> limit(const std::optional<T>& own, const std::optional<T>& general) {
+    if (!own) return general;
+    return *own == T{} ? std::nullopt : own;
+}
+
 void check(const WorkerOptions& options) {
     if (!options.python && any_in(options, FunctionRule::Place::python))
         throw Error(Errc::usage, "functions: one is to run in Python, and there is no interpreter");
 }
 
 }  // namespace
+
+Way way_of(const Call& call, const WorkerOptions& options, const HandlerRegistry& handlers) {
+    using enum FunctionRule::Place;
+    const auto found = std::ranges::find_if(options.functions, [&](const FunctionRule& rule) {
+        return matches_wildcard(rule.function, call.func_name);
+    });
+    Way way{any, options.limits};
+    if (found != options.functions.end()) {
+        way.rule = &*found;
+        way.limits.max_rss = limit(found->limits.max_rss, options.limits.max_rss);
+        way.limits.max_cpu = limit(found->limits.max_cpu, options.limits.max_cpu);
+        if (!call.func_name.empty()) way.place = found->place;
+    }
+    if (way.place == command && !any_fits(options.commands, call)) way.place = any;
+    if (way.place == http && !any_fits(options.http, call)) way.place = any;
+    if (way.place != any) return way;
+    const bool registered = call.instance.is_none() && handlers.find(call.func_name) != nullptr;
+    if (any_fits(options.commands, call))
+        way.place = command;
+    else if (any_fits(options.http, call))
+        way.place = http;
+    else if (!registered && options.python)
+        way.place = python;
+    else
+        way.place = options.native == NativeIsolation::process ? process : thread;
+    return way;
+}
 
 template <class T, class... Args>
 T* Executors::add(Args&&... args) {
@@ -84,34 +127,28 @@ void Executors::close() {
         one->close();
 }
 
-Executor& Executors::executor_of(const Call& call, const FunctionRule* rule) const {
-    if (commands_ != nullptr && commands_->runs(call)) return *commands_;
-    if (http_ != nullptr && http_->runs(call)) return *http_;
-    switch (rule == nullptr ? FunctionRule::Place::any : rule->place) {
-        case FunctionRule::Place::thread:
-            return *threads_;
+Executor& Executors::executor_of(FunctionRule::Place place) const {
+    switch (place) {
         case FunctionRule::Place::process:
             return *processes_;
         case FunctionRule::Place::python:
             return *python_;
+        case FunctionRule::Place::command:
+            return *commands_;
+        case FunctionRule::Place::http:
+            return *http_;
         case FunctionRule::Place::any:
+        case FunctionRule::Place::thread:
             break;
     }
-    const bool registered = call.instance.is_none() && handlers_.find(call.func_name) != nullptr;
-    if (!registered && python_ != nullptr) return *python_;
-    return options_.native == NativeIsolation::process ? *processes_ : *threads_;
+    return *threads_;
 }
 
 void Executors::start(std::shared_ptr<Execution> execution) {
-    const auto found = std::ranges::find_if(options_.functions, [&](const FunctionRule& rule) {
-        return matches_wildcard(rule.function, execution->call.func_name);
-    });
-    const FunctionRule* rule = found == options_.functions.end() ? nullptr : &*found;
-    execution->limits = options_.limits;
-    if (rule != nullptr && rule->limits.max_rss) execution->limits.max_rss = rule->limits.max_rss;
-    if (rule != nullptr && rule->limits.max_cpu) execution->limits.max_cpu = rule->limits.max_cpu;
+    const Way way = way_of(execution->call, options_, handlers_);
+    execution->limits = way.limits;
     execution->output.set_limit(options_.max_output);
-    Executor& chosen = executor_of(execution->call, rule);
+    Executor& chosen = executor_of(way.place);
     execution->runs_in = &chosen;
     chosen.start(std::move(execution));
 }

@@ -9,12 +9,18 @@
 
 namespace rqxx::runtime {
 
-class CommandExecutor;
-class HttpExecutor;
+/// How a function runs: a rule that says where comes first; then a function that is given a command
+/// or URL runs by that, a registered native handler in a thread or process, and everything else in
+/// Python where there is one.
+struct Way {
+    FunctionRule::Place place;  ///< Never `any`; `thread` also where nothing can run it.
+    ResourceLimits limits;
+    const FunctionRule* rule = nullptr;  ///< Of the options, where one fits.
+};
+[[nodiscard]] Way way_of(const Call& call, const WorkerOptions& options,
+                         const HandlerRegistry& handlers);
 
-/// All the ways in which a worker runs jobs, and which of them runs what: a function that is given
-/// a command or URL, that; one that is given a place, there; a registered native handler in a
-/// thread or process; everything else in Python where there is one.
+/// All the ways in which a worker runs jobs.
 class Executors final : public Executor {
 public:
     Executors(RedisClient& redis, const HandlerRegistry& handlers, const WorkerOptions& options,
@@ -31,15 +37,15 @@ public:
 private:
     template <class T, class... Args>
     T* add(Args&&... args);
-    [[nodiscard]] Executor& executor_of(const Call& call, const FunctionRule* rule) const;
+    [[nodiscard]] Executor& executor_of(FunctionRule::Place place) const;
 
     const HandlerRegistry& handlers_;
     const WorkerOptions& options_;
     std::shared_ptr<ProcessWatch> watch_;
     std::vector<std::unique_ptr<Executor>> all_;
     // Null where nothing can need it.
-    CommandExecutor* commands_ = nullptr;
-    HttpExecutor* http_ = nullptr;
+    Executor* commands_ = nullptr;
+    Executor* http_ = nullptr;
     Executor* threads_ = nullptr;
     Executor* processes_ = nullptr;
     Executor* python_ = nullptr;

@@ -138,10 +138,6 @@ HttpExecutor::~HttpExecutor() {
     close();
 }
 
-bool HttpExecutor::runs(const Call& call) const {
-    return impl_->find(call) != nullptr;
-}
-
 asio::awaitable<void> HttpExecutor::prepare() {
     for (const auto& target : impl_->targets)
         impl_->log.info("Function runs by HTTP", "function", target.function, "url",

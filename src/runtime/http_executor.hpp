@@ -15,8 +15,6 @@ public:
     HttpExecutor(boost::asio::any_io_executor executor, const std::vector<HttpFunction>& functions,
                  std::size_t concurrency, CallbackPolicy callbacks, Logger& log, Events events);
     ~HttpExecutor() override;
-    /// Whether it is the one to run this.
-    [[nodiscard]] bool runs(const Call& call) const;
     boost::asio::awaitable<void> prepare() override;
     void close() override;
     void start(std::shared_ptr<Execution> execution) override;

@@ -36,6 +36,12 @@ bool is_dead_here(const ops::WorkerOps::Birth& birth) {
     return pid == ::getpid() || (::kill(pid, 0) != 0 && errno == ESRCH);
 }
 
+/// Whatever happens: processes must not outlive the worker, nor keep its event loop running.
+struct Close {
+    void operator()(runtime::Executors* all) const { all->close(); }
+};
+using Closing = std::unique_ptr<runtime::Executors, Close>;
+
 }  // namespace
 
 Worker::Impl::Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerOptions options_,
@@ -67,10 +73,13 @@ Worker::Impl::Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerO
       watchers(executor),
       tasks(executor) {}
 
+asio::awaitable<void> Worker::Impl::check() {
+    const Closing closing(&executors);
+    co_await executors.prepare();
+}
+
 asio::awaitable<WorkerSummary> Worker::Impl::run() {
-    // Whatever happens: processes must not outlive the worker, nor keep its event loop running.
-    const std::unique_ptr<runtime::Executors, void (*)(runtime::Executors*)> closing(
-        &executors, [](runtime::Executors* all) { all->close(); });
+    const Closing closing(&executors);
     co_await executors.prepare();
     prepared = true;
     co_await be_born();
@@ -218,6 +227,9 @@ Worker::~Worker() = default;
 
 asio::awaitable<WorkerSummary> Worker::run() {
     return impl_->run();
+}
+asio::awaitable<void> Worker::check() {
+    return impl_->check();
 }
 void Worker::request_stop() {
     impl_->request_stop();

@@ -101,6 +101,7 @@ struct Worker::Impl {
     // ---- life: worker.cpp ----
 
     boost::asio::awaitable<WorkerSummary> run();
+    boost::asio::awaitable<void> check();
     /// A claim that is answered meanwhile is dropped here and put back by `register_death`.
     boost::asio::awaitable<void> stop_watching();
     /// Registers the worker, also in the place of one that was killed on this host.
