@@ -255,6 +255,18 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
         } catch (const Error& error) {
             self->trouble = error.message();
             self->lose_zygote();
+            co_return;
+        }
+        const pid_t started = self->zygote;
+        const auto give_up = std::chrono::steady_clock::now() + longest_start;
+        while (!self->closed && !self->ready && self->zygote == started) {
+            const auto now = std::chrono::steady_clock::now();
+            if (now >= give_up) {
+                self->trouble = "it took over a minute to start";
+                ::kill(started, SIGKILL);  // `listen` meets its end.
+                co_return;
+            }
+            co_await self->changed.wait(give_up - now);
         }
     }
 

@@ -490,6 +490,23 @@ def test_while_python_cannot_be_started_again_no_job_is_taken(system, connection
     assert not connection.zcard("rq:failed:default")
 
 
+@pytest.mark.skipif(not os.environ.get("RQXX_FULL"), reason="takes over a minute; only in scripts/test --full")
+def test_a_zygote_that_hangs_when_it_is_started_again_is_given_up(system, connection):
+    module, hang = system.folder / "fragile.py", system.folder / "hang"
+    module.write_text(f"import os, time\nwhile os.path.exists({str(hang)!r}): time.sleep(1000)\n")
+    running = python_worker(system, "--path", system.folder, "--preload", "fragile")
+    running.wait_for_log("Worker started")
+    hang.touch()
+    next(one for one in family(running) if "executor.py" in " ".join(one.cmdline())).kill()
+    running.wait_for_log("Python has ended")
+    hang_ends = running.log.count("Python has ended") + 1
+    wait_for(lambda: running.log.count("Python has ended") >= hang_ends, 80)
+    assert "it took over a minute to start" in running.log
+    hang.unlink()
+    job = queue(connection).enqueue(jobs.plain, 1)
+    wait_for(lambda: status(connection, job) == "finished")
+
+
 # ---- commands --------------------------------------------------------------------------------------------------------------
 
 

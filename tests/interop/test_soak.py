@@ -302,11 +302,14 @@ class Soak:
             counts[status] += 1
             as_meant = status in kind.ends
             without_guilt += not as_meant
-            if not as_meant and (status != "failed" or not self.was_killed(job_id)):
+            # A shot before the job began to run took its retry, and nothing is kept of that.
+            shot_early = "retry" in kind.options and marked[job_id] < kind.runs
+            if not as_meant and (status != "failed" or not shot_early and not self.was_killed(job_id)):
                 self.problems.append(f"{job_id}: is {status}, {self.error_of(job_id)}")
             # Whose process was shot may not have come to its mark, nor to its second run.
+            few = marked[job_id] < kind.runs and not shot_early and not self.was_killed(job_id)
             most = kind.runs + (2 if job_id in self.interrupted else 0)
-            if kind.marks and (marked[job_id] > most or marked[job_id] < kind.runs and not self.was_killed(job_id)):
+            if kind.marks and (marked[job_id] > most or few):
                 self.problems.append(f"{job_id}: ran {marked[job_id]} times and is {status}, {self.error_of(job_id)}")
         # Each shot hits one job; a job that two crashes of the worker hit is given up.
         if without_guilt > self.killed_slots + SLOTS:
