@@ -327,9 +327,9 @@ def test_check_shows_the_next_runs_in_the_zone(system):
     ('[a]\nfunc = "f"\nevery = 5\ncatch_up = "some"\n', ["[a] catch_up"]), ('[a]\nfunc = "f"\nevery = 5\noverlap = "no"\n', ["[a] overlap"]),
     ('[a]\nfunc = "f"\nevery = 5\nretry = "x"\n', ["[a] retry"]), ('[a]\nfunc = "f"\nevery = 5\nserializer = "xml"\n', ["[a] serializer"]),
     ('[a]\nfunc = "f"\nevery = 5\ntimeout = 0\n', ["[a] timeout"]), ('[a]\nfunc = "f"\nevery = 5\nqueue = "a,b"\n', ["[a] queue"]),
-    ('[a]\nfunc = "f"\nevery = 5\nevery = 6\n', ["[a] every"]), ('[a]\nfunc = "f"\nevery = 5\n[a]\n', ["[a]", "two tables"]),
+    ('[a]\nfunc = "f"\nevery = 5\nevery = 6\n', ["line 4", "every"]), ('[a]\nfunc = "f"\nevery = 5\n[a]\n', ["line 4", "table 'a'"]),
     ('func = "f"\n', ["func", "table"]), ('[a.b]\nfunc = "f"\nevery = 5\n', ["[a.b]"]), ('["a b"]\nfunc = "f"\nevery = 5\n', ["name"]),
-    ('[a]\nfunc = "f\nevery = 5\n', ["line 2", "quote"])])
+    ('[a]\nfunc = "f\nevery = 5\n', ["line 2", "string"])])
 @pytest.mark.parametrize("flags", [[], ["--check"]], ids=["run", "check"])
 def test_a_bad_file_is_one_line_and_exit_2(system, text, named, flags):
     result = system.rqxx("cron", write(system, text), *flags, "--redis-url", "unix:///nowhere/redis.sock")
