@@ -216,14 +216,14 @@ class Soak:
             what = job_id.rsplit("_", 1)[0].rsplit("-", 1)[-1]
             if what not in ("stop", "cancel", "delete") or not self.marked()[job_id]:
                 continue
-            try:
-                if what == "stop":
-                    send_stop_job_command(self.connection, job_id)
-                elif what == "cancel":
-                    Job.fetch(job_id, connection=self.connection).cancel()
-                else:
+            if what != "stop":
+                # Not by RQ's client: it takes several steps, and a job that ends between them stays in a registry.
+                self.system.rqxx("job", what, job_id, "--redis-url", self.system.server.url)
+                if what == "delete" and not self.connection.exists(f"rq:job:{job_id}"):
                     self.gone.add(job_id)
-                    Job.fetch(job_id, connection=self.connection).delete()
+                continue
+            try:
+                send_stop_job_command(self.connection, job_id)
             except (NoSuchJobError, InvalidJobOperation):
                 pass   # It has just ended, or its worker.
 
