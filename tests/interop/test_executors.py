@@ -436,7 +436,7 @@ def test_a_guardian_that_is_killed_is_replaced(system, connection):
     running.wait_for_log("Worker started")
     queue(connection).enqueue("f")
     wait_for(lambda: len(lines(pids)) == 1)
-    next(one for one in family(running) if one.name() == "rqxx-guardian").kill()
+    wait_for(lambda: [one for one in family(running) if one.name() == "rqxx-guardian"])[0].kill()
     queue(connection).enqueue("f")
     wait_for(lambda: len(lines(pids)) == 2)
     left = [one.pid for one in family(running)]
