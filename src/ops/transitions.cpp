@@ -177,15 +177,18 @@ asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string
 asio::awaitable<void> WorkerOps::append_output(const std::string& job_id,
                                                const std::string& execution_id, std::int64_t ttl,
                                                OutputChunks chunks) {
-    std::vector<std::string> args{job_id, execution_id, std::to_string(ttl)};
-    args.reserve(3 + chunks.size() * 2);
-    for (auto& chunk : chunks) {
-        args.emplace_back(1, static_cast<char>(chunk.stream));
-        args.push_back(std::move(chunk.text));
-    }
-    co_await redis_->eval(lua::append_output,
-                          {keys::outputs(job_id), keys::output(job_id, execution_id)},
-                          std::move(args));
+    constexpr std::size_t most_at_once = 500;  // Many small pieces must not make a script long.
+    std::size_t at = 0;
+    do {
+        std::vector<std::string> args{job_id, execution_id, std::to_string(ttl)};
+        for (const auto end = std::min(chunks.size(), at + most_at_once); at < end; ++at) {
+            args.emplace_back(1, static_cast<char>(chunks[at].stream));
+            args.push_back(std::move(chunks[at].text));
+        }
+        co_await redis_->eval(lua::append_output,
+                              {keys::outputs(job_id), keys::output(job_id, execution_id)},
+                              std::move(args));
+    } while (at < chunks.size());
 }
 
 asio::awaitable<std::vector<Settled>> WorkerOps::settle(std::vector<Settlement> batch,

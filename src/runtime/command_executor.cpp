@@ -147,6 +147,7 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
         bool killed = false;
         std::shared_ptr<OutputPipes> output;
         LastLine last_line;
+        std::string last_of_stderr;
         std::optional<RunOutcome> excess;  ///< It was killed for what it used.
 
         void signal(int number) const {
@@ -202,13 +203,19 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
             setup.environment.push_back(variable.data());
         setup.environment.push_back(nullptr);
         const Fd input = document(job_document(execution));
-        run->output = std::make_shared<OutputPipes>(executor, tools.forward_output);
+        run->output =
+            std::make_shared<OutputPipes>(executor, tools.forward_output || tools.max_output == 0);
         run->output->read_for(run->execution);
         // Not the run's own: it holds the pipes.
-        run->output->set_tap(
-            [line = &run->last_line](OutputPipes::Stream stream, std::string_view text) {
-                if (stream == OutputPipes::Stream::out) line->add(text);
-            });
+        run->output->set_tap([to = run.get()](OutputPipes::Stream stream, std::string_view text) {
+            if (stream == OutputPipes::Stream::out) {
+                to->last_line.add(text);
+                return;
+            }
+            std::string& kept = to->last_of_stderr;
+            kept += text;
+            if (kept.size() > shown_stderr) kept.erase(0, kept.size() - shown_stderr);
+        });
         const auto ends = run->output->their_ends();
         setup.streams = {input.get(), ends[0], ends[1]};
         setup.max_rss = execution.limits.max_rss.value_or(0);
@@ -321,7 +328,7 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
         }
         if (!succeeded) {
             const std::string how = describe_status(status);
-            std::string text = to_valid_utf8(execution.output.last_of_stderr(shown_stderr));
+            std::string text = to_valid_utf8(run.last_of_stderr);
             if (!text.empty() && !text.ends_with('\n')) text += '\n';
             text += fmt::format("rqxx.CommandFailed: {} ended with {}\n",
                                 run.command->words.front(), how);

@@ -123,6 +123,11 @@ RunOutcome NativeRunner::run(const std::shared_ptr<Execution>& execution) const 
                 call_back(execution, job.success_callback_name, job.success_callback_timeout,
                           {CallbackEvent::Kind::success, std::move(result), {}}))
             outcome = std::move(*failed);
+        if (execution->stop_reason == StopReason::stopped) {  // Meanwhile: as RQ.
+            call_back(execution, job.stopped_callback_name, job.stopped_callback_timeout,
+                      {CallbackEvent::Kind::stopped, {}, {}});
+            return ended_by_force(*execution);
+        }
     }
     if (outcome.kind == RunOutcome::Kind::failure) {
         if (auto failed =

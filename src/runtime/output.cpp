@@ -35,7 +35,6 @@ struct Output::State {
     std::deque<OutputChunk> tail;
     std::size_t tail_size = 0;
     std::size_t dropped = 0;
-    std::string stderr_end;
 };
 
 Output::Output() = default;
@@ -49,11 +48,6 @@ void Output::add(OutputChunk::Stream stream, std::string_view text) {
         state_->left = limit_ / 2;
     }
     State& state = *state_;
-    if (stream == OutputChunk::Stream::err) {
-        state.stderr_end += text;
-        if (state.stderr_end.size() > 2 * largest_chunk)
-            state.stderr_end.erase(0, state.stderr_end.size() - largest_chunk);
-    }
     const std::string_view first = text.substr(0, state.left);
     state.left -= first.size();
     append(state.fresh, stream, first);
@@ -92,13 +86,6 @@ OutputChunks Output::take_rest() {
     state_->tail.clear();
     state_->tail_size = state_->dropped = 0;
     return chunks;
-}
-
-std::string Output::last_of_stderr(std::size_t bytes) const {
-    const std::scoped_lock lock(mutex_);
-    if (!state_) return {};
-    const std::string& text = state_->stderr_end;
-    return text.substr(text.size() - std::min(text.size(), bytes));
 }
 
 }  // namespace rqxx::runtime

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <memory>
 #include <mutex>
-#include <string>
 #include <string_view>
 
 #include "ops/transitions.hpp"
@@ -25,13 +24,11 @@ public:
     [[nodiscard]] ops::OutputChunks take();
     /// The same and the end; nothing is added any more.
     [[nodiscard]] ops::OutputChunks take_rest();
-    /// The newest up to `bytes` of stderr, for messages.
-    [[nodiscard]] std::string last_of_stderr(std::size_t bytes) const;
 
 private:
     struct State;
     std::size_t limit_ = std::size_t{1} << 20;
-    mutable std::mutex mutex_;
+    std::mutex mutex_;
     std::unique_ptr<State> state_;
 };
 

@@ -136,7 +136,10 @@ std::chrono::steady_clock::time_point Worker::Impl::end_by_force(
         execution->being_killed = true;
         // A process that the kernel cannot end, say in a write to a dead disk, must not keep a
         // slot.
-        execution->give_up_at = now + 2s;
+        // A stopped callback may have to wait for a process to run in.
+        const bool calls_back = execution->stop_reason == StopReason::stopped &&
+                                !execution->job.stopped_callback_name.empty();
+        execution->give_up_at = now + (calls_back ? 10s : 2s);
         return *execution->give_up_at;
     }
     give_up(execution);

@@ -268,6 +268,12 @@ def say(text, count=1):
     print("in red", file=sys.stderr)
 
 
+def stutter(count):
+    for _ in range(count):
+        os.write(1, b"a")
+        os.write(2, b"b")
+
+
 def say_and_wait(text, path):
     print(text)
     while not os.path.exists(path):

@@ -123,6 +123,23 @@ def test_output_that_is_not_captured_goes_where_the_workers_goes(system, connect
     assert "to both" in done.out and output(connection, job) == b"to both\n"
 
 
+def test_a_command_whose_output_is_not_kept_writes_where_the_worker_does_and_still_says_why_it_failed(system, connection):
+    good, bad = (queue(connection).enqueue(name) for name in ("good", "bad"))
+    done = command_worker(system, ["good=echo 7", "bad=sh -c 'echo reason >&2; exit 1'"], "--max-output", "0", "--burst")
+    assert done.wait(30) == 0, done.log
+    assert good.return_value() == 7 and "reason" in bad.latest_result().exc_string
+    assert "7\n" in done.out and "reason" in done.log and not connection.keys("rqxx:output:*")
+
+
+def test_many_small_writes_are_kept_in_their_order(system, connection):
+    job = queue(connection).enqueue(jobs.stutter, 3000)
+    work_off(python_worker, system)
+    newest = connection.lindex(f"rqxx:output:{job.id}", 0).decode()
+    entries = connection.xrange(f"rqxx:output:{job.id}:{newest}")
+    assert output(connection, job) == b"a" * 3000 and output(connection, job, b"2") == b"b" * 3000
+    assert len(entries) > 1
+
+
 def test_each_execution_has_an_output_of_its_own(system, connection):
     job = queue(connection).enqueue(jobs.say_and_die, "again", retry=Retry(max=12))
     work_off(python_worker, system)
@@ -338,6 +355,18 @@ def test_a_stopped_native_process_runs_the_stopped_callback(system, connection):
         wait_for(lambda: status(connection, job) == "stopped", timeout=8)
         assert lines(marks) == ["stopped"]
         running.end()
+
+
+@pytest.mark.parametrize("processes", [[], ["--processes"]], ids=["thread", "process"])
+def test_a_job_that_is_stopped_while_its_success_callback_runs_ends_as_stopped(system, connection, processes):
+    marks = system.folder / "marks"
+    job = queue(connection).enqueue("tasks.noop", 1, meta={"marks": str(marks)}, on_success=Callback("tasks.slow_callback", timeout=30),
+                                    on_stopped=Callback("tasks.on_stopped"))
+    system.test_worker(*processes, "default")
+    wait_for(lambda: status(connection, job) == "started" and connection.pubsub_channels("rq:pubsub:*"))
+    send_stop_job_command(connection, job.id)
+    wait_for(lambda: status(connection, job) == "stopped", timeout=8)
+    assert lines(marks) == ["stopped"]
 
 
 def test_the_progress_of_a_python_job_is_shown(system, connection):
