@@ -362,7 +362,7 @@ def test_how_long_a_job_is_put_off(system, connection, service):
     service.behave = lambda request: (429, {"Retry-After": header(request["body"]["args"][0])}, b"")
     made = {name: enqueue(connection, "far.run", name) for name in WAITS}
     ended = worker(system, "--burst", "default", "--http", f"far.*={service.url}/run")
-    assert ended.wait(30) == 1, "jobs were put back"
+    assert ended.wait(30) == 0, ended.log
     for name, job in made.items():
         low, high = WAITS[name]
         assert status(job) == "scheduled", name
