@@ -211,6 +211,7 @@ std::vector<ConfiguredFunction> read_functions(const std::vector<TomlEntry>& ent
         if (!entry.key.empty()) table->add(entry);
     }
     std::vector<ConfiguredFunction> functions;
+    functions.reserve(tables.size());
     for (const auto& table : tables)
         functions.push_back(table.finish());
     return functions;
