@@ -41,7 +41,10 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
                                    std::string(to_string(result->type)),
                                    result->return_value,
                                    result->exc_string,
-                                   {}});
+                                   {},
+                                   result->cause,
+                                   result->max_rss_kb,
+                                   result->cpu_seconds});
     }
     (void)boost::json::serialize(to_json(info));
     return 0;

@@ -179,7 +179,6 @@ class Rq:
         now = b"2026-11-27T00:00:00.000000Z"
         job = self.make_job(settings, "warm-up", b"pickle", "", now, {b"data": data, b"created_at": now, b"status": b"started"})
         job.serializer.dumps(job._execute())
-        settings.made = None
         if self.connections:
             self.connections.pop_connection()
 
@@ -637,6 +636,7 @@ def main(control_fd, source):
         settings = Settings(said)
         if settings.rq:
             settings.rq.warm_up(settings)
+            settings.made = None   # Slots share none.
     except BaseException as error:
         zygote.say(error=said.get("at", "") + "".join(traceback.format_exception_only(type(error), error)).strip(),
                    traceback="".join(traceback.format_exception(*sys.exc_info()))[-20000:])

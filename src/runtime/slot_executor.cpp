@@ -317,7 +317,7 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     /// For the next jobs, while this one runs: a fork takes longer than a short job.
     void fork_ahead() {
         auto idle = std::ranges::count_if(slots, [](const auto& slot) { return is_idle(*slot); });
-        while (idle < 1 && fork_slot())
+        while (idle < 2 && fork_slot())
             ++idle;
     }
 
