@@ -17,7 +17,7 @@
 
 /// One struct of settings per command, and the functions that carry them out.
 ///
-/// The settings are bound to flags, environment and configuration file in command_line.cpp.
+/// The settings are bound to flags, environment and configuration file by flags.hpp.
 namespace rqxx::cli {
 
 struct CommonOptions {
@@ -165,6 +165,12 @@ struct JobActionOptions {
     bool json = false;
 };
 
+struct JobOptions {
+    JobShowOptions show;
+    JobLogsOptions logs;
+    JobActionOptions action;
+};
+
 struct QueueActionOptions {
     std::string queue;
     std::string func, error;
@@ -174,6 +180,11 @@ struct QueueActionOptions {
 
 struct QueueListOptions {
     bool json = false;
+};
+
+struct QueueOptions {
+    QueueListOptions list;
+    QueueActionOptions action;
 };
 
 struct CronCommandOptions {

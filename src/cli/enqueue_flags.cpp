@@ -1,0 +1,60 @@
+#include "cli/flags.hpp"
+
+namespace rqxx::cli {
+
+Command add_enqueue(CLI::App& root, const CommonOptions& common, EnqueueCommandOptions& o) {
+    auto& app = *root.add_subcommand("enqueue", "Put a job on a queue and print its id");
+    app.add_option("FUNC", o.function, "dotted path of the function")->required();
+    app.add_option("ARG", o.arguments,
+                   "text; `:JSON` or `%PYTHON-LITERAL` for other types; `key=text`, `key:=JSON`, "
+                   "`key%=LITERAL` for keywords; "
+                   "`@FILE` after the mark reads a file")
+        ->type_name("");
+    add_option(app, "--queue", o.queue, "name of the queue");
+    add_option(app, "--priority", o.priority, "use the optimized queue's policy instead of --queue")
+        ->check(CLI::IsMember({"high", "normal", "low"}));
+    add_option(app, "--timeout", o.timeout, "time limit: seconds, or 90s, 5m, 1h, 2d");
+    add_option(app, "--result-ttl", o.result_ttl, "how long the result is kept");
+    add_option(app, "--failure-ttl", o.failure_ttl, "how long a failed job is kept");
+    add_option(app, "--ttl", o.ttl, "how long the job may wait before it is dropped");
+    named(app.add_option("--retry", o.retry, "how often a failing job is run again"));
+    named(app.add_option("--retry-interval", o.retry_intervals,
+                         "wait before a retry; more of them for the next ones")
+              ->type_name("DURATION")
+              ->allow_extra_args(false));
+    add_flag(app, "--retry-at-front", o.retry_at_front, "a retried job is next to be run");
+    add_option(
+        app, "--at", o.at,
+        "not before this time: 2026-12-24T18:00:00Z, an offset for Z, or seconds since 1970");
+    add_option(app, "--in", o.in, "not before so long from now");
+    named(app.add_option("--depends-on", o.depends_on,
+                         "not before the job of this id has finished; repeat for more")
+              ->type_name("ID")
+              ->allow_extra_args(false));
+    add_flag(app, "--allow-failure", o.allow_failure, "… or has failed");
+    add_option(app, "--on-success", o.on_success,
+               "callback, NAME or NAME@DURATION with its time limit (default 60s)");
+    add_option(app, "--on-failure", o.on_failure, "the same for a failure");
+    add_option(app, "--on-stopped", o.on_stopped, "the same for a stopped job");
+    named(app.add_option("--repeat", o.repeat, "run so many times more after a success"));
+    named(app.add_option("--repeat-interval", o.repeat_intervals,
+                         "wait before a repetition; more of them are used up from the end")
+              ->type_name("DURATION")
+              ->allow_extra_args(false));
+    add_option(app, "--group", o.group, "name of a group to join");
+    named(app.add_option("--webhook", o.webhooks,
+                         "finished=URL or failed=URL: what is told (POST) when the job ends so")
+              ->allow_extra_args(false));
+    add_option(app, "--meta", o.meta, "a JSON object kept with the job");
+    add_option(app, "--job-id", o.job_id, "id of the job; default: a new UUID");
+    add_option(app, "--description", o.description, "shown by monitors; default: the call");
+    add_option(app, "--serializer", o.serializer, "how the arguments are stored")
+        ->check(CLI::IsMember({"pickle", "json"}));
+    add_flag(app, "--json-args", o.json_args, "every argument is JSON");
+    add_flag(app, "--at-front", o.at_front, "next to be run, instead of last");
+    add_flag(app, "--unique", o.unique, "refuse when a job with this --job-id exists");
+    add_flag(app, "--wait", o.wait, "wait for the end and print the result as JSON");
+    return {&app, [&] { return enqueue(common, o); }};
+}
+
+}  // namespace rqxx::cli
