@@ -1,109 +1,24 @@
 -- Take up to N jobs from queues in order, and start them: execution, lease, status, worker, in one step.
+-- For queues without rules; see claim_ruled.lua.
 -- KEYS: 1 worker hash, 2 set of the worker's executions, 3.. queue lists, first has precedence
 -- ARGV: 1 worker name, 2 N, 3 seconds until RQ's maintenance may judge the execution,
 --       4 the worker's oldest running job or "", 5 most executions that may stand in the worker's set,
---       6 "1": one job of each queue in turn, 7.. N execution ids
+--       6 version of the rules that the worker knows, 7 "1": one job of each queue in turn, 8.. N execution ids
 -- Returns: {state, now in us, {{job id, execution id, queue, hash as a list}...}, {{id, queue, why}...}}
 --       Only the first jobs come with their hash, see below; the worker reads those of the others.
---       state: 0 ok, 1 suspended, 2 the worker's lease is gone (register again), 3 no slot is free
+--       state: 0 ok, 1 suspended, 2 the worker's lease is gone (register again), 3 no slot is free, 4 the rules have changed
 -- Dynamic keys: see includes/transitions.lua
 --- @include time
 --- @include recent
 
-if redis.call('EXISTS', 'rq:suspended') == 1 then return {1, now_us, {}, {}} end
+local suspended, rules_version = unpack(redis.call('MGET', 'rq:suspended', 'rqxx:rules:version'))
+if suspended then return {1, now_us, {}, {}} end
+if (rules_version or '') ~= ARGV[6] then return {4, now_us, {}, {}} end
 if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {2, now_us, {}, {}} end
 
-local ttl = tonumber(ARGV[3])
--- Several claims of one worker may be on their way at once; together they take no more than it has slots for.
-local limit = math.min(tonumber(ARGV[2]), tonumber(ARGV[5]) - redis.call('SCARD', KEYS[2]))
+local first_execution = 8
+--- @include claiming
 if limit <= 0 then return {3, now_us, {}, {}} end
--- As text, because Redis turns a number into text on each call.
-local wip_until, record_ttl, record_until = tostring(now + ttl), tostring(ttl + 60), tostring(now + ttl + 60)
-local claimed, skipped = {}, {}
-local members, by_origin = {}, {}
--- Ids that lead nowhere must not make one call long.
-local budget = limit + 1000
-
-local function is_zset_or_none(key)
-    local kind = redis.call('TYPE', key).ok
-    return kind == 'zset' or kind == 'none'
-end
-
-local function started_registry(origin)
-    if by_origin[origin] == nil then
-        by_origin[origin] = is_zset_or_none('rq:wip:' .. origin) and {} or false
-    end
-    return by_origin[origin]
-end
-
-local started_here = {}   -- their places in the started registry are written at the end
-
--- RQ leaves records of jobs that it cancels or judges abandoned: only a place in the registry counts (W15).
-local function is_running(id, origin)
-    if started_here[id] then return true end
-    local executions = redis.pcall('ZRANGE', 'rq:executions:' .. id, 0, -1)
-    for _, execution in ipairs(executions.err and {} or executions) do
-        local place = redis.pcall('ZSCORE', 'rq:wip:' .. origin, id .. ':' .. execution)
-        if type(place) == 'string' then return true end
-    end
-    return false
-end
-
--- Why a job in this status must not run, or nil.
-local function reason_to_skip(id, status, origin)
-    if status == 'canceled' or status == 'finished' or status == 'failed' or status == 'stopped' then
-        return 'it is ' .. status
-    end
-    if status == 'started' and is_running(id, origin) then return 'it is running' end
-end
-
--- A hash on its way through Lua costs Redis as much as three of the commands here. It saves the worker a round trip,
--- which counts where few jobs start.
-local most_with_hash = 4
-
--- Starts a job popped from a queue, or returns why it cannot run.
-local function start(id, queue)
-    if not string.find(id, '^[%w_-]+$') then return 'not a job id' end
-    local key = 'rq:job:' .. id
-    local head = redis.pcall('HMGET', key, 'status', 'origin', 'created_at')
-    if head.err then return 'its key is not a hash' end
-    local status, origin, created_at = head[1], head[2], head[3]
-    if not (status or origin or created_at) and redis.call('EXISTS', key) == 0 then return 'no such job' end
-    local without_origin = not origin or origin == ''
-    if without_origin then origin = queue end
-    local why = reason_to_skip(id, status, origin)
-    if why then return why end
-    local registry = started_registry(origin)
-    if not registry then return 'rq:wip:' .. origin .. ' is not a sorted set' end
-
-    local hash = #claimed < most_with_hash and redis.call('HGETALL', key) or nil   -- as it was before
-    local execution = ARGV[6 + #claimed + 1]
-    local member = id .. ':' .. execution
-    local record = 'rq:execution:' .. member
-    redis.call('HSET', record, 'id', execution, 'created_at', now_float, 'last_heartbeat', now_float,
-        'job_id', id, 'worker_name', ARGV[1])
-    redis.call('EXPIRE', record, record_ttl)
-    local executions = 'rq:executions:' .. id
-    if type(redis.pcall('ZADD', executions, record_until, execution)) == 'table' then   -- of another type
-        redis.call('DEL', executions)
-        redis.call('ZADD', executions, record_until, execution)
-    end
-    redis.call('EXPIRE', executions, record_ttl)
-    redis.call('HSET', key, 'status', 'started', 'started_at', now_iso, 'last_heartbeat', now_iso,
-        'worker_name', ARGV[1])
-    if without_origin then redis.call('HSET', key, 'origin', origin) end
-    -- RQ leaves the sets their lifetime: children of a job that runs for longer would be forgotten (W28).
-    if redis.call('PERSIST', key) == 1 then
-        redis.call('PERSIST', 'rq:job:' .. id .. ':dependents')
-        redis.call('PERSIST', 'rq:job::' .. id .. ':dependencies')
-    end
-    registry[#registry + 1] = wip_until
-    registry[#registry + 1] = member
-    members[#members + 1] = member
-    started_here[id] = true
-    claimed[#claimed + 1] = {id, execution, origin, hash}
-    note_recent(id, created_at)
-end
 
 -- Starts up to `most` jobs of a queue; whether there may be more.
 local function take(key, most)
@@ -133,7 +48,7 @@ local function take(key, most)
     return true
 end
 
-local in_turn = ARGV[6] == '1'
+local in_turn = ARGV[7] == '1'
 local queues = {unpack(KEYS, 3)}
 repeat
     local with_more = {}
@@ -143,20 +58,5 @@ repeat
     queues = with_more
 until not in_turn or #queues == 0 or #claimed >= limit or budget <= 0
 
-for origin, registry in pairs(by_origin) do
-    if registry and #registry > 0 then
-        for i = 1, #registry, 1000 do
-            redis.call('ZADD', 'rq:wip:' .. origin, unpack(registry, i, math.min(i + 999, #registry)))
-        end
-    end
-end
-if #members > 0 then
-    redis.call('SADD', KEYS[2], unpack(members))
-    redis.call('EXPIRE', KEYS[2], record_ttl)
-    if redis.call('EXISTS', KEYS[1]) == 1 then
-        redis.call('HSET', KEYS[1], 'state', 'busy', 'current_job', ARGV[4] ~= '' and ARGV[4] or claimed[1][1],
-            'current_job_working_time', 0)
-    end
-    store_recent()
-end
+finish_claim()
 return {0, now_us, claimed, skipped}

@@ -52,7 +52,7 @@ elseif ARGV[6] ~= '' then
     attempt('HDEL', KEYS[1], 'enqueued_at')
     attempt('ZADD', 'rq:scheduled:' .. queue, ARGV[6], id)
 else
-    attempt(ARGV[3] == 'L' and 'LPUSH' or 'RPUSH', KEYS[2], id)
+    push(queue, id, ARGV[3] == 'L')
 end
 if ARGV[7] ~= '' then
     attempt('SADD', 'rq:group:' .. ARGV[7], id)

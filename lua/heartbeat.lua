@@ -10,6 +10,7 @@
 -- Source: rq/worker/base.py heartbeat, rq/executions.py Execution.heartbeat (RQ 2.10)
 --- @include time
 --- @include transitions
+--- @include lanes
 if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {0} end
 local ttl = tonumber(ARGV[3])
 redis.call('ZADD', 'rqxx:leases', now_us + tonumber(ARGV[2]), ARGV[1])
@@ -60,8 +61,10 @@ if attempt('SCARD', KEYS[2]) > (#ARGV - 5) / 4 then
         if not known[member] and (not created or now - created > 15) then
             attempt('SREM', KEYS[2], member)
             if return_orphan(member) then orphans = orphans + 1 end
+            release_all_holds(ARGV[1], {member})
         end
     end
 end
 attempt('EXPIRE', KEYS[2], ttl + 60)
+tell_woken()
 return {1, notices, orphans}

@@ -15,6 +15,7 @@
 --- @include stock_cleanup
 --- @include ttls
 --- @include recovery
+--- @include lanes
 
 -- After an outage, or when no process of ours was there, leases have run out though their workers live:
 -- sweeps must have gone on for a while before one may judge.
@@ -53,6 +54,7 @@ local function bury(worker)
     local key = 'rq:worker:' .. worker
     attempt('ZREM', KEYS[1], worker)
     attempt('DEL', key .. ':executions')
+    release_all_of(worker)
     attempt('SREM', 'rq:workers', key)
     local queues = attempt('HGET', key, 'queues')
     for queue in string.gmatch(type(queues) == 'string' and queues or '', '[^,]+') do
@@ -89,4 +91,5 @@ for i = 4, #ARGV do
 end
 if budget <= 0 then more = 1 end
 store_recovered()
+tell_woken()
 return {more, report}

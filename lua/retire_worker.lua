@@ -6,6 +6,7 @@
 -- Source: rq/worker/base.py register_death (RQ 2.10)
 --- @include time
 --- @include transitions
+--- @include lanes
 -- Without a lease no claim of ours that is still on its way can succeed.
 redis.call('ZREM', 'rqxx:leases', ARGV[1])
 local orphans = 0
@@ -13,8 +14,10 @@ for _, member in ipairs(redis.call('SMEMBERS', KEYS[2])) do
     if return_orphan(member) then orphans = orphans + 1 end
 end
 redis.call('DEL', KEYS[2])
+release_all_of(ARGV[1])
 redis.call('SREM', 'rq:workers', KEYS[1])
 for queue in string.gmatch(ARGV[2], '[^,]+') do redis.call('SREM', 'rq:workers:' .. queue, KEYS[1]) end
 redis.call('HSET', KEYS[1], 'death', now_iso)
 redis.call('EXPIRE', KEYS[1], 60)
+tell_woken()
 return orphans

@@ -19,6 +19,7 @@
 --- @include metrics
 --- @include webhooks
 --- @include ttls
+--- @include lanes
 
 local worker, default_result_ttl = ARGV[1], tonumber(ARGV[3])
 local answers, members, records = {}, {}, {}
@@ -43,6 +44,7 @@ for at = 4, #ARGV, width do
     wip_places[origin][#list] = at
 end
 redis.call('DEL', unpack(records))   -- the first write, see transitions
+release_all_holds(worker, members)
 for origin, list in pairs(wip_members) do
     local registry = 'rq:wip:' .. origin
     local scores = attempt('ZMSCORE', registry, unpack(list))
@@ -250,4 +252,5 @@ end
 for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, count) end
 store_metrics(now)
 store_ttls()
+tell_woken()
 return answers

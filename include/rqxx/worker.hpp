@@ -101,9 +101,9 @@ enum class RecoverPolicy { requeue, fail };
 /// says so).
 enum class CallbackPolicy { require, skip };
 
-/// In which order a worker serves its queues: as listed, one job of each in turn, or shuffled for
-/// each claim. Source: rq/worker DequeueStrategy (RQ 2.10).
-enum class Strategy { strict, round_robin, random };
+/// In which order a worker serves its queues: as listed, one job of each in turn, shuffled for each
+/// claim, or by their weights. Source of the first three: rq/worker DequeueStrategy (RQ 2.10).
+enum class Strategy { strict, round_robin, random, weighted };
 [[nodiscard]] Parsed<Strategy> parse_strategy(std::string_view text) noexcept;
 
 /// A function that is a program. See docs/executors.md.
@@ -183,6 +183,17 @@ struct WorkerOptions {
     std::optional<std::uint64_t> max_jobs;              ///< End after that many.
     std::optional<std::chrono::seconds> max_idle_time;  ///< End after so long without a job.
     Strategy strategy = Strategy::strict;
+    /// Jobs of a queue for those of others while all have some, with `Strategy::weighted`; 1…10000.
+    /// Of queues that are not named: twice as many as of the next in order.
+    std::map<std::string, std::int64_t> weights{};
+    /// A job that has waited for so long is served as if its queue stood one place higher; after
+    /// twice as long, two. 0: never.
+    std::chrono::seconds ageing{0};
+    /// How many jobs of a queue may run here at once, at most.
+    std::map<std::string, std::size_t> queue_slots{};
+    /// Queues whose jobs take turns, by which `KeyExpression`. Set for all workers, and stays:
+    /// `Rules::share_queue`.
+    std::map<std::string, std::string> fair_by{};
     CallbackPolicy callbacks = CallbackPolicy::require;
     std::chrono::seconds grace{25};             ///< For running jobs at shutdown.
     std::chrono::milliseconds heartbeat{3000};  ///< Lease renewal.

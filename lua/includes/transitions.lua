@@ -49,6 +49,8 @@ end
 
 local function push(queue, id, at_front)
     attempt(at_front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
+    -- Where jobs are sorted, see lanes.lua, the front of the list is not that of the queue.
+    if at_front and attempt('EXISTS', 'rqxx:numbers:' .. queue) == 1 then attempt('SADD', 'rqxx:front:' .. queue, id) end
 end
 
 -- Removes what an execution left: its hash, its place in the job's executions.

@@ -97,6 +97,9 @@ std::vector<std::string> split_list(std::string_view text, std::string_view sepa
 }
 
 struct Commands {
+    PauseOptions function;
+    LimitOptions limit;
+    SuspendOptions suspend;
     CommonOptions common;
     ServeOptions serve;
     WorkerCommandOptions worker;
@@ -205,6 +208,9 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
                                   add_info(root, to.common, to.info)};
     std::ranges::move(add_job(root, to.common, to.job), std::back_inserter(commands));
     std::ranges::move(add_queue(root, to.common, to.queue), std::back_inserter(commands));
+    std::ranges::move(add_function(root, to.common, to.function), std::back_inserter(commands));
+    std::ranges::move(add_limit(root, to.common, to.limit), std::back_inserter(commands));
+    std::ranges::move(add_suspension(root, to.common, to.suspend), std::back_inserter(commands));
     commands.push_back(add_cron(root, to.common, to.cron));
     commands.push_back(add_bench(root, to.common, to.bench));
     commands.push_back(add_doctor(root, to.common, to.doctor));

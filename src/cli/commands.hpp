@@ -88,6 +88,8 @@ struct WorkerCommandOptions {
     std::string recover = "requeue";
     std::string serializer;
     std::string strategy = "strict";
+    std::vector<std::string> weights, queue_slots, fair_by;
+    std::string ageing = "0";
     std::string callbacks = "require";
     std::string max_idle_time;
     std::string kill_after = "5s";
@@ -171,6 +173,31 @@ struct JobOptions {
     JobActionOptions action;
 };
 
+/// Pausing, resuming and draining a queue or a function.
+struct PauseOptions {
+    std::string name;
+    std::string wait = "10m";
+    bool json = false;
+};
+
+struct FairOptions {
+    std::string queue, key;
+    bool off = false;
+};
+
+struct LimitOptions {
+    std::string name;
+    std::string kind;
+    std::int64_t limit = 0, burst = 0;
+    std::string per, queue, function, key, points = "1", scope = "cluster";
+    std::string delay;
+    bool json = false;
+};
+
+struct SuspendOptions {
+    std::string duration;
+};
+
 struct QueueActionOptions {
     std::string queue;
     std::string func, error;
@@ -183,6 +210,8 @@ struct QueueListOptions {
 };
 
 struct QueueOptions {
+    PauseOptions pause;
+    FairOptions fair;
     QueueListOptions list;
     QueueActionOptions action;
 };
@@ -228,6 +257,19 @@ int stop_jobs(const CommonOptions& common, const JobActionOptions& options);
 int empty_queue(const CommonOptions& common, const QueueActionOptions& options);
 int requeue_failed(const CommonOptions& common, const QueueActionOptions& options);
 int compact_queue(const CommonOptions& common, const QueueActionOptions& options);
+int pause_queue(const CommonOptions& common, const PauseOptions& options);
+int resume_queue(const CommonOptions& common, const PauseOptions& options);
+int drain_queue(const CommonOptions& common, const PauseOptions& options);
+int pause_function(const CommonOptions& common, const PauseOptions& options);
+int resume_function(const CommonOptions& common, const PauseOptions& options);
+int drain_function(const CommonOptions& common, const PauseOptions& options);
+int share_queue(const CommonOptions& common, const FairOptions& options);
+int set_limit(const CommonOptions& common, const LimitOptions& options);
+int list_limits(const CommonOptions& common, const LimitOptions& options);
+int remove_limit(const CommonOptions& common, const LimitOptions& options);
+int push_back_limit(const CommonOptions& common, const LimitOptions& options);
+int suspend(const CommonOptions& common, const SuspendOptions& options);
+int resume(const CommonOptions& common);
 
 // ---- shared by the commands
 // ----------------------------------------------------------------------

@@ -28,6 +28,11 @@ Command add_enqueue(CLI::App& root, const CommonOptions& common, EnqueueCommandO
 Command add_info(CLI::App& root, const CommonOptions& common, InfoOptions& o);
 std::vector<Command> add_job(CLI::App& root, const CommonOptions& common, JobOptions& o);
 std::vector<Command> add_queue(CLI::App& root, const CommonOptions& common, QueueOptions& o);
+/// The commands of `queue` that say how its jobs are taken.
+std::vector<Command> add_queue_rules(CLI::App& queue, const CommonOptions& common, QueueOptions& o);
+std::vector<Command> add_function(CLI::App& root, const CommonOptions& common, PauseOptions& o);
+std::vector<Command> add_limit(CLI::App& root, const CommonOptions& common, LimitOptions& o);
+std::vector<Command> add_suspension(CLI::App& root, const CommonOptions& common, SuspendOptions& o);
 Command add_cron(CLI::App& root, const CommonOptions& common, CronCommandOptions& o);
 Command add_bench(CLI::App& root, const CommonOptions& common, BenchCommandOptions& o);
 Command add_doctor(CLI::App& root, const CommonOptions& common, DoctorCommandOptions& o);

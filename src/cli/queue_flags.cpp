@@ -1,3 +1,6 @@
+#include <algorithm>
+#include <iterator>
+
 #include "cli/flags.hpp"
 
 namespace rqxx::cli {
@@ -19,10 +22,12 @@ std::vector<Command> add_queue(CLI::App& root, const CommonOptions& common, Queu
                    "only jobs that call this function; * is any text");
     add_option(*requeue, "--error", o.action.error,
                "only jobs whose last error line has this text");
-    return {{list, [&] { return list_queues(common, o.list); }},
-            {empty, [&] { return empty_queue(common, o.action); }},
-            {requeue, [&] { return requeue_failed(common, o.action); }},
-            {compact, [&] { return compact_queue(common, o.action); }}};
+    std::vector<Command> commands{{list, [&] { return list_queues(common, o.list); }},
+                                  {empty, [&] { return empty_queue(common, o.action); }},
+                                  {requeue, [&] { return requeue_failed(common, o.action); }},
+                                  {compact, [&] { return compact_queue(common, o.action); }}};
+    std::ranges::move(add_queue_rules(app, common, o), std::back_inserter(commands));
+    return commands;
 }
 
 }  // namespace rqxx::cli

@@ -1,9 +1,12 @@
 #include <fmt/format.h>
+
 #include <signal.h>
+#include <charconv>
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/signal_set.hpp>
+#include <rqxx/rules.hpp>
 #include <rqxx/scheduler.hpp>
 #include <utility>
 
@@ -80,6 +83,42 @@ std::optional<PythonOptions> python_options(const WorkerCommandOptions& options)
         .exception_handlers = options.exception_handlers};
 }
 
+/// `QUEUE:N` or `QUEUE=N`, the last separator counts.
+std::pair<std::string, std::int64_t> number_of_queue(std::string_view flag, const std::string& text,
+                                                     char separator) {
+    const auto at = text.rfind(separator);
+    std::int64_t number = 0;
+    const char* end = text.data() + text.size();
+    if (at == std::string::npos || at == 0 ||
+        std::from_chars(text.data() + at + 1, end, number).ptr != end || number < 1)
+        throw Error(Errc::usage, fmt::format("{}: \"{}\" is not QUEUE{}N with N of at least 1",
+                                             flag, printable(text), separator));
+    return {text.substr(0, at), number};
+}
+
+void set_shares(WorkerOptions& settings, const WorkerCommandOptions& options) {
+    for (const auto& text : options.weights)
+        settings.weights.insert(number_of_queue("--weights", text, ':'));
+    for (const auto& text : options.queue_slots) {
+        const auto [queue, slots] = number_of_queue("--queue-slots", text, '=');
+        settings.queue_slots[queue] = static_cast<std::size_t>(slots);
+    }
+    settings.ageing = duration_option("--ageing", options.ageing);
+    for (const auto& text : options.fair_by) {
+        // A key has no = but in quotes: kwargs['a=b'].
+        const auto at = text.substr(0, text.find('[')).find('=');
+        const auto key = at == std::string::npos ? text : text.substr(at + 1);
+        if (auto parsed = KeyExpression::parse(key); !parsed)
+            throw Error(Errc::usage, fmt::format("--fair-by: {}", parsed.error().message));
+        if (at == std::string::npos) {
+            for (const auto& queue : settings.queues)
+                settings.fair_by[queue] = key;
+        } else {
+            settings.fair_by[text.substr(0, at)] = key;
+        }
+    }
+}
+
 /// Starts and ends what jobs would run in.
 void check(asio::io_context& context, RedisClient& redis, Worker& worker) {
     std::exception_ptr failure;
@@ -116,6 +155,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     const auto strategy = parse_strategy(options.strategy);
     if (!strategy) throw Error(Errc::usage, fmt::format("--{}", strategy.error().describe()));
     settings.strategy = *strategy;
+    set_shares(settings, options);
     settings.callbacks =
         options.callbacks == "skip" ? CallbackPolicy::skip : CallbackPolicy::require;
     if (!options.max_idle_time.empty())

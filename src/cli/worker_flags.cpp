@@ -66,7 +66,26 @@ Command add_worker(CLI::App& root, const CommonOptions& common, WorkerCommandOpt
                "pickle or json, of results; default: each job's own. With --python also the dotted "
                "name of a class that reads jobs and writes results");
     add_option(app, "--strategy", o.strategy,
-               "order of the queues: strict (as listed), round-robin or random");
+               "order of the queues: strict (as listed), weighted, round-robin or random");
+    add_option(
+        app, "--weights", o.weights,
+        "with --strategy weighted: jobs of each queue in turn, such as high:6,default:3,low:1")
+        ->delimiter(',')
+        ->allow_extra_args(false)
+        ->type_name("QUEUE:N,…");
+    add_option(
+        app, "--ageing", o.ageing,
+        "a job that has waited for so long is served as if its queue stood one place higher; "
+        "0: never");
+    add_option(app, "--queue-slots", o.queue_slots,
+               "how many jobs of a queue may run here at once; may be repeated")
+        ->allow_extra_args(false)
+        ->type_name("QUEUE=N");
+    add_option(app, "--fair-by", o.fair_by,
+               "let jobs take turns by a key such as args[0]; of one queue: QUEUE=KEY; for all "
+               "workers, as rqxx queue fair; may be repeated")
+        ->allow_extra_args(false)
+        ->type_name("[QUEUE=]KEY");
     add_option(app, "--max-idle-time", o.max_idle_time, "end after so long without a job");
     add_option(app, "--callbacks", o.callbacks,
                "a job with a callback that is not registered here: fail it, or run it without")

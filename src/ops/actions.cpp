@@ -19,21 +19,33 @@ using namespace std::chrono_literals;
 
 namespace {
 
-/// The part of a registry or queue from `offset` on.
-void add_window(Pipeline& pipeline, const JobFilter& filter, std::size_t offset,
-                std::size_t count) {
-    const auto last = offset + count - 1;
-    if (filter.status == status::queued)
-        pipeline.add("LRANGE", keys::queue(filter.queue), offset, last);
-    else
-        pipeline.add("ZRANGE", keys::registry(filter.status, filter.queue), offset, last);
+/// Where jobs of one status and queue stand.
+struct Place {
+    std::string key;
+    bool is_list = false;
+    std::string lane;  ///< Of a queue whose jobs wait apart; see lua/includes/lanes.lua.
+};
+
+asio::awaitable<std::vector<Place>> places_of(RedisClient& redis, const JobFilter& filter) {
+    if (filter.status != status::queued)
+        co_return std::vector<Place>{{keys::registry(filter.status, filter.queue), false, {}}};
+    std::vector<Place> places{{keys::queue(filter.queue), true, {}}};
+    const Reply lanes = co_await redis.command("SMEMBERS", keys::lanes(filter.queue));
+    for (const auto& lane : lanes.as_array())
+        places.push_back({keys::lane(lane.text, filter.queue), false, lane.text});
+    co_return places;
 }
 
-void add_count(Pipeline& pipeline, const JobFilter& filter) {
-    if (filter.status == status::queued)
-        pipeline.add("LLEN", keys::queue(filter.queue));
-    else
-        pipeline.add("ZCARD", keys::registry(filter.status, filter.queue));
+asio::awaitable<std::uint64_t> count_of(RedisClient& redis, const std::vector<Place>& places) {
+    std::uint64_t count = 0;
+    for (std::size_t begin = 0; begin < places.size(); begin += 1000) {
+        Pipeline pipeline;
+        for (std::size_t i = begin; i < std::min(begin + 1000, places.size()); ++i)
+            pipeline.add(places[i].is_list ? "LLEN" : "ZCARD", places[i].key);
+        for (const auto& reply : co_await redis.run(std::move(pipeline)))
+            count += static_cast<std::uint64_t>(reply.as_integer());
+    }
+    co_return count;
 }
 
 bool function_matches(const std::string& pattern, const Reply& data) {
@@ -165,37 +177,45 @@ asio::awaitable<ActionProgress> JobActions::for_each(
         throw Error(Errc::usage, fmt::format("status: \"{}\" is not one of {}", filter.status,
                                              fmt::join(words, ", ")));
     ActionProgress progress;
-    Pipeline count;
-    add_count(count, filter);
-    progress.total =
-        static_cast<std::uint64_t>((co_await redis_->run_one(std::move(count), {})).as_integer());
-    std::size_t passed = 0;  // Entries at the beginning that have been looked at and stay.
-    while (progress.looked_at < progress.total) {
-        Pipeline window;
-        add_window(window, filter, passed,
-                   std::min<std::size_t>(500, progress.total - progress.looked_at));
-        const Reply entries = co_await redis_->run_one(std::move(window), {});
-        if (entries.as_array().empty()) break;
-        std::vector<std::string> ids;
-        ids.reserve(entries.elements.size());
-        for (const auto& entry : entries.elements)
-            ids.push_back(entry.text.substr(0, entry.text.find(':')));
-        const std::size_t here = ids.size();
-        auto wanted = co_await meant(*redis_, filter, std::move(ids));
-        if (filter.limit > 0)
-            wanted.resize(std::min<std::size_t>(wanted.size(), filter.limit - progress.matched));
-        progress.looked_at += here;
-        progress.matched += wanted.size();
-        std::size_t done = 0;
-        if (!wanted.empty()) {
-            const auto results = co_await action(std::move(wanted));
-            for (const auto& result : results)
-                result.code == ActionResult::Code::done ? ++done : ++progress.refused;
+    const auto places = co_await places_of(*redis_, filter);
+    progress.total = co_await count_of(*redis_, places);
+    for (const auto& place : places) {
+        std::size_t passed = 0;  // Entries at the beginning that have been looked at and stay.
+        while (progress.looked_at < progress.total) {
+            const auto last =
+                passed + std::min<std::size_t>(500, progress.total - progress.looked_at) - 1;
+            const Reply entries = co_await redis_->command(place.is_list ? "LRANGE" : "ZRANGE",
+                                                           place.key, passed, last);
+            if (entries.as_array().empty()) break;
+            std::vector<std::string> ids;
+            ids.reserve(entries.elements.size());
+            for (const auto& entry : entries.elements)
+                ids.push_back(entry.text.substr(0, entry.text.find(':')));
+            const std::size_t here = ids.size();
+            auto wanted = co_await meant(*redis_, filter, std::move(ids));
+            if (filter.limit > 0)
+                wanted.resize(
+                    std::min<std::size_t>(wanted.size(), filter.limit - progress.matched));
+            progress.looked_at += here;
+            progress.matched += wanted.size();
+            std::vector<std::string> done;
+            if (!wanted.empty()) {
+                for (auto& result : co_await action(std::move(wanted))) {
+                    if (result.code == ActionResult::Code::done)
+                        done.push_back(std::move(result.job_id));
+                    else
+                        ++progress.refused;
+                }
+            }
+            progress.done += done.size();
+            passed += stays ? here : here - std::min(done.size(), here);
+            if (!stays && !place.lane.empty() && !done.empty()) {
+                done.insert(done.begin(), {filter.queue, place.lane});
+                co_await redis_->eval(lua::leave_lane, {}, std::move(done));
+            }
+            if (report) report(progress);
+            if (filter.limit > 0 && progress.matched >= filter.limit) co_return progress;
         }
-        progress.done += done;
-        passed += stays ? here : here - std::min(done, here);
-        if (report) report(progress);
-        if (filter.limit > 0 && progress.matched >= filter.limit) break;
     }
     co_return progress;
 }

@@ -57,6 +57,16 @@ asio::awaitable<void> Examination::read_lists() {
         co_await walk_list(*redis_, key, visit);
         evidence_->add("compact-leftover", options_->queue, key, {});
     }
+    const Reply sorted_queues = co_await redis_->command("HKEYS", keys::sorted);
+    for (const auto& queue : sorted_queues.as_array()) {
+        const Reply lanes = co_await redis_->command("SMEMBERS", keys::lanes(queue.text));
+        for (const auto& lane : lanes.as_array()) {
+            co_await walk_scores(*redis_, keys::lane(lane.text, queue.text),
+                                 [&](const std::string& id, double) {
+                                     if (auto* state = job(id)) state->flags |= in_lane;
+                                 });
+        }
+    }
     for (const auto& key : marks_) {
         static constexpr std::string_view mark = ":intermediate:first_seen:";
         const auto at = key.find(mark);

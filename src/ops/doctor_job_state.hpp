@@ -42,6 +42,7 @@ enum Flag : std::uint16_t {
     in_deferred = 1 << 12,
     in_scheduled = 1 << 13,
     in_canceled = 1 << 14,
+    in_lane = 1 << 15,
 };
 
 struct JobState {

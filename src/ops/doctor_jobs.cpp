@@ -206,7 +206,7 @@ void Examination::judge_jobs() {
         };
         switch (state.status) {
             case queued:
-                lost("lost-queued", on_list | in_intermediate | in_scratch | in_wip);
+                lost("lost-queued", on_list | in_intermediate | in_scratch | in_wip | in_lane);
                 break;
             case deferred:
                 lost("lost-deferred", in_deferred);

@@ -16,6 +16,14 @@ inline constexpr std::string_view sweeper = "rqxx:sweeper";
 inline constexpr std::string_view webhooks = "rqxx:webhooks";
 inline constexpr std::string_view totals = "rqxx:totals";
 inline constexpr std::string_view metrics_now = "rqxx:metrics:now";
+/// Hash: rules by name, as JSON. Its version beside it: `rqxx:rules:version`.
+inline constexpr std::string_view rules = "rqxx:rules";
+/// Where workers are told that something may be claimed: a queue's name, or `*` for new rules.
+inline constexpr std::string_view wake_channel = "rqxx:wake";
+/// Hash: how many jobs of a queue wait in lanes. See lua/includes/lanes.lua for these.
+inline constexpr std::string_view sorted = "rqxx:sorted";
+inline constexpr std::string_view waiting_limiters = "rqxx:waiting";
+inline constexpr std::string_view pushed_back = "rqxx:limits:until";
 inline constexpr std::string_view cron_schedulers = "rq:cron_schedulers";
 inline constexpr std::string_view groups = "rq:groups";
 inline constexpr std::string_view queue_prefix = "rq:queue:";
@@ -51,6 +59,19 @@ inline std::string outputs(std::string_view id) {
 /// Stream of what an execution has written. See lua/append_output.lua.
 inline std::string output(std::string_view id, std::string_view execution_id) {
     return join(join(outputs(id), ":"), execution_id);
+}
+/// Held by the worker that sorts a queue's jobs just now.
+inline std::string sorting(std::string_view queue) {
+    return join("rqxx:sorting:", queue);
+}
+inline std::string lanes(std::string_view queue) {
+    return join("rqxx:lanes:", queue);
+}
+inline std::string lane(std::string_view lane, std::string_view queue) {
+    return join(join(join("rqxx:lane:", lane), "@"), queue);
+}
+inline std::string limiter_waiters(std::string_view name) {
+    return join("rqxx:waiters:", name);
 }
 inline std::string worker(std::string_view name) {
     return join(worker_prefix, name);

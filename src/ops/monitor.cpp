@@ -27,13 +27,22 @@ std::vector<std::string> queue_names(const Reply& members) {
     return names;
 }
 
+std::optional<std::int64_t> number(std::string_view text) {
+    std::int64_t value = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    if (text.empty() || error != std::errc{} || end != text.data() + text.size())
+        return std::nullopt;
+    return value;
+}
+
 void add_counts(Pipeline& pipeline, const std::string& queue) {
     pipeline.add("LLEN", keys::queue(queue));
     for (const auto& key : {keys::started(queue), keys::finished(queue), keys::failed(queue),
                             keys::deferred(queue), keys::scheduled(queue), keys::canceled(queue)})
         pipeline.add("ZCARD", key);
+    pipeline.add("HGET", keys::sorted, queue);  // Those that wait in lanes.
 }
-constexpr std::size_t counts_per_queue = 7;
+constexpr std::size_t counts_per_queue = 8;
 
 QueueStats counts(std::string queue, const Reply* replies) {
     // A key of the wrong type counts as empty: somebody else's damage must not hide the other
@@ -41,7 +50,8 @@ QueueStats counts(std::string queue, const Reply* replies) {
     const auto at = [&](std::size_t i) {
         return replies[i].type == Reply::Type::integer ? replies[i].integer : 0;
     };
-    return {std::move(queue), at(0), at(1), at(2), at(3), at(4), at(5), at(6)};
+    const auto in_lanes = number(replies[7].text).value_or(0);
+    return {std::move(queue), at(0) + in_lanes, at(1), at(2), at(3), at(4), at(5), at(6)};
 }
 
 Timestamp redis_time(const Reply& reply) {
@@ -99,14 +109,6 @@ void add_past(JobInfo& info, const Reply& stream) {
              result->cpu_seconds,
              {}});
     }
-}
-
-std::optional<std::int64_t> number(std::string_view text) {
-    std::int64_t value = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    if (text.empty() || error != std::errc{} || end != text.data() + text.size())
-        return std::nullopt;
-    return value;
 }
 
 /// An entry of the log of a job's webhooks.

@@ -20,52 +20,16 @@ std::string join(const std::vector<std::string>& parts) {
     return text;
 }
 
-FieldList hash_fields(Reply reply) {
-    auto& flat = reply.elements;
-    FieldList fields;
-    fields.reserve(flat.size() / 2);
-    for (std::size_t i = 0; i + 1 < flat.size(); i += 2)
-        fields.emplace_back(std::move(flat[i].text), std::move(flat[i + 1].text));
-    return fields;
-}
-
-ClaimResult claim_result(Reply reply, std::chrono::steady_clock::time_point asked_at) {
-    auto& parts = reply.elements;
-    if (parts.size() != 4)
-        throw Error(Errc::protocol, "the claim script gave an unexpected answer");
-    ClaimResult result;
-    result.state = static_cast<ClaimResult::State>(parts[0].as_integer());
-    const Timestamp now{std::chrono::microseconds(parts[1].as_integer())};
-    for (auto& row : parts[2].elements) {
-        Claimed claimed{row.elements.at(0).text,
-                        row.elements.at(1).text,
-                        row.elements.at(2).text,
-                        now,
-                        asked_at,
-                        {}};
-        if (row.elements.size() > 3) claimed.fields = hash_fields(std::move(row.elements[3]));
-        result.claimed.push_back(std::move(claimed));
-    }
-    for (auto& row : parts[3].elements)
-        result.skipped.push_back(
-            {row.elements.at(0).text, row.elements.at(1).text, row.elements.at(2).text});
-    return result;
-}
-
 }  // namespace
 
-WorkerOps::WorkerOps(RedisClient& redis, std::string name, std::vector<std::string> queues,
-                     std::chrono::milliseconds lease, Strategy strategy)
+WorkerOps::WorkerOps(RedisClient& redis, std::string name, const WorkerOptions& options)
     : redis_(&redis),
       name_(std::move(name)),
-      queues_(std::move(queues)),
+      queues_(options.queues),
       key_(keys::worker(name_)),
       executions_key_(keys::worker_executions(name_)),
-      lease_(lease),
-      strategy_(strategy) {
-    for (const auto& queue : queues_)
-        queue_keys_.push_back(keys::queue(queue));
-}
+      lease_(options.lease),
+      plan_(options) {}
 
 asio::awaitable<WorkerOps::Birth> WorkerOps::register_birth() {
     std::vector<std::string> args{name_, std::to_string(lease_.count()),
@@ -97,27 +61,6 @@ asio::awaitable<void> WorkerOps::expire_lease() {
     co_await redis_->command("ZADD", keys::leases, 0, name_);
 }
 
-std::pair<std::vector<std::string>, std::vector<std::string>> WorkerOps::claim_arguments(
-    std::size_t limit, std::size_t capacity, std::string current_job) {
-    std::vector<std::string> script_keys{key_, executions_key_};
-    script_keys.insert(script_keys.end(), queue_keys_.begin(), queue_keys_.end());
-    const auto first = script_keys.begin() + 2;
-    if (strategy_ == Strategy::round_robin)
-        std::rotate(first, first + static_cast<std::ptrdiff_t>(first_queue_), script_keys.end());
-    else if (strategy_ == Strategy::random)
-        std::shuffle(first, script_keys.end(), random_);
-    std::vector<std::string> args{name_,
-                                  std::to_string(limit),
-                                  std::to_string(rq_heartbeat_ttl.count()),
-                                  std::move(current_job),
-                                  std::to_string(capacity),
-                                  strategy_ == Strategy::strict ? "0" : "1"};
-    args.reserve(args.size() + limit);
-    for (std::size_t i = 0; i < limit; ++i)
-        args.push_back(new_execution_id());
-    return {std::move(script_keys), std::move(args)};
-}
-
 namespace {
 
 /// What lua/settle.lua writes beside a result; empty for nothing.
@@ -130,13 +73,17 @@ std::string account_of(const Settlement& one) {
 }  // namespace
 
 asio::awaitable<ClaimResult> WorkerOps::claim(std::size_t limit, std::size_t capacity,
-                                              std::string current_job) {
-    auto [script_keys, args] = claim_arguments(limit, capacity, std::move(current_job));
+                                              std::string current_job,
+                                              const RunningByQueue& running) {
+    auto [script_keys, args] = plan_.arguments(
+        {name_, key_, executions_key_, limit, capacity, std::move(current_job), running});
     const auto asked_at = std::chrono::steady_clock::now();
-    auto result = claim_result(
-        co_await redis_->eval(lua::claim, std::move(script_keys), std::move(args)), asked_at);
-    serve_next_after(result);
-    co_return result;
+    co_return plan_.digest(
+        co_await redis_->eval(plan_.script(), std::move(script_keys), std::move(args)), asked_at);
+}
+
+asio::awaitable<void> WorkerOps::load_rules() {
+    plan_.set_rules(RuleSet(co_await Rules(*redis_).list()));
 }
 
 asio::awaitable<void> WorkerOps::read_hashes(std::vector<Claimed>& jobs) {
@@ -148,27 +95,21 @@ asio::awaitable<void> WorkerOps::read_hashes(std::vector<Claimed>& jobs) {
         jobs[i].fields = hash_fields(std::move(replies[i]));
 }
 
-void WorkerOps::serve_next_after(const ClaimResult& result) {
-    if (result.claimed.empty()) return;
-    const auto served = std::ranges::find(queues_, result.claimed.back().origin);
-    if (served != queues_.end())
-        first_queue_ = static_cast<std::size_t>(served - queues_.begin() + 1) % queues_.size();
-}
-
 asio::awaitable<bool> WorkerOps::wait_for_job(RedisClient& blocking, std::string queue_key,
                                               std::chrono::seconds timeout, std::size_t limit,
                                               std::size_t capacity, ClaimResult& result) {
     Pipeline pipeline;
     pipeline.add("BLMOVE", queue_key, queue_key, "LEFT", "LEFT", timeout.count());
     if (limit > 0) {
-        const auto [script_keys, args] = claim_arguments(limit, capacity, {});
-        pipeline.eval(lua::claim, script_keys, args);
+        const RunningByQueue none;
+        const auto [script_keys, args] =
+            plan_.arguments({name_, key_, executions_key_, limit, capacity, {}, none});
+        pipeline.eval(plan_.script(), script_keys, args);
     }
     auto replies = co_await blocking.run(std::move(pipeline), timeout + std::chrono::seconds(10));
     // Without the script (NOSCRIPT) the ordinary claim that follows does the work.
     if (limit > 0 && !replies[1].is_error()) {
-        result = claim_result(std::move(replies[1]), std::chrono::steady_clock::now());
-        serve_next_after(result);
+        result = plan_.digest(std::move(replies[1]), std::chrono::steady_clock::now());
     }
     replies[0].throw_if_error();
     co_return !replies[0].is_nil();

@@ -3,7 +3,6 @@
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
 #include <cstdint>
-#include <random>
 #include <rqxx/job.hpp>
 #include <rqxx/redis/client.hpp>
 #include <rqxx/worker.hpp>
@@ -11,36 +10,12 @@
 #include <string>
 #include <vector>
 
+#include "ops/claim_plan.hpp"
+
 /// The state changes of jobs and workers, each one atomic script. What `runtime` is made of.
 namespace rqxx::ops {
 
 namespace asio = boost::asio;
-
-/// A job that has been started for us.
-struct Claimed {
-    std::string job_id;
-    std::string execution_id;
-    std::string origin;
-    Timestamp started_at;
-    /// On our clock: since then at the latest the job has been ours. Of a job that we waited for,
-    /// when it came.
-    std::chrono::steady_clock::time_point asked_at;
-    FieldList fields;  ///< The hash as it was before the start; empty in a large claim: to be read.
-};
-
-/// An id that was on a queue and could not run: dropped from it.
-struct Skipped {
-    std::string job_id;
-    std::string queue;
-    std::string why;
-};
-
-struct ClaimResult {
-    enum class State { ok = 0, suspended = 1, lease_gone = 2, no_slot = 3 };
-    State state = State::ok;
-    std::vector<Claimed> claimed;
-    std::vector<Skipped> skipped;
-};
 
 /// A piece of what an execution has written.
 struct OutputChunk {
@@ -122,8 +97,7 @@ struct HeartbeatResult {
 /// One worker's record and leases in Redis.
 class WorkerOps {
 public:
-    WorkerOps(RedisClient& redis, std::string name, std::vector<std::string> queues,
-              std::chrono::milliseconds lease, Strategy strategy = Strategy::strict);
+    WorkerOps(RedisClient& redis, std::string name, const WorkerOptions& options);
 
     struct Birth {
         bool registered = false;
@@ -135,7 +109,11 @@ public:
     /// Up to `limit` jobs, and no more than would make `capacity` executions of this worker stand
     /// in Redis.
     asio::awaitable<ClaimResult> claim(std::size_t limit, std::size_t capacity,
-                                       std::string current_job);
+                                       std::string current_job, const RunningByQueue& running = {});
+    /// Learns the rules that hold now.
+    asio::awaitable<void> load_rules();
+    /// Whether rules hold for its queues.
+    [[nodiscard]] const ClaimPlan& plan() const noexcept { return plan_; }
     /// The hashes of jobs that were claimed without, as the start left them. A job that was deleted
     /// meanwhile stays without fields.
     asio::awaitable<void> read_hashes(std::vector<Claimed>& jobs);
@@ -164,24 +142,17 @@ public:
                                        std::chrono::seconds timeout, std::size_t limit,
                                        std::size_t capacity, ClaimResult& result);
     [[nodiscard]] const std::vector<std::string>& queue_keys() const noexcept {
-        return queue_keys_;
+        return plan_.queue_keys();
     }
 
 private:
-    [[nodiscard]] std::pair<std::vector<std::string>, std::vector<std::string>> claim_arguments(
-        std::size_t limit, std::size_t capacity, std::string current_job);
-    void serve_next_after(const ClaimResult& result);
-
     RedisClient* redis_;
     std::string name_;
     std::vector<std::string> queues_;
-    std::vector<std::string> queue_keys_;
     std::string key_;
     std::string executions_key_;
     std::chrono::microseconds lease_;
-    Strategy strategy_;
-    std::minstd_rand random_{std::random_device{}()};
-    std::size_t first_queue_ = 0;  ///< Whose turn it is, where they take turns.
+    ClaimPlan plan_;
 };
 
 /// Until when RQ's own maintenance leaves an execution alone after a heartbeat. Source: RQ's

@@ -44,6 +44,10 @@ asio::awaitable<std::map<std::string, std::int64_t>> maintain(RedisClient& redis
     co_return counts;
 }
 
+asio::awaitable<void> tend_limits(RedisClient& redis) {
+    co_await redis.eval(lua::tend_limits, {}, {"200", ""});
+}
+
 asio::awaitable<void> maintain_groups(RedisClient& redis) {
     co_await redis.eval(lua::maintain_groups, {keys::maintained("*groups")}, {"60", "20", "100"});
 }

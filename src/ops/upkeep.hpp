@@ -35,6 +35,8 @@ asio::awaitable<RecoverResult> recover(RedisClient& redis, std::vector<std::stri
 /// as in lua/maintain.lua.
 asio::awaitable<std::map<std::string, std::int64_t>> maintain(RedisClient& redis,
                                                               std::string queue);
+/// Lets pass what limiters hold up and need not any more, where no worker did.
+asio::awaitable<void> tend_limits(RedisClient& redis);
 asio::awaitable<void> maintain_groups(RedisClient& redis);
 /// Names of the queues that RQ knows.
 asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis);

@@ -40,6 +40,7 @@ Parsed<Strategy> parse_strategy(std::string_view text) noexcept {
     if (text == "strict" || text == "default") return Strategy::strict;
     if (text == "round-robin" || text == "round_robin") return Strategy::round_robin;
     if (text == "random") return Strategy::random;
+    if (text == "weighted") return Strategy::weighted;
     return ParseError(
         fmt::format("\"{}\" is not one of strict, round-robin, random", text.substr(0, 40)),
         "strategy");

@@ -5,7 +5,9 @@
 #include <boost/asio/ip/host_name.hpp>
 #include <cerrno>
 #include <charconv>
+#include <rqxx/rules.hpp>
 
+#include "ops/keys.hpp"
 #include "runtime/worker_impl.hpp"
 
 namespace rqxx {
@@ -36,6 +38,27 @@ bool is_dead_here(const ops::WorkerOps::Birth& birth) {
     return pid == ::getpid() || (::kill(pid, 0) != 0 && errno == ESRCH);
 }
 
+/// What holds for single queues.
+void check_shares(const WorkerOptions& options) {
+    const auto must_be_served = [&](std::string_view option, const std::string& queue) {
+        if (std::ranges::find(options.queues, queue) == options.queues.end())
+            throw Error(Errc::usage,
+                        fmt::format("{}: {} is none of the worker's queues", option, queue));
+    };
+    for (const auto& [queue, weight] : options.weights) {
+        must_be_served("weights", queue);
+        if (weight < 1 || weight > 10000)
+            throw Error(Errc::usage, "weights: must be from 1 to 10000");
+    }
+    for (const auto& [queue, slots] : options.queue_slots) {
+        must_be_served("queue-slots", queue);
+        if (slots < 1) throw Error(Errc::usage, "queue-slots: must be at least 1");
+    }
+    if (options.ageing.count() < 0) throw Error(Errc::usage, "ageing: must not be negative");
+    if (!options.weights.empty() && options.strategy != Strategy::weighted)
+        throw Error(Errc::usage, "weights: need the strategy weighted");
+}
+
 /// Whatever happens: processes must not outlive the worker, nor keep its event loop running.
 struct Close {
     void operator()(runtime::Executors* all) const { all->close(); }
@@ -51,7 +74,7 @@ Worker::Impl::Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerO
       log(log_),
       executor(redis_.executor()),
       name(options.name.empty() ? default_name() : options.name),
-      redis_ops(redis, name, options.queues, options.lease, options.strategy),
+      redis_ops(redis, name, options),
       janitor(redis, options.queues, options.recover, log),
       slot_freed(executor),
       hashes_wanted(executor),
@@ -83,10 +106,15 @@ asio::awaitable<WorkerSummary> Worker::Impl::run() {
     co_await executors.prepare();
     prepared = true;
     co_await be_born();
+    for (const auto& [queue, key] : options.fair_by) {
+        if (co_await Rules(redis).share_queue(queue, key))
+            log.info("Queue is shared", "queue", queue, "by", key);
+    }
     log.info("Worker started", "name", name, "queues",
              fmt::format("{}", fmt::join(options.queues, ",")), "concurrency", options.concurrency);
-    commands = std::make_unique<RedisSubscriber>(executor, redis.options(),
-                                                 std::vector{redis_ops.command_channel()}, log);
+    commands = std::make_unique<RedisSubscriber>(
+        executor, redis.options(),
+        std::vector{redis_ops.command_channel(), std::string(keys::wake_channel)}, log);
     tasks.spawn("heartbeat", heartbeat_loop());
     tasks.spawn("janitor", janitor.run());
     tasks.spawn("deadlines", deadline_loop());
@@ -214,6 +242,7 @@ asio::awaitable<void> Worker::Impl::pause_after(const Error& error, std::string_
 Worker::Worker(RedisClient& redis, const HandlerRegistry& handlers, WorkerOptions options,
                Logger& log) {
     if (options.queues.empty()) throw Error(Errc::usage, "queues: at least one is needed");
+    check_shares(options);
     if (options.concurrency < 1 || options.concurrency > 1024)
         throw Error(Errc::usage, "concurrency: must be from 1 to 1024");
     for (char c : options.name) {

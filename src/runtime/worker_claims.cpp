@@ -1,6 +1,7 @@
 #include <rqxx/codec.hpp>
 #include <rqxx/events.hpp>
 
+#include "ops/sorting.hpp"
 #include "runtime/worker_impl.hpp"
 
 namespace rqxx {
@@ -23,6 +24,8 @@ std::size_t Worker::Impl::most_ahead() const {
     // With many slots some are always full while others are claimed for.
     if (options.concurrency > 16 || options.max_jobs || stopping() || usual_run_time > short_job)
         return 0;
+    // A place under a limit must not be taken by what does not run.
+    if (redis_ops.plan().ruled()) return 0;
     return std::max<std::size_t>(options.concurrency, 2);
 }
 
@@ -100,9 +103,16 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
         ops::ClaimResult result;
         std::optional<Error> failed;
         try {
+            if (!rules_known) co_await learn_rules();
+            if (!held_back.unsorted.empty() && !co_await sort_jobs()) {
+                Event pause(executor);
+                co_await pause.wait(5ms);
+            }
+            woken = false;
             // What is settled by a command that stands before this one no longer counts.
-            result = co_await redis_ops.claim(
-                free, options.concurrency + most_ahead() + outcomes.size(), oldest_job());
+            result =
+                co_await redis_ops.claim(free, options.concurrency + most_ahead() + outcomes.size(),
+                                         oldest_job(), running_by_queue());
             last_poll = std::chrono::steady_clock::now();
         } catch (const Error& error) {
             failed = error;
@@ -117,6 +127,10 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
             co_await register_again();
             continue;
         }
+        if (result.state == ops::ClaimResult::State::rules_changed) {
+            rules_known = false;
+            continue;
+        }
         if (result.state == ops::ClaimResult::State::no_slot) {
             // A watcher's claim has taken the last slot; its answer is on the way.
             co_await slot_freed.wait(20ms);
@@ -124,11 +138,16 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
         }
         const bool any = !result.claimed.empty();
         accept(std::move(result.claimed));
-        if (any || dropped) continue;
+        held_back = std::move(result);
+        if (any || dropped || woken || !held_back.unsorted.empty()) continue;
         if (options.burst) {
-            // A running job may yet come back as a retry.
-            if (!busy() && outcomes.empty() && settling == 0) co_return;
-            co_await drained.wait(100ms);
+            // A running job may yet come back as a retry, and limited ones have their time.
+            if (!busy() && outcomes.empty() && settling == 0 && !held_back.held_up &&
+                !held_back.look_again)
+                co_return;
+            const auto now = std::chrono::steady_clock::now();
+            co_await drained.wait(std::min<std::chrono::steady_clock::duration>(
+                held_back.look_again.value_or(now + 1h) - now, 100ms));
             continue;
         }
         // Blocking on a queue that cannot be taken from would return at once, again and again.
@@ -137,6 +156,67 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
         else if (!co_await wait_for_work())
             co_return;
     }
+}
+
+asio::awaitable<void> Worker::Impl::learn_rules() {
+    co_await redis_ops.load_rules();
+    rules_known = true;
+    const auto& plan = redis_ops.plan();
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+        while (rules_known && !stopping()) {
+            const auto sorted = co_await ops::sort_some_again(
+                redis, plan.queue(i), plan.of_queue(i), plan.rules().version());
+            if (sorted.rules_changed) rules_known = false;
+            if (!sorted.busy && sorted.moved == 0) break;
+            if (sorted.busy) {
+                Event pause(executor);
+                co_await pause.wait(20ms);
+            }
+        }
+    }
+}
+
+asio::awaitable<bool> Worker::Impl::sort_jobs() {
+    const auto& plan = redis_ops.plan();
+    bool sorted_any = false;
+    for (std::size_t i = 0; i < plan.size(); ++i) {
+        if (std::ranges::find(held_back.unsorted, plan.queue(i)) == held_back.unsorted.end())
+            continue;
+        const auto sorted =
+            co_await ops::sort_some(redis, plan.queue(i), plan.of_queue(i), plan.rules().version());
+        if (sorted.rules_changed) rules_known = false;
+        sorted_any = sorted_any || !sorted.busy;
+    }
+    held_back.unsorted.clear();
+    co_return sorted_any;
+}
+
+void Worker::Impl::wake(const std::string& payload) {
+    if (payload == "*")
+        rules_known = false;
+    else if (std::ranges::find(options.queues, payload) == options.queues.end())
+        return;
+    woken = true;
+    work_may_wait = true;
+    work_arrived.notify();
+}
+
+ops::RunningByQueue Worker::Impl::running_by_queue() const {
+    ops::RunningByQueue counts;
+    if (options.queue_slots.empty()) return counts;
+    for (const auto& [id, job] : held)
+        ++counts[job.origin];
+    return counts;
+}
+
+std::optional<std::chrono::steady_clock::time_point> Worker::Impl::look_again() const {
+    auto at = held_back.look_again;
+    // Messages can be lost, and limits change.
+    if (held_back.held_up || held_back.paused || at) {
+        const auto in_any_case = std::chrono::steady_clock::now() + 5s;
+        at = std::min(in_any_case, at.value_or(in_any_case));
+    }
+    return at;
 }
 
 asio::awaitable<void> Worker::Impl::tell_suspended(bool now) {
@@ -184,30 +264,40 @@ asio::awaitable<bool> Worker::Impl::wait_for_work() {
     }
     work_may_wait = false;
     queues_empty.notify();
+    const auto again = look_again();
     while (!work_may_wait && !stopping()) {
-        if (!options.max_idle_time) {
+        const auto now = std::chrono::steady_clock::now();
+        if (again && now >= *again) co_return true;
+        auto until = again;
+        if (options.max_idle_time) {
+            const auto idle_until = (!busy() ? last_worked : now) + *options.max_idle_time;
+            if (now >= idle_until) {
+                log.info("Worker has been idle for long enough", "name", name);
+                co_return false;
+            }
+            until = std::min(idle_until, until.value_or(idle_until));
+        }
+        if (until)
+            co_await work_arrived.wait(*until - now);
+        else
             co_await work_arrived.wait();
-            continue;
-        }
-        const auto until =
-            (!busy() ? last_worked : std::chrono::steady_clock::now()) + *options.max_idle_time;
-        if (std::chrono::steady_clock::now() >= until) {
-            log.info("Worker has been idle for long enough", "name", name);
-            co_return false;
-        }
-        co_await work_arrived.wait(until - std::chrono::steady_clock::now());
     }
     co_return true;
 }
 
 asio::awaitable<void> Worker::Impl::watch(RedisClient& client, std::string key) {
     while (!stopping()) {
-        if (work_may_wait) {
-            // There is something to claim already; look again once it has been.
+        if (work_may_wait ||
+            std::ranges::find(held_back.unwatchable, key) != held_back.unwatchable.end()) {
+            // There is something to claim already, or nothing that may be; look again after the
+            // next claim.
             co_await queues_empty.wait();
             continue;
         }
-        const std::size_t limit = options.max_jobs || !executors.available() ? 0 : 1;
+        // Where there are rules, the first job may have to wait, and another may not.
+        const bool as_it_comes =
+            !options.max_jobs && executors.available() && !redis_ops.plan().ruled();
+        const std::size_t limit = as_it_comes ? 1 : 0;
         bool failed = false;
         ops::ClaimResult result;
         try {

@@ -73,6 +73,9 @@ struct Worker::Impl {
     bool closed = false;               ///< Nothing is started any more.
     bool news_to_acknowledge = false;  ///< The next heartbeat is not to wait.
     bool work_may_wait = true;         ///< A queue may have something to claim; watchers rest.
+    bool rules_known = false;          ///< The rules are those that held a moment ago.
+    bool woken = false;                ///< Since the newest claim was sent.
+    ops::ClaimResult held_back;        ///< The newest claim, for what it says of waiting.
 
     Event slot_freed, hashes_wanted, ahead_changed, work_arrived, queues_empty, settle_wanted,
         deadline_changed, stop_wanted, drained, heartbeat_wanted;
@@ -124,6 +127,15 @@ struct Worker::Impl {
     /// Where short jobs end one after the other, a claim for each would cost more than the job.
     boost::asio::awaitable<void> gather_slots();
     boost::asio::awaitable<void> claim_loop();
+    /// Learns the rules, and moves what waits in lanes of those that hold no more.
+    boost::asio::awaitable<void> learn_rules();
+    /// Puts jobs of queues with rules into their lanes. False when another worker is at it.
+    boost::asio::awaitable<bool> sort_jobs();
+    /// What a message says: something of a queue may be claimed, or the rules have changed.
+    void wake(const std::string& payload);
+    [[nodiscard]] ops::RunningByQueue running_by_queue() const;
+    /// How long to wait for news at most.
+    [[nodiscard]] std::optional<std::chrono::steady_clock::time_point> look_again() const;
     /// For monitors; a Redis that does not answer is met again by the next claim.
     boost::asio::awaitable<void> tell_suspended(bool now);
     struct Skips {

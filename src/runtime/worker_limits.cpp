@@ -2,6 +2,7 @@
 
 #include <rqxx/codec.hpp>
 
+#include "ops/keys.hpp"
 #include "runtime/worker_impl.hpp"
 
 namespace rqxx {
@@ -163,7 +164,10 @@ void Worker::Impl::give_up(const std::shared_ptr<Execution>& execution) {
 asio::awaitable<void> Worker::Impl::command_loop() {
     for (;;) {
         const auto message = co_await commands->next();
-        obey(message.payload);
+        if (message.channel == keys::wake_channel)
+            wake(message.payload);
+        else
+            obey(message.payload);
     }
 }
 

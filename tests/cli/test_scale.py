@@ -34,7 +34,9 @@ def make(connection, what, count):
 
 
 def cost(web, connection, path):
-    """Commands that Redis ran (those inside scripts too) and round trips, for one request."""
+    """Commands that Redis ran (those inside scripts too) and round trips, for one request.
+
+    The least of three: the server's upkeep goes on beside the requests."""
 
     def commands():
         return sum(entry["calls"] for name, entry in connection.info("commandstats").items()
@@ -43,14 +45,17 @@ def cost(web, connection, path):
     def trips():
         return float(re.search(r"^rqxx_redis_round_trips_total (\S+)$", http("GET", web.url + "/metrics").body.decode(), re.M)[1])
 
+    def once():
+        trips_of_metrics = -trips() + trips()
+        before = trips()
+        assert http("GET", web.url + path).status == 200
+        round_trips = trips() - before - trips_of_metrics
+        calls = commands()
+        http("GET", web.url + path)
+        return commands() - calls, round_trips
+
     http("GET", web.url + path)
-    trips_of_metrics = -trips() + trips()
-    before = trips()
-    assert http("GET", web.url + path).status == 200
-    round_trips = trips() - before - trips_of_metrics
-    calls = commands()
-    http("GET", web.url + path)
-    return commands() - calls, round_trips
+    return tuple(map(min, zip(*(once() for _ in range(3)))))
 
 
 @pytest.mark.timeout(300)

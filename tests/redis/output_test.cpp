@@ -15,7 +15,7 @@ const std::string first = "0193aaaa000170008000000000000001";
 const std::string second = "0193aaaa000270008000000000000002";
 
 ops::WorkerOps worker_ops(RedisClient& redis) {
-    return {redis, "w", {"default"}, 10s};
+    return {redis, "w", {.queues = {"default"}}};
 }
 
 asio::awaitable<void> make_job(RedisClient& redis, std::string status = "started") {

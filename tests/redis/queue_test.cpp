@@ -94,7 +94,7 @@ TEST_F(transitions, claim_takes_over_queues_in_order_and_no_more_than_asked) {
             co_await low.enqueue(noop());
         for (int i = 0; i < 3; ++i)
             co_await high.enqueue(noop());
-        ops::WorkerOps worker(redis, "w", {"high", "low"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"high", "low"}});
         EXPECT_TRUE((co_await worker.register_birth()).registered);
         const auto result = co_await worker.claim(4, 100, "");
         EXPECT_EQ(result.claimed.size(), 4u);
@@ -110,7 +110,7 @@ TEST_F(transitions, only_the_first_jobs_of_a_claim_come_with_their_hashes) {
         Queue mail(redis, "mail");
         for (int i = 0; i < 8; ++i)
             co_await mail.enqueue(noop());
-        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"mail"}});
         co_await worker.register_birth();
         auto jobs = (co_await worker.claim(8, 100, "")).claimed;
         EXPECT_EQ(jobs.size(), 8u);
@@ -131,7 +131,7 @@ TEST_F(transitions, settling_twice_changes_nothing_the_second_time) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         Queue mail(redis, "mail");
         co_await mail.enqueue(noop());
-        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"mail"}});
         co_await worker.register_birth();
         const auto job = (co_await worker.claim(1, 100, "")).claimed.at(0);
         std::vector<ops::Settlement> batch{settlement(job, ops::Settlement::Outcome::success)};
@@ -152,7 +152,7 @@ TEST_F(transitions, a_worker_is_busy_as_long_as_it_holds_a_job) {
         Queue mail(redis, "mail");
         co_await mail.enqueue(noop());
         const auto second = (co_await mail.enqueue(noop())).job_id;
-        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"mail"}});
         co_await worker.register_birth();
         const auto one = (co_await worker.claim(1, 100, "")).claimed.at(0);
         const auto two = (co_await worker.claim(1, 100, "")).claimed.at(0);
@@ -174,7 +174,7 @@ TEST_F(transitions, a_job_canceled_by_rq_while_it_ran_is_told_from_a_lost_lease)
         Queue mail(redis, "mail");
         co_await mail.enqueue(noop());
         co_await mail.enqueue(noop());
-        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"mail"}});
         co_await worker.register_birth();
         const auto jobs = (co_await worker.claim(2, 100, "")).claimed;
         for (const auto& job : jobs)  // RQ's Job.cancel takes the execution out of the registry.
@@ -194,7 +194,7 @@ TEST_F(transitions, a_claim_whose_reply_was_lost_goes_back_to_the_front) {
         Queue mail(redis, "mail");
         const auto lost = (co_await mail.enqueue(noop())).job_id;
         co_await mail.enqueue(noop());
-        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"mail"}});
         co_await worker.register_birth();
         const auto job = (co_await worker.claim(1, 100, "")).claimed.at(0);
         EXPECT_EQ(job.job_id, lost);
@@ -213,7 +213,7 @@ TEST_F(transitions, a_retired_worker_can_claim_nothing_and_leaves_nothing_starte
         Queue mail(redis, "mail");
         for (int i = 0; i < 3; ++i)
             co_await mail.enqueue(noop());
-        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"mail"}});
         co_await worker.register_birth();
         co_await worker.claim(2, 100, "");
         co_await worker.register_death();
@@ -229,7 +229,7 @@ TEST_F(transitions, a_job_that_was_pushed_twice_runs_once) {
         Queue mail(redis, "mail");
         const auto id = (co_await mail.enqueue(noop())).job_id;
         co_await redis.command("RPUSH", "rq:queue:mail", id, id);
-        ops::WorkerOps worker(redis, "w", {"mail"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"mail"}});
         co_await worker.register_birth();
         const auto result = co_await worker.claim(5, 100, "");
         EXPECT_EQ(result.claimed.size(), 1u);

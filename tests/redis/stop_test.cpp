@@ -29,7 +29,7 @@ asio::awaitable<std::string> start_job(RedisClient& redis, ops::WorkerOps& worke
 
 TEST_F(stop_request, is_found_by_the_next_heartbeat_and_acknowledged) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
-        ops::WorkerOps worker(redis, "w", {"default"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"default"}});
         const auto execution = co_await start_job(redis, worker);
         const std::string record = keys::execution("a", execution);
         JobActions actions(redis);
@@ -56,7 +56,7 @@ TEST_F(stop_request, is_refused_where_nobody_would_hear_of_it) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         JobActions actions(redis);
         EXPECT_EQ((co_await actions.stop("a")).code, ActionResult::Code::no_such_job);
-        ops::WorkerOps worker(redis, "w", {"default"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"default"}});
         const auto execution = co_await start_job(redis, worker);
         co_await worker.expire_lease();
         const auto dead = co_await actions.stop("a");
@@ -76,7 +76,7 @@ TEST_F(stop_request, is_refused_where_nobody_would_hear_of_it) {
 
 TEST_F(stop_request, marks_no_records_of_stock_workers) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
-        ops::WorkerOps worker(redis, "w", {"default"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"default"}});
         co_await start_job(redis, worker);
         const std::string theirs = "0193aaaa000140008000000000000001";
         co_await redis.command("ZADD", "rq:executions:a", 1, theirs);
@@ -91,7 +91,7 @@ TEST_F(stop_request, marks_no_records_of_stock_workers) {
 
 TEST_F(stop_request, holds_where_the_worker_dies_meanwhile) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
-        ops::WorkerOps worker(redis, "w", {"default"}, 10s);
+        ops::WorkerOps worker(redis, "w", {.queues = {"default"}});
         co_await start_job(redis, worker);
         co_await redis.command("HSET", "rq:job:a", "retries_left", 3);
         JobActions actions(redis);

@@ -419,15 +419,20 @@ private:
         const auto strategy = parse_strategy(fields.text("strategy", "default"));
         if (!strategy) refuse(strategy.error().describe());
         fields.end();
+        WorkerOptions options;
+        options.queues = queues;
+        options.lease = lease;
+        options.strategy = *strategy;
         const auto [at, added] = workers_.try_emplace(
-            name, DrivenWorker{ops::WorkerOps(redis_, name, queues, lease, *strategy), queues, {}});
+            name, DrivenWorker{ops::WorkerOps(redis_, name, options), queues, {}});
         const auto birth = co_await at->second.ops.register_birth();
         co_return json::object{
             {"registered", birth.registered}, {"host", birth.other_host}, {"pid", birth.other_pid}};
     }
 
     asio::awaitable<json::object> claim(Fields& fields) {
-        static constexpr const char* states[] = {"ok", "suspended", "lease_gone", "no_slot"};
+        static constexpr const char* states[] = {"ok", "suspended", "lease_gone", "no_slot",
+                                                 "rules_changed"};
         static const std::set<std::string_view> binary{"data", "meta", "exc_info", "result"};
         auto& worker = worker_of(fields);
         const auto limit = static_cast<std::size_t>(fields.number("limit", 1));

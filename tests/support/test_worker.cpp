@@ -4,7 +4,7 @@
 //   [--recover fail] [--strategy S] [--max-idle-time S] [--max-jobs N] [--callbacks skip]
 //   [--json-log] [--webhooks] [--processes] [--max-rss BYTES] [--max-cpu S] [--python INTERPRETER]
 //   [--path FOLDER] [--preload MODULE] [--command FUNCTION=LINE] [--http FUNCTION=URL]
-//   [--recycle-growth BYTES] QUEUE...
+//   [--recycle-growth BYTES] [--weight QUEUE=N] [--queue-slots QUEUE=N] [--ageing S] QUEUE...
 #include <unistd.h>
 #include <base/task_group.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -114,6 +114,19 @@ void register_tasks(HandlerRegistry& handlers) {
         return std::string("at last");
     });
     handlers.add("tasks.unserializable", [] { return Value::opaque("tasks.unserializable"); });
+    // When it ran, for tests of what runs at the same time.
+    handlers.add("tasks.span",
+                 [](JobContext& context, std::string path, std::string what, double seconds) {
+                     const auto line = [&](std::string_view event) {
+                         const auto now = std::chrono::system_clock::now().time_since_epoch();
+                         leave(path, std::to_string(std::chrono::duration<double>(now).count()) +
+                                         " " + std::string(event) + " " + context.execution_id() +
+                                         " " + std::to_string(::getpid()) + " " + what);
+                     };
+                     line("start");
+                     nap(context.stop_token(), seconds);
+                     line("end");
+                 });
     // Leaves a line per run, so that a test can count executions.
     handlers.add("tasks.mark", [](JobContext& context, std::string path, double seconds) {
         std::ofstream(path, std::ios::app) << context.job().id << "\n";
@@ -203,6 +216,14 @@ int main(int argc, char** argv) {
             options.kill_after = std::chrono::seconds(std::atoi(argv[++i]));
         else if (arg == "--strategy")
             options.strategy = parse_strategy(argv[++i]).value();
+        else if (arg == "--weight") {
+            const auto [queue, weight] = divided(argv[++i]);
+            options.weights[queue] = std::atoi(weight.c_str());
+        } else if (arg == "--queue-slots") {
+            const auto [queue, slots] = divided(argv[++i]);
+            options.queue_slots[queue] = std::strtoul(slots.c_str(), nullptr, 10);
+        } else if (arg == "--ageing")
+            options.ageing = std::chrono::seconds(std::atoi(argv[++i]));
         else if (arg == "--max-idle-time")
             options.max_idle_time = std::chrono::seconds(std::atoi(argv[++i]));
         else if (arg == "--max-jobs")

@@ -1,0 +1,377 @@
+-- Take up to N jobs from queues that have rules: weights, ageing, pauses, limits, turns between keys. As claim.lua else.
+-- KEYS: 1 worker hash, 2 set of the worker's executions
+-- ARGV: 1 worker name, 2 N, 3 seconds until RQ's maintenance may judge the execution,
+--       4 the worker's oldest running job or "", 5 most executions that may stand in the worker's set,
+--       6 version of the rules that the worker knows, 7 the plan, see below, 8.. N execution ids
+-- Returns: {state, now in us, {{job id, execution id, queue, hash as a list}...}, {{id, queue, why}...},
+--       1 when the last job came from a queue that had risen, for each queue {when to look again, may its list be watched,
+--       is its list to be sorted, its share in the next turn}}; state as in claim.lua; when: us, 0 when a job comes,
+--       -1 when something is given back, -2 at once, -3 when the queue is resumed
+-- The plan, JSON: strategy ("strict", "weighted", "turns"), age (us, 0: no ageing), after_risen (from the last claim),
+--       queues, in order of precedence: {name, weight, share (from the last claim), most (jobs that may be taken, -1: any),
+--       paused, epoch (where jobs wait in lanes, else ""), limits: names of rules that hold for the whole queue},
+--       rules by name: {kind, limit, per (us), burst, points, worker (each worker by itself)}
+-- Dynamic keys: see includes/transitions.lua, includes/lanes.lua, includes/limits.lua
+-- Source of the weighted turns: nginx, smooth weighted round robin.
+--- @include time
+--- @include recent
+
+local suspended, rules_version = unpack(redis.call('MGET', 'rq:suspended', 'rqxx:rules:version'))
+if suspended then return {1, now_us, {}, {}, 0, {}} end
+if (rules_version or '') ~= ARGV[6] then return {4, now_us, {}, {}, 0, {}} end
+if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {2, now_us, {}, {}, 0, {}} end
+
+local attempt = redis.pcall
+local first_execution = 8
+--- @include claiming
+if limit <= 0 then return {3, now_us, {}, {}, 0, {}} end
+--- @include lanes
+--- @include limits
+
+local plan = cjson.decode(ARGV[7])
+local rules, queues = plan.rules, plan.queues
+-- Lanes that turn out to be held up, and empty ones, must not make one call long either.
+local looks = limit + 300
+
+local function list_of(queue) return 'rq:queue:' .. queue.name end
+local function ring_of(queue) return 'rqxx:ring:' .. queue.epoch .. '@' .. queue.name end
+local function ready_of(queue, fair) return 'rqxx:ready:' .. queue.epoch .. '|' .. fair .. '@' .. queue.name end
+
+-- ---- limits ----
+
+local function limiter_for(rule, key)
+    local definition = rules[rule]
+    if definition and definition.worker then key = key .. '@' .. ARGV[1] end
+    return limiter_of(rules, rule, key)
+end
+
+local holds_of_worker = 'rqxx:holds:' .. ARGV[1]
+
+-- What starts with `member` uses up: `uses` is a list of {limiter, points}.
+local function use_all(uses, member)
+    local holds = ''
+    for _, one in ipairs(uses) do
+        use(one[1], one[2], ARGV[1] .. '|' .. member)
+        if one[1].rule.kind == 'concurrency' then holds = holds .. one[1].name .. ' ' .. one[2] .. '\n' end
+    end
+    return holds
+end
+
+-- Waits for a limiter: who is woken when something is given back, or when its time comes.
+local function wait_for(limiter, waiter, number, queue, until_us)
+    redis.call('ZADD', 'rqxx:waiters:' .. limiter.name, number, waiter)
+    redis.call('SADD', 'rqxx:waiting', limiter.name)
+    if until_us > 0 then redis.call('ZADD', 'rqxx:due:' .. queue.name, 'LT', until_us, limiter.name) end
+end
+
+-- The limits that hold for the whole queue. Returns what a job uses of them, or nil and when to look again.
+local function queue_limits(queue)
+    local uses = {}
+    for _, rule in ipairs(queue.limits) do
+        local limiter = limiter_for(rule, '')
+        if limiter then
+            local points = limiter.rule.points
+            local until_us = wait_of(limiter, points)
+            if until_us then
+                if until_us < 0 and not limiter.rule.worker then wait_for(limiter, '@' .. queue.name, now, queue, 0) end
+                return nil, until_us
+            end
+            uses[#uses + 1] = {limiter, points}
+        end
+    end
+    return uses
+end
+
+-- ---- lanes ----
+
+local aside = {}      -- lanes that only this worker may not take from; they are ready for others
+local lane_uses = {}  -- what a job of a lane uses: {limiter, points}...
+
+local function uses_of(lane)
+    local uses = lane_uses[lane]
+    if uses then return uses end
+    uses = {}
+    for rule, key, points in string.gmatch(lane, '|([^|=]+)=([^|*]*)%*(%d+)') do
+        local limiter = limiter_for(rule, key)
+        if limiter then uses[#uses + 1] = {limiter, tonumber(points)} end
+    end
+    lane_uses[lane] = uses
+    return uses
+end
+
+local function forget_if_empty(queue, fair)
+    if redis.call('EXISTS', ready_of(queue, fair)) == 0 then redis.call('LREM', ring_of(queue), -1, fair) end
+end
+
+-- Lets those pass whose time has come.
+local function wake_due(queue)
+    local due = 'rqxx:due:' .. queue.name
+    local names = redis.call('ZRANGEBYSCORE', due, '-inf', now_us, 'LIMIT', 0, 100)
+    for _, name in ipairs(names) do
+        local rule, key = string.match(name, '^([^:]*):?(.*)$')
+        local limiter = limiter_of(rules, rule, key)
+        local free = limiter and free_points(limiter, 1000) or 1000
+        if free > 0 then wake(name, free) end
+        local until_us = nil
+        if redis.call('EXISTS', 'rqxx:waiters:' .. name) == 1 then
+            -- Those who passed use it up in a moment, and then it is known when the next one's time comes.
+            until_us = limiter and wait_of(limiter, free + 1) or now_us + 1000
+        else
+            redis.call('SREM', 'rqxx:waiting', name)
+        end
+        if until_us and until_us > 0 then
+            redis.call('ZADD', due, until_us, name)
+        else
+            redis.call('ZREM', due, name)
+        end
+    end
+end
+
+-- The lane is held up by `limiter`; a place that it was let pass for elsewhere goes to the next one there.
+local function park(queue, fair, lane, number, uses, limiter, until_us)
+    redis.call('ZREM', ready_of(queue, fair), lane)
+    if limiter.rule.worker then
+        aside[#aside + 1] = {queue, lane, number}
+    else
+        wait_for(limiter, lane .. '@' .. queue.name, number, queue, until_us)
+        for _, other in ipairs(uses) do
+            if other[1] ~= limiter and not wait_of(other[1], other[2]) then wake(other[1].name, 1) end
+        end
+    end
+    forget_if_empty(queue, fair)
+end
+
+-- The first job of the lane leaves it.
+local function pop_lane(queue, fair, lane)
+    local key = 'rqxx:lane:' .. lane .. '@' .. queue.name
+    local first = redis.call('ZPOPMIN', key)
+    local following = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
+    if following[2] then
+        redis.call('ZADD', ready_of(queue, fair), following[2], lane)
+    else
+        redis.call('ZREM', ready_of(queue, fair), lane)
+        redis.call('SREM', 'rqxx:lanes:' .. queue.name, lane)
+        forget_if_empty(queue, fair)
+    end
+    return first[1]
+end
+
+-- Takes the next job out of the lanes whose turn it is. Returns its id and what it uses, or nil.
+local function take_from_lanes(queue)
+    while looks > 0 do
+        looks = looks - 1
+        local fair = redis.call('LMOVE', ring_of(queue), ring_of(queue), 'LEFT', 'RIGHT')
+        if not fair then return nil end
+        local lane, number = unpack(redis.call('ZRANGE', ready_of(queue, fair), 0, 0, 'WITHSCORES'))
+        if not lane then
+            redis.call('LREM', ring_of(queue), -1, fair)
+        else
+            local uses = uses_of(lane)
+            local blocked, until_us
+            for _, one in ipairs(uses) do
+                until_us = wait_of(one[1], one[2])
+                if until_us then
+                    blocked = one[1]
+                    break
+                end
+            end
+            if blocked then
+                park(queue, fair, lane, number, uses, blocked, until_us)
+            else
+                local id = pop_lane(queue, fair, lane)
+                if id then
+                    queue.left = (queue.left or 0) + 1
+                    return id, uses
+                end
+            end
+        end
+    end
+    return nil, nil, true
+end
+
+-- ---- queues ----
+
+-- Takes one job of a queue and starts it. Returns whether it did; else the queue has nothing for now.
+local function take(queue)
+    while budget > 0 do
+        budget = budget - 1
+        local uses, until_us = queue_limits(queue)
+        if not uses then
+            queue.blocked = until_us
+            return false
+        end
+        local id, lane_uses_of_job, unfinished
+        if queue.epoch ~= '' then
+            id, lane_uses_of_job, unfinished = take_from_lanes(queue)
+            if unfinished then queue.unfinished = true end
+        else
+            id = redis.pcall('LPOP', list_of(queue))
+            if id and id.err then
+                skipped[#skipped + 1] = {'', queue.name, 'the queue is not a list'}
+                return false
+            end
+        end
+        if not id then return false end
+        local why, member = start(id, queue.name)
+        if why then
+            skipped[#skipped + 1] = {id, queue.name, why}
+            for _, one in ipairs(lane_uses_of_job or {}) do wake(one[1].name, one[2]) end
+        else
+            local holds = use_all(uses, member)
+            if lane_uses_of_job then holds = holds .. use_all(lane_uses_of_job, member) end
+            if holds ~= '' then redis.call('HSET', holds_of_worker, member, holds) end
+            if queue.most > 0 then queue.most = queue.most - 1 end
+            return true
+        end
+    end
+    queue.unfinished = true
+    return false
+end
+
+-- When the first job of a queue was put there, as RQ writes it; nil without one.
+local function head_time(queue)
+    if queue.head == nil then
+        local id
+        if queue.epoch ~= '' then
+            local fair = redis.call('LINDEX', ring_of(queue), 0)
+            local lane = fair and redis.call('ZRANGE', ready_of(queue, fair), 0, 0)[1]
+            id = lane and redis.call('ZRANGE', 'rqxx:lane:' .. lane .. '@' .. queue.name, 0, 0)[1]
+        else
+            id = redis.pcall('LINDEX', list_of(queue), 0)
+        end
+        local times = type(id) == 'string' and redis.pcall('HMGET', 'rq:job:' .. id, 'enqueued_at', 'created_at')
+        queue.head = times and (times[1] or times[2]) or false
+    end
+    return queue.head
+end
+
+-- By how many classes a queue has risen because its first job has waited; `plan.age` for each.
+local aged = {}
+local function classes_risen(queue)
+    local head = head_time(queue)
+    if not head then return 0 end
+    local risen = 0
+    while risen < #queues do
+        aged[risen + 1] = aged[risen + 1] or iso(now_us - (risen + 1) * plan.age)
+        if head > aged[risen + 1] then break end
+        risen = risen + 1
+    end
+    return risen
+end
+
+local open = {}   -- queues that may have something, in order of precedence
+for i, queue in ipairs(queues) do
+    queue.place = i
+    local sound = started_registry(queue.name) ~= false
+    if not sound then skipped[#skipped + 1] = {'', queue.name, 'rq:wip:' .. queue.name .. ' is not a sorted set'} end
+    if queue.epoch ~= '' and not queue.paused then wake_due(queue) end
+    -- What was put at the front is sorted first.
+    if queue.epoch ~= '' and redis.call('EXISTS', 'rqxx:front:' .. queue.name) == 1 then
+        queue.unfinished = redis.call('EXISTS', list_of(queue)) == 1
+        if not queue.unfinished then redis.call('DEL', 'rqxx:front:' .. queue.name) end
+    end
+    if sound and not queue.paused and queue.most ~= 0 and not queue.unfinished then open[#open + 1] = queue end
+end
+
+-- Who has risen goes first, but not twice in a row: a backlog that is old itself would turn the order round.
+local function strict()
+    if plan.age == 0 then return 1 end
+    local class, natural, risen, risen_time
+    for i, queue in ipairs(open) do
+        local own = math.max(queue.place - classes_risen(queue), 1)
+        if not class or own < class then class, natural, risen = own, nil, nil end
+        if own == class then
+            if own == queue.place then
+                natural = i
+            elseif not risen or head_time(queue) < risen_time then
+                risen, risen_time = i, head_time(queue)
+            end
+        end
+    end
+    if natural and (not risen or plan.after_risen) then
+        plan.after_risen = false
+        return natural
+    end
+    plan.after_risen = true
+    return risen
+end
+
+local function weight_of(queue)
+    local risen = plan.age > 0 and classes_risen(queue) or 0
+    local weight = queue.weight
+    for i = math.max(queue.place - risen, 1), queue.place - 1 do weight = math.max(weight, queues[i].weight) end
+    return weight
+end
+
+local function weighted()
+    local total, best = 0, nil
+    for i, queue in ipairs(open) do
+        queue.turn_weight = weight_of(queue)
+        total = total + queue.turn_weight
+        queue.share = queue.share + queue.turn_weight
+        if not best or queue.share > open[best].share then best = i end
+    end
+    open[best].share = open[best].share - total
+    return best, total
+end
+
+local function undo_weighted(total, chosen)
+    chosen.share = chosen.share + total
+    for _, queue in ipairs(open) do queue.share = queue.share - queue.turn_weight end
+    chosen.share = 0   -- who had nothing does not save up
+end
+
+local turn = 0
+local function in_turn()
+    if plan.age > 0 then
+        local oldest
+        for i, queue in ipairs(open) do
+            if classes_risen(queue) > 0 and (not oldest or head_time(queue) < head_time(open[oldest])) then oldest = i end
+        end
+        if oldest then return oldest end
+    end
+    turn = turn % #open + 1
+    return turn
+end
+
+local choose = plan.strategy == 'weighted' and weighted or plan.strategy == 'turns' and in_turn or strict
+while #open > 0 and #claimed < limit and budget > 0 do
+    local place, total = choose()
+    local queue = open[place]
+    local took = take(queue)
+    queue.head = nil
+    if not took and total then undo_weighted(total, queue) end
+    if not took or queue.most == 0 then
+        table.remove(open, place)
+        turn = turn - 1
+    end
+end
+
+for _, entry in ipairs(aside) do make_ready(entry[2], entry[1].name, entry[3]) end
+store_limiters()
+finish_claim()
+local told = {}
+for i, queue in ipairs(queues) do
+    local again, watch, unsorted = 0, 1, 0
+    count_in_lanes(queue.name, -(queue.left or 0))
+    if queue.paused then
+        again = -3
+    elseif queue.blocked then
+        again = queue.blocked
+    elseif queue.unfinished then
+        again = -2
+    elseif queue.epoch ~= '' and #claimed < limit then
+        again = tonumber(redis.call('ZRANGE', 'rqxx:due:' .. queue.name, 0, 0, 'WITHSCORES')[2]) or 0
+        if again == 0 and redis.call('HEXISTS', 'rqxx:sorted', queue.name) == 1 then again = -1 end
+    end
+    if queue.epoch ~= '' then
+        local length = redis.pcall('LLEN', list_of(queue))
+        unsorted = type(length) == 'number' and length > 0 and 1 or 0
+    elseif queue.paused or queue.blocked or queue.most == 0 then
+        watch = 0
+    end
+    told[i] = {again, watch, unsorted, queue.share}
+    woken[queue.name] = nil   -- those are served here
+end
+tell_woken()
+return {0, now_us, claimed, skipped, plan.after_risen and 1 or 0, told}
