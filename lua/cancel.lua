@@ -11,21 +11,22 @@
 local dependents, forget, dry = ARGV[1], ARGV[2] == '1', ARGV[3] == '1'
 local wrote = dry
 
-local function cancel(id, status, origin)
+local function cancel(id, status, origin, limit)
     if not wrote then   -- the first write, see transitions
         wrote = true
         redis.call('HSET', job_key(id), 'status', 'canceled')
     end
     attempt('HSET', job_key(id), 'status', 'canceled')
-    remove_from_places(id, origin, status)
+    remove_from_places(id, origin, status, limit)
     attempt('ZADD', 'rq:canceled:' .. origin, now, id)
+    leave_rate_limit(id, limit)
     if forget then forget_dependencies(id) end
 end
 
 local answers = {}
 for i = 4, #ARGV do
     local id = ARGV[i]
-    local job = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'data')
+    local job = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'data', 'rate_limit_key')
     local status, origin = job[1] or 'created', job[2] or ''
     if job.err or not (job[1] or job[3]) then
         answers[#answers + 1] = {0, '', 0}
@@ -35,7 +36,7 @@ for i = 4, #ARGV do
         local concerned = dependents == 'cascade' and waiting_for(id, 10000) or {}
         local count = dependents == 'cascade' and #concerned or deferred_children(id)
         if not dry then
-            cancel(id, status, origin)
+            cancel(id, status, origin, job[4])
             for _, child in ipairs(concerned) do cancel(child, 'deferred', attempt('HGET', job_key(child), 'origin') or '') end
             if dependents == 'enqueue' then
                 local _, released = release_dependents(id, nil)

@@ -10,21 +10,22 @@
 local dependents, dry = ARGV[1], ARGV[2] == '1'
 local wrote = dry
 
-local function delete(id, status, origin, group)
+local function delete(id, status, origin, group, limit)
     if not wrote then   -- the first write, see transitions
         wrote = true
         redis.call('DEL', 'rq:results:' .. id)
     end
     forget_dependencies(id)
-    remove_from_places(id, origin, status)
+    remove_from_places(id, origin, status, limit)
     attempt('DEL', 'rq:results:' .. id)
     delete_job(id, group)
+    leave_rate_limit(id, limit)
 end
 
 local answers = {}
 for i = 3, #ARGV do
     local id = ARGV[i]
-    local job = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'group_id')
+    local job = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'group_id', 'rate_limit_key')
     if job.err or attempt('EXISTS', job_key(id)) == 0 then
         answers[#answers + 1] = {0, '', 0}
     else
@@ -39,7 +40,7 @@ for i = 3, #ARGV do
                 local _, released = release_dependents(id, nil)
                 count = released
             end
-            delete(id, job[1] or 'created', job[2] or '', job[3])
+            delete(id, job[1] or 'created', job[2] or '', job[3], job[4])
         end
         answers[#answers + 1] = {1, job[1] or 'created', count}
     end

@@ -29,13 +29,15 @@ local function queue_of(key) return string.match(key, '^rq:[a-z]+:(.*)$') end
 -- A job as it stands, or nil. `stamp` changes with each of its transitions.
 local function job_of(id)
     local fields = attempt('HMGET', job_key(id), 'status', 'origin', 'enqueued_at', 'started_at', 'ended_at', 'worker_name',
-        'repeats_left', 'allow_dependency_failures', 'enqueue_at_front', 'ttl', 'timeout', 'result_ttl', 'failure_ttl')
+        'repeats_left', 'allow_dependency_failures', 'enqueue_at_front', 'ttl', 'timeout', 'result_ttl', 'failure_ttl',
+        'rate_limit_key', 'rate_limit_concurrency')
     if fields.err or not has_job(id) then return nil end
     local status = fields[1]
     if not status or status == '' then status = 'created' end
     return {status = status, origin = fields[2] or '', enqueued_at = fields[3] or '', started_at = fields[4] or '',
         worker = fields[6] or '', repeats = fields[7], allows_failure = fields[8] == '1', at_front = fields[9] == '1',
         ttl = fields[10], timeout = fields[11], result_ttl = fields[12], failure_ttl = fields[13],
+        limit = fields[14], concurrency = fields[15],
         stamp = table.concat({status, fields[2] or '', fields[3] or '', fields[4] or '', fields[5] or '', fields[6] or ''}, '|')}
 end
 
@@ -128,9 +130,8 @@ end
 
 local function release(id, job, parents)
     attempt('ZREM', 'rq:deferred:' .. job.origin, id)
-    attempt('HSET', job_key(id), 'status', 'queued', 'enqueued_at', now_iso)
-    expire_job(id, ttl_of(job.ttl), true)
-    queue_again(id, job, job.at_front)
+    attempt('SADD', 'rq:queues', 'rq:queue:' .. job.origin)
+    let_go(id, job.origin, job.at_front, job.ttl, job.limit, job.concurrency)
     for _, parent in ipairs(parents) do attempt('SREM', 'rq:job:' .. parent .. ':dependents', id) end
 end
 
@@ -211,7 +212,26 @@ look['lost-queued'] = function(_, id)
     if on_list(queue, id, false) or on_list(queue .. ':intermediate', id, false) then return nil end
     -- It is being started.
     if attempt('EXISTS', 'rq:executions:' .. id) == 1 or score_of('rq:wip:' .. job.origin, id) then return nil end
-    return job.stamp, function() queue_again(id, job, true) return true end
+    return job.stamp, function()
+        if has_rate_limit(job.limit, job.concurrency) and not score_of('rq:rl:' .. job.limit .. ':allowed', id) then
+            enter_rate_limit(id, job.limit, job.concurrency)
+        else
+            queue_again(id, job, true)
+        end
+        return true
+    end
+end
+
+look['lost-limited'] = function(_, id)
+    local job = job_of(id)
+    if not job or job.status ~= 'rate_limited' or job.origin == '' then return nil end
+    local limited = has_rate_limit(job.limit, job.concurrency)
+    if limited and score_of('rq:rl:' .. job.limit .. ':rate_limited', id) then return nil end
+    return job.stamp, function()
+        attempt('SADD', 'rq:queues', 'rq:queue:' .. job.origin)
+        let_go(id, job.origin, job.at_front, job.ttl, job.limit, job.concurrency)
+        return true
+    end, not limited and 'it has no limit' or ''
 end
 
 look['lost-deferred'] = function(_, id)
@@ -358,6 +378,8 @@ look['orphaned-execution'] = function(_, id, execution)
     local listed, member = score_of('rq:executions:' .. id, execution), id .. ':' .. execution
     if not listed and attempt('EXISTS', 'rq:execution:' .. member) == 0 then return nil end
     if job and (job.status == 'started' or score_of('rq:wip:' .. job.origin, member)) then return nil end
+    -- Canceled while it runs, which its rate limit's slot shows.
+    if job and job.limit and listed and listed > now and score_of('rq:rl:' .. job.limit .. ':allowed', id) then return nil end
     return job and job.stamp or 'gone', function() end_execution(id, execution) return true end,
         job and 'it is ' .. job.status or 'it is gone'
 end
@@ -424,27 +446,15 @@ look['stale-mark'] = function(key, id)
     return tostring(seen), function() return attempt('DEL', key) == 1 end
 end
 
--- Source: RQ's main branch, RateLimitRegistry.
 look['leaked-slot'] = function(key, id)
     local job = job_of(id)
     local held = entry(key, id)
     if not held or (job and (job.status == 'queued' or job.status == 'started')) then return nil end
+    -- Canceled or deleted while it runs.
+    if number(attempt('ZCOUNT', 'rq:executions:' .. id, '(' .. text_of(now), '+inf')) > 0 then return nil end
     return held .. (job and job.stamp or ''), function()
-        remove(key, id)
-        local limit = string.match(key, '^(.*):allowed$')
-        local most = tonumber(text(attempt('HGET', limit, 'concurrency'))) or 0
-        for _ = 1, 100 do
-            if number(attempt('ZCARD', key)) >= most then break end
-            local next_id = list(attempt('ZPOPMIN', limit .. ':rate_limited'))[1]
-            if not next_id then break end
-            local waiting = job_of(next_id)
-            if waiting and waiting.status == 'rate_limited' and waiting.origin ~= '' then
-                attempt('ZADD', key, now, next_id)
-                attempt('HSET', job_key(next_id), 'enqueued_at', now_iso)
-                queue_again(next_id, waiting, waiting.at_front)
-            end
-        end
-        return true
+        release_slot(id, string.match(key, '^rq:rl:(.*):allowed$'))
+        return not score_of(key, id)
     end, job and 'it is ' .. job.status or 'it is gone'
 end
 

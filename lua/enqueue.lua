@@ -1,16 +1,17 @@
 -- Save a job and put it where it belongs, in one step: on its queue, into the scheduled registry, or, while a
 -- dependency holds it back, into the deferred one.
 -- KEYS: 1 job hash, 2 queue list
--- ARGV: 1 job id, 2 queue, 3 "L" front | "R" back, 4 "1" unique (any job of this id is in the way), 5 ttl or "",
+-- ARGV: 1 job id, 2 queue, 3 "L" front | "R" back, 4 "1" unique (any job of this id is in the way) | "L" with
+--       a rate limit, 5 ttl or "",
 --       6 when it is due (epoch seconds) or "", 7 group or "", 8 how many dependencies, then their ids, then field, value, ...
 -- Returns: {code, status}; code 0: nothing was written, because of a job of this id in that status; 1 queued,
---       2 scheduled, 3 deferred
+--       2 scheduled, 3 deferred, 4 rate_limited
 -- Dynamic keys: see includes/transitions.lua; of the jobs that it depends on
 -- Source: rq/queue.py Queue.enqueue_job, setup_dependencies, schedule_job (RQ 2.10), rq/scripts.py UNIQUE_ENQUEUE_SCRIPT
 --- @include time
 --- @include transitions
 local id, queue, dependencies = ARGV[1], ARGV[2], tonumber(ARGV[8])
-local in_use = {queued = true, started = true, scheduled = true, deferred = true}
+local in_use = {queued = true, started = true, scheduled = true, deferred = true, rate_limited = true, ready_to_enqueue = true}
 
 if redis.call('EXISTS', KEYS[1]) == 1 then
     local status = redis.pcall('HGET', KEYS[1], 'status')
@@ -51,6 +52,12 @@ elseif ARGV[6] ~= '' then
     attempt('HSET', KEYS[1], 'status', 'scheduled')
     attempt('HDEL', KEYS[1], 'enqueued_at')
     attempt('ZADD', 'rq:scheduled:' .. queue, ARGV[6], id)
+elseif ARGV[4] == 'L' then
+    attempt('HDEL', KEYS[1], 'enqueued_at')
+    -- Whoever lets it through has only its hash.
+    if ARGV[3] == 'L' then attempt('HSET', KEYS[1], 'enqueue_at_front', '1') end
+    enter_rate_limit(id, unpack(attempt('HMGET', KEYS[1], 'rate_limit_key', 'rate_limit_concurrency')))
+    if attempt('HGET', KEYS[1], 'status') == 'rate_limited' then code = 4 end
 else
     push(queue, id, ARGV[3] == 'L')
 end

@@ -29,6 +29,9 @@ for at = 6, #ARGV, 4 do
     if not attempt('ZSCORE', registry, member) then
         local status = attempt('HGET', key, 'status')
         notices[#notices + 1] = {execution, status == 'canceled' and 1 or 0}
+        -- One that was canceled or deleted needs its rate limit's slot for as long as it runs.
+        attempt('ZADD', 'rq:executions:' .. id, 'XX', now + ttl + 60, execution)
+        attempt('EXPIRE', 'rq:executions:' .. id, ttl + 60)
     else
         attempt('ZADD', registry, 'XX', now + ttl, member)
         local record = 'rq:execution:' .. member

@@ -73,7 +73,7 @@ local entries = some_of(deferred)
 for i = 1, #entries, 2 do
     local id, since = entries[i], tonumber(entries[i + 1])
     local job = attempt('HMGET', job_key(id), 'status', 'dependency_ids', 'allow_dependency_failures', 'enqueue_at_front',
-        'ttl', 'data')
+        'ttl', 'data', 'rate_limit_key', 'rate_limit_concurrency')
     -- An id whose deferred job expired may be in use for another job.
     if not job.err and (not job[6] or job[1] ~= 'deferred' and now - since > 60) then
         count('dropped', number_of(attempt('ZREM', deferred, id)))
@@ -86,9 +86,7 @@ for i = 1, #entries, 2 do
             if type(status) ~= 'string' or not lets_pass(status, job[3] == '1') then free = false break end
         end
         if free and attempt('ZREM', deferred, id) == 1 then
-            attempt('HSET', job_key(id), 'status', 'queued', 'enqueued_at', now_iso)
-            expire_job(id, ttl_of(job[5]), true)
-            push(queue, id, job[4] == '1')
+            let_go(id, queue, job[4] == '1', job[5], job[7], job[8])
             for _, parent in ipairs(parents) do attempt('SREM', 'rq:job:' .. parent .. ':dependents', id) end
             count('released', 1)
         end
@@ -107,11 +105,10 @@ end
 local ready = 'rq:ready:' .. queue
 if is(ready, 'zset') then
     for _, id in ipairs(attempt('ZRANGEBYSCORE', ready, '-inf', now - 10, 'LIMIT', 0, most)) do
-        local status, front, ttl = unpack(attempt('HMGET', job_key(id), 'status', 'enqueue_at_front', 'ttl'))
+        local status, front, ttl, limit, concurrency = unpack(attempt('HMGET', job_key(id), 'status', 'enqueue_at_front', 'ttl',
+            'rate_limit_key', 'rate_limit_concurrency'))
         if attempt('ZREM', ready, id) == 1 and status == 'ready_to_enqueue' then
-            attempt('HSET', job_key(id), 'status', 'queued', 'enqueued_at', now_iso)
-            expire_job(id, ttl_of(ttl), true)
-            push(queue, id, front == '1')
+            let_go(id, queue, front == '1', ttl, limit, concurrency)
             count('released', 1)
         end
     end

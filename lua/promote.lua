@@ -71,7 +71,8 @@ local function promote(queue, pass_over)
     for i = 1, #due, 2 do
         local id, score = due[i], due[i + 1]
         local job = string.find(id, '^[%w_-]+$') and
-            attempt('HMGET', job_key(id), 'status', 'origin', 'enqueue_at_front', 'enqueue_at_front_on_retry', 'ended_at', 'ttl')
+            attempt('HMGET', job_key(id), 'status', 'origin', 'enqueue_at_front', 'enqueue_at_front_on_retry', 'ended_at', 'ttl',
+                'rate_limit_key', 'rate_limit_concurrency')
         local status = job and job[1]
         -- `created` is a job that was saved and put into the registry by hand, which RQ runs.
         if status == 'scheduled' or status == 'created' then
@@ -86,9 +87,10 @@ local function promote(queue, pass_over)
                     targets[origin] = target
                 end
                 local again = job[4] == '1' and job[5] and job[5] ~= ''
-                local side = (job[3] == '1' or again) and target.front or target.back
-                side[#side + 1] = id
-                job.id, job.origin = id, origin
+                job.id, job.origin, job.at_front = id, origin, job[3] == '1' or again
+                job.limited = has_rate_limit(job[7], job[8])
+                local side = job.at_front and target.front or target.back
+                if not job.limited then side[#side + 1] = id end
                 if score ~= late_score then
                     late_score = score
                     late_us = math.max(now_us - tonumber(score) * 1000000, 0)
@@ -114,7 +116,11 @@ local function promote(queue, pass_over)
     end
     for _, job in ipairs(promoted) do
         local key = job_key(job.id)
-        if job[2] == job.origin then
+        if job.limited then
+            -- Its hash tells, when its turn has come, which end it is for.
+            if job.at_front then attempt('HSET', key, 'enqueue_at_front', '1') end
+            enter_rate_limit(job.id, job[7], job[8], 'origin', job.origin)
+        elseif job[2] == job.origin then
             attempt('HSET', key, 'status', 'queued', 'enqueued_at', now_iso)
         else
             attempt('HSET', key, 'status', 'queued', 'enqueued_at', now_iso, 'origin', job.origin)

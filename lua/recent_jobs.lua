@@ -120,6 +120,11 @@ for _, status in ipairs({'deferred', 'canceled', 'scheduled'}) do
         each_queue(function(queue) add(depth, highest_of('rq:' .. status .. ':' .. queue)) end)
     end
 end
+if wants('rate_limited') then
+    for _, key in ipairs(redis.pcall('SRANDMEMBER', 'rq:rl-keys', 100)) do
+        add(depth, highest_of('rq:rl:' .. key .. ':rate_limited'), nil, true)
+    end
+end
 if wants('scheduled') then
     each_queue(function(queue) add(depth, lowest_of('rq:scheduled:' .. queue)) end)   -- those due next
 end

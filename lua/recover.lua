@@ -34,7 +34,7 @@ local function recover(member, known_origin, worker)
         if known_origin then attempt('ZREM', 'rq:wip:' .. known_origin, member) end
         return
     end
-    local job = attempt('HMGET', job_key(id), 'status', 'origin', 'worker_name')
+    local job = attempt('HMGET', job_key(id), 'status', 'origin', 'worker_name', 'rate_limit_key')
     local origin = job[2] or known_origin
     if not origin then return end
     local asked_to_stop = type(attempt('HGET', 'rq:execution:' .. member, 'stop')) == 'string'
@@ -43,6 +43,7 @@ local function recover(member, known_origin, worker)
     end_execution(id, execution)
     worker = worker or job[3] or ''
     if not held or job[1] ~= 'started' or is_held(id, origin) then
+        release_slot(id, job[4])   -- it was canceled while it ran
         report[#report + 1] = {id, 'stale', worker, origin, 0, 0}
         return
     end

@@ -11,7 +11,7 @@ local answers, wrote = {}, dry
 for i = 3, #ARGV do
     local id = ARGV[i]
     local key = job_key(id)
-    local job = redis.pcall('HMGET', key, 'status', 'origin', 'ttl', 'data')
+    local job = redis.pcall('HMGET', key, 'status', 'origin', 'ttl', 'data', 'rate_limit_key', 'rate_limit_concurrency')
     local status, origin = job[1], job[2]
     if job.err or not job[4] then
         answers[#answers + 1] = {0, '', 0}
@@ -27,15 +27,15 @@ for i = 3, #ARGV do
             attempt('ZREM', registry, id)
             attempt('SADD', 'rq:queues', 'rq:queue:' .. origin)
             -- "exc_info" as RQ leaves it: zlib of nothing.
-            attempt('HSET', key, 'status', 'queued', 'enqueued_at', now_iso, 'started_at', '', 'ended_at', '',
-                'exc_info', '\120\156\3\0\0\0\0\1')
+            attempt('HSET', key, 'started_at', '', 'ended_at', '', 'exc_info', '\120\156\3\0\0\0\0\1')
             attempt('HDEL', key, 'rqxx_recoveries')
             -- The time for which a failed job is kept must not end one that waits.
             attempt('PERSIST', key)
             attempt('PERSIST', 'rq:job:' .. id .. ':dependents')
             attempt('PERSIST', 'rq:job::' .. id .. ':dependencies')
-            expire_job(id, ttl_of(job[3]), true)
-            push(origin, id, ARGV[1] == 'L')
+            -- One with a rate limit is told by its hash which end it is for.
+            if has_rate_limit(job[5], job[6]) then attempt('HSET', key, 'enqueue_at_front', ARGV[1] == 'L' and 1 or 0) end
+            let_go(id, origin, ARGV[1] == 'L', job[3], job[5], job[6])
         end
         answers[#answers + 1] = {possible and 1 or 2, status or 'created', 0}
     end

@@ -3,7 +3,7 @@
 -- KEYS: 1 worker hash, 2 set of the worker's executions
 -- ARGV: 1 worker name, 2 the worker's oldest job still running or "", 3 default result TTL, then for each:
 --       job id, execution id, origin, outcome, payload, started at (epoch float), run time (us), queue time (us, -1 unknown),
---       "" or, for a job without repeats, group, dependencies and webhooks, its result TTL ("-" for none),
+--       "" or, for a job without repeats, group, dependencies, webhooks and rate limit, its result TTL ("-" for none),
 --       "" or "<peak resident memory in kB> <CPU seconds> <cause>" of a process (0 unknown, cause may be empty)
 --       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry, X stopped by
 --       command (payload: exc_string), R return to the front of its queue (no attempt used), Y the function asked for a
@@ -135,7 +135,7 @@ local function read_job(id, known_ttl)
     if not known_ttl or known_ttl == '' then
         return attempt('HMGET', job_key(id), 'status', 'result_ttl', 'failure_ttl', 'retries_left', 'retry_intervals',
             'enqueue_at_front_on_retry', 'repeats_left', 'repeat_intervals', 'group_id', 'dependency_ids', 'ttl', 'data',
-            'number_of_retries', 'webhooks', 'enqueued_at')
+            'number_of_retries', 'webhooks', 'enqueued_at', 'rate_limit_key')
     end
     local status = attempt('HGET', job_key(id), 'status')
     return {type(status) == 'string' and status, known_ttl ~= '-' and known_ttl, [12] = ''}
@@ -187,8 +187,9 @@ for at = 4, #ARGV, width do
     if held[at] then job = read_job(id, outcome == 'S' and ARGV[at + 8]) end
     if not job then
         -- Canceling and deleting take the execution away; else its lease was lost.
-        local status = attempt('HGET', job_key(id), 'status')
+        local status, limit = unpack(attempt('HMGET', job_key(id), 'status', 'rate_limit_key'))
         answer = {status == 'canceled' and 5 or attempt('EXISTS', job_key(id)) == 0 and 6 or 0}
+        release_slot(id, limit)
     elseif not job[1] or not job[12] and outcome ~= 'T' then
         -- Deleted while it ran: not to be brought back by our writes.
         answer = {6}
@@ -223,6 +224,7 @@ for at = 4, #ARGV, width do
         count_failure('failed', origin, run_us, wait_us)
         answer = {2}
     end
+    if job then release_slot(id, job[16]) end
     answers[#answers + 1] = answer
 end
 

@@ -27,6 +27,7 @@ inline constexpr std::string_view stopped = "stopped";
 inline constexpr std::string_view scheduled = "scheduled";
 inline constexpr std::string_view deferred = "deferred";
 inline constexpr std::string_view canceled = "canceled";
+inline constexpr std::string_view rate_limited = "rate_limited";
 }  // namespace status
 
 /// A job's hash `rq:job:<id>` with each known field typed.
@@ -51,6 +52,9 @@ struct Job {
     std::optional<std::int64_t> success_callback_timeout, failure_callback_timeout,
         stopped_callback_timeout;
     std::string group_id;
+    /// Of RQ 3.0: at most so many jobs with this key are queued or running. See `RateLimit`.
+    std::string rate_limit_key;
+    std::optional<std::int64_t> rate_limit_concurrency;
     std::string meta;      ///< Serializer bytes; empty for none.
     std::string webhooks;  ///< JSON text; empty for none.
     FieldList extra;       ///< Fields this version does not know, untouched.

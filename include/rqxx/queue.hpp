@@ -51,6 +51,16 @@ struct Webhook {
     std::chrono::seconds timeout{10};
 };
 
+/// How many jobs with one key may be queued or running at once, wherever they are enqueued and run.
+///
+/// Of several jobs that differ in it, the one that was enqueued last counts for all of its key. The
+/// others wait with the status `rate_limited` on no queue. Older processes of RQ than 3.0 cannot
+/// read that status. Source: rq/rate_limit.py RateLimit (RQ 3.0).
+struct RateLimit {
+    std::string key;               ///< Not empty.
+    std::int64_t concurrency = 1;  ///< At least 1.
+};
+
 /// Per-job settings; a member left alone means RQ's default.
 struct EnqueueOptions {
     std::string job_id;  ///< Empty: a new UUID.
@@ -71,6 +81,7 @@ struct EnqueueOptions {
     std::optional<Repeat> repeat;
     std::string group;  ///< Name of an RQ Group to join; empty for none.
     std::vector<Webhook> webhooks;
+    std::optional<RateLimit> rate_limit;  ///< Does not go with `unique`, as in RQ.
 };
 
 /// One job of `enqueue_many`.
@@ -84,7 +95,8 @@ struct Enqueued {
     std::string job_id;
     /// A job with this id waits or runs (or, with `unique`, exists): nothing was written.
     bool duplicate = false;
-    std::string status;  ///< queued, scheduled, deferred; of a duplicate, that of the job there.
+    /// queued, scheduled, deferred, rate_limited; of a duplicate, that of the job there.
+    std::string status;
 };
 
 /// A named list of job ids (`rq:queue:<name>`), shared with Python RQ.

@@ -12,7 +12,7 @@ end
 -- Returns what it was ("retried", "requeued", "failed", "stopped"), the number of the retry, of how many.
 local function recover_job(id, origin, policy, exc_string, asked_to_stop)
     local job = attempt('HMGET', job_key(id), 'retries_left', 'ttl', 'failure_ttl', 'group_id', 'rqxx_recoveries', 'webhooks',
-        'data', 'enqueued_at')
+        'data', 'enqueued_at', 'rate_limit_key')
     count_recovered('recovered', origin)
     local final = asked_to_stop and 'stopped' or 'failed'
     local retries_left = asked_to_stop and 0 or count_of(job[1])
@@ -28,6 +28,7 @@ local function recover_job(id, origin, policy, exc_string, asked_to_stop)
         return 'requeued', 0, 0
     end
     note_ttl('failed', origin, fail_job(id, origin, final, job[3], job[4], {'type', '2', 'worker_name', '', 'exc_string', exc_string}))
+    release_slot(id, job[9])
     if final == 'failed' then add_webhooks(id, job[6], 'failed', job[7], job[8], exc_string) end
     measure('failed', 0, -1)
     count_recovered(final, origin)

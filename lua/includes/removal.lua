@@ -1,7 +1,7 @@
 -- Taking a job out of wherever it stands. Needs transitions.lua.
 
 local not_on_a_queue = {started = true, finished = true, failed = true, stopped = true, deferred = true, scheduled = true,
-    canceled = true}
+    canceled = true, rate_limited = true}
 
 local leaving = {}   -- queue list -> ids to be taken off it
 
@@ -30,7 +30,8 @@ local function leave_queues()
 end
 
 -- Out of queue (with `leave_queues`) and registries; a running one loses its executions, so that its worker is told to stop.
-local function remove_from_places(id, origin, status)
+-- `limit`: its rate limit's key, if it has one. Then it stays known that it runs, for which it needs its slot.
+local function remove_from_places(id, origin, status, limit)
     if not not_on_a_queue[status] then
         local list = 'rq:queue:' .. origin
         leaving[list] = leaving[list] or {}
@@ -43,9 +44,9 @@ local function remove_from_places(id, origin, status)
     local executions = attempt('ZRANGE', 'rq:executions:' .. id, 0, -1)
     for _, execution in ipairs(executions) do
         attempt('ZREM', 'rq:wip:' .. origin, id .. ':' .. execution)
-        attempt('DEL', 'rq:execution:' .. id .. ':' .. execution)
+        if not limit then attempt('DEL', 'rq:execution:' .. id .. ':' .. execution) end
     end
-    attempt('DEL', 'rq:executions:' .. id)
+    if not limit then attempt('DEL', 'rq:executions:' .. id) end
 end
 
 -- The jobs that wait for a job, those that wait for them, and so on: nearest first, each once, at most `limit`.

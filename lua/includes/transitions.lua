@@ -53,6 +53,8 @@ local function push(queue, id, at_front)
     if at_front and attempt('EXISTS', 'rqxx:numbers:' .. queue) == 1 then attempt('SADD', 'rqxx:front:' .. queue, id) end
 end
 
+--- @include rate_limit
+
 -- Removes what an execution left: its hash, its place in the job's executions.
 local function end_execution(id, execution)
     attempt('DEL', 'rq:execution:' .. id .. ':' .. execution)
@@ -94,8 +96,8 @@ local function release_dependents(id, final)
     local released = 0
     for _, child in ipairs(children) do
         local key = job_key(child)
-        local status, origin, allow, front, ttl = unpack(attempt('HMGET', key,
-            'status', 'origin', 'allow_dependency_failures', 'enqueue_at_front', 'ttl'))
+        local status, origin, allow, front, ttl, limit, concurrency = unpack(attempt('HMGET', key, 'status', 'origin',
+            'allow_dependency_failures', 'enqueue_at_front', 'ttl', 'rate_limit_key', 'rate_limit_concurrency'))
         local ready = status == 'deferred' and origin and lets_pass(final, allow == '1')
         local parents = ready and attempt('SMEMBERS', 'rq:job::' .. child .. ':dependencies') or {}
         for _, other in ipairs(parents) do
@@ -106,9 +108,7 @@ local function release_dependents(id, final)
         end
         if ready then
             attempt('ZREM', 'rq:deferred:' .. origin, child)
-            attempt('HSET', key, 'status', 'queued', 'enqueued_at', now_iso)
-            expire_job(child, ttl_of(ttl), true)
-            push(origin, child, front == '1')
+            let_go(child, origin, front == '1', ttl, limit, concurrency)
             attempt('SREM', dependents, child)
             -- RQ would queue it once more after another parent, one that had failed and is requeued.
             for _, other in ipairs(parents) do

@@ -125,6 +125,7 @@ struct EnqueueCommandOptions {
     std::vector<std::string> repeat_intervals;
     std::string group;
     std::vector<std::string> webhooks;
+    std::string rate_limit;
     std::string meta;
     std::string job_id;
     std::string description;

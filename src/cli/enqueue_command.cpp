@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <boost/json/value.hpp>
+#include <charconv>
 #include <rqxx/codec.hpp>
 #include <rqxx/events.hpp>
 #include <rqxx/json.hpp>
@@ -51,6 +52,19 @@ Webhook webhook(const std::string& text) {
     return hook;
 }
 
+/// KEY=N; there may be more of = in the key.
+RateLimit rate_limit(const std::string& text) {
+    const auto equals = text.rfind('=');
+    std::int64_t concurrency = 0;
+    const char* end = text.data() + text.size();
+    if (equals == std::string::npos ||
+        std::from_chars(text.data() + equals + 1, end, concurrency) !=
+            std::from_chars_result{end, std::errc{}})
+        throw Error(Errc::usage, fmt::format("--rate-limit: \"{}\" is not KEY=N",
+                                             printable(text.substr(0, 40))));
+    return {text.substr(0, equals), concurrency};
+}
+
 /// RFC 3339 with Z or an offset, or seconds since 1970.
 Timestamp time_option(const std::string& text) {
     if (const auto epoch = parse_epoch(text)) return *epoch;
@@ -98,6 +112,7 @@ EnqueueOptions enqueue_options(const EnqueueCommandOptions& options) {
     settings.group = options.group;
     for (const auto& text : options.webhooks)
         settings.webhooks.push_back(webhook(text));
+    if (!options.rate_limit.empty()) settings.rate_limit = rate_limit(options.rate_limit);
     if (!options.meta.empty()) {
         auto meta = decode_json(options.meta);
         if (!meta || !meta->is_dict())
@@ -178,7 +193,7 @@ int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options) {
          !options.in.empty() || !options.depends_on.empty() || !options.retry_intervals.empty() ||
          options.retry_at_front || options.repeat || !options.on_success.empty() ||
          !options.on_failure.empty() || !options.on_stopped.empty() || !options.group.empty() ||
-         !options.webhooks.empty() || !options.meta.empty()))
+         !options.webhooks.empty() || !options.rate_limit.empty() || !options.meta.empty()))
         throw Error(Errc::usage,
                     "--priority: the policy sets TTLs, retries and place; only --timeout, --retry "
                     "and --job-id go with it");

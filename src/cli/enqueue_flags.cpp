@@ -45,6 +45,9 @@ Command add_enqueue(CLI::App& root, const CommonOptions& common, EnqueueCommandO
     named(app.add_option("--webhook", o.webhooks,
                          "finished=URL or failed=URL: what is told (POST) when the job ends so")
               ->allow_extra_args(false));
+    add_option(app, "--rate-limit", o.rate_limit,
+               "at most N jobs with this key are queued or running; the others wait (RQ 3.0)")
+        ->type_name("KEY=N");
     add_option(app, "--meta", o.meta, "a JSON object kept with the job");
     add_option(app, "--job-id", o.job_id, "id of the job; default: a new UUID");
     add_option(app, "--description", o.description, "shown by monitors; default: the call");

@@ -80,6 +80,10 @@ public:
             number(job_.stopped_callback_timeout, value);
         else if (field == "group_id")
             job_.group_id = value;
+        else if (field == "rate_limit_key")
+            job_.rate_limit_key = value;
+        else if (field == "rate_limit_concurrency")
+            number(job_.rate_limit_concurrency, value);
         else if (field == "meta")
             job_.meta = value;
         else if (field == "webhooks")
@@ -254,6 +258,8 @@ std::vector<std::pair<std::string_view, std::string>> field_values(const Job& jo
     add_number("success_callback_timeout", job.success_callback_timeout);
     add_number("failure_callback_timeout", job.failure_callback_timeout);
     add_number("stopped_callback_timeout", job.stopped_callback_timeout);
+    if (!job.rate_limit_key.empty()) add("rate_limit_key", job.rate_limit_key);
+    add_number("rate_limit_concurrency", job.rate_limit_concurrency);
     if (!job.meta.empty()) add("meta", job.meta);
     if (!job.webhooks.empty()) add("webhooks", job.webhooks);
     for (const auto& [name, value] : job.extra)

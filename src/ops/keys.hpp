@@ -26,6 +26,7 @@ inline constexpr std::string_view waiting_limiters = "rqxx:waiting";
 inline constexpr std::string_view pushed_back = "rqxx:limits:until";
 inline constexpr std::string_view cron_schedulers = "rq:cron_schedulers";
 inline constexpr std::string_view groups = "rq:groups";
+inline constexpr std::string_view rate_limits = "rq:rl-keys";
 inline constexpr std::string_view queue_prefix = "rq:queue:";
 inline constexpr std::string_view worker_prefix = "rq:worker:";
 
@@ -111,6 +112,15 @@ inline std::string canceled(std::string_view name) {
 }
 inline std::string maintained(std::string_view name) {
     return join("rqxx:maintained:", name);
+}
+inline std::string rate_limit(std::string_view key) {
+    return join("rq:rl:", key);
+}
+inline std::string allowed(std::string_view key) {
+    return join(rate_limit(key), ":allowed");
+}
+inline std::string rate_limited(std::string_view key) {
+    return join(rate_limit(key), ":rate_limited");
 }
 inline std::string group(std::string_view name) {
     return join("rq:group:", name);

@@ -49,6 +49,15 @@ void check_webhook(const Webhook& hook) {
     if (hook.timeout.count() < 1) refuse("webhooks", "the time limit must be at least 1 s");
 }
 
+void check_rate_limit(const EnqueueOptions& options) {
+    if (!options.rate_limit) return;
+    const auto& [key, concurrency] = *options.rate_limit;
+    if (key.empty()) refuse("rate_limit", "the key must not be empty");
+    if (concurrency < 1 || concurrency > 1'000'000'000)
+        refuse("rate_limit", "the concurrency must be from 1 to 1000000000");
+    if (options.unique) refuse("rate_limit", "does not go with unique");
+}
+
 /// As rq/webhooks.py writes them.
 std::string webhooks_json(const std::vector<Webhook>& webhooks) {
     Value::Items list;
@@ -122,6 +131,7 @@ void check(const EnqueueOptions& options) {
     check_callback("on_stopped", options.on_stopped);
     for (const auto& hook : options.webhooks)
         check_webhook(hook);
+    check_rate_limit(options);
 }
 
 Job make_job(const Call& call, const EnqueueOptions& options, const std::string& queue,
@@ -161,6 +171,10 @@ Job make_job(const Call& call, const EnqueueOptions& options, const std::string&
     set_callback(options.on_stopped, job.stopped_callback_name, job.stopped_callback_timeout);
     if (!options.webhooks.empty()) job.webhooks = webhooks_json(options.webhooks);
     job.group_id = options.group;
+    if (options.rate_limit) {
+        job.rate_limit_key = options.rate_limit->key;
+        job.rate_limit_concurrency = options.rate_limit->concurrency;
+    }
     if (!options.meta.is_none()) job.meta = encode(options.meta, serializer);
     return job;
 }

@@ -77,7 +77,9 @@ std::vector<std::string> enqueue_arguments(const Job& job, const EnqueueOptions&
     std::vector<std::string> args{job.id,
                                   job.origin,
                                   options.at_front ? "L" : "R",
-                                  options.unique ? "1" : "0",
+                                  options.unique       ? "1"
+                                  : options.rate_limit ? "L"
+                                                       : "0",
                                   job.ttl ? std::to_string(*job.ttl) : std::string(),
                                   std::string(),
                                   job.group_id,
@@ -95,7 +97,7 @@ std::vector<std::string> enqueue_arguments(const Job& job, const EnqueueOptions&
 
 Enqueued enqueued(std::string job_id, const Reply& reply) {
     static constexpr std::string_view words[] = {"", status::queued, status::scheduled,
-                                                 status::deferred};
+                                                 status::deferred, status::rate_limited};
     const auto& parts = reply.as_array();
     const auto code = static_cast<std::size_t>(parts.at(0).as_integer());
     if (code == 0) return {std::move(job_id), true, parts.at(1).as_text()};
@@ -110,8 +112,8 @@ std::pair<std::vector<std::size_t>, std::vector<std::size_t>> plain_first(
     std::map<std::string_view, std::size_t> by_id;
     for (std::size_t i = 0; i < jobs.size(); ++i) {
         const auto& options = jobs[i].options;
-        const bool is_plain =
-            options.job_id.empty() && !options.depends_on && options.group.empty();
+        const bool is_plain = options.job_id.empty() && !options.depends_on &&
+                              options.group.empty() && !options.rate_limit;
         (is_plain ? plain : others).push_back(i);
         if (!options.job_id.empty()) by_id.emplace(options.job_id, i);
     }

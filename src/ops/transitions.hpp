@@ -50,8 +50,8 @@ struct Settlement {
     Timestamp started_at;
     std::chrono::microseconds run_time{};
     std::optional<std::chrono::microseconds> queued_for{};
-    /// Of a job without repeats, group, dependencies and webhooks its result TTL, as text ("-" for
-    /// none): saves looking. Empty: all is looked up.
+    /// Of a job without repeats, group, dependencies, webhooks and rate limit its result TTL, as
+    /// text ("-" for none): saves looking. Empty: all is looked up.
     std::string known_result_ttl{};
     /// Why it ended as it did, where that is more than the exception: "time limit (hard)",
     /// "memory limit", "signal 11 (SIGSEGV)". Empty: nothing to add.

@@ -52,6 +52,12 @@ asio::awaitable<void> maintain_groups(RedisClient& redis) {
     co_await redis.eval(lua::maintain_groups, {keys::maintained("*groups")}, {"60", "20", "100"});
 }
 
+asio::awaitable<std::int64_t> maintain_rate_limits(RedisClient& redis) {
+    co_return (co_await redis.eval(lua::maintain_rate_limits, {keys::maintained("*rate_limits")},
+                                   {"10", "100", "100"}))
+        .as_integer();
+}
+
 asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis) {
     const Reply members = co_await redis.command("SMEMBERS", keys::queues);
     std::vector<std::string> names;

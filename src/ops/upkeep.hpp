@@ -38,6 +38,9 @@ asio::awaitable<std::map<std::string, std::int64_t>> maintain(RedisClient& redis
 /// Lets pass what limiters hold up and need not any more, where no worker did.
 asio::awaitable<void> tend_limits(RedisClient& redis);
 asio::awaitable<void> maintain_groups(RedisClient& redis);
+/// A pass over some of RQ's rate limits, unless there was one within the last ten seconds. How many
+/// slots were freed that nobody needed any more.
+asio::awaitable<std::int64_t> maintain_rate_limits(RedisClient& redis);
 /// Names of the queues that RQ knows.
 asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis);
 

@@ -62,6 +62,8 @@ asio::awaitable<void> Janitor::maintain() {
         }
     }
     co_await ops::maintain_groups(redis_);
+    const auto freed = co_await ops::maintain_rate_limits(redis_);
+    if (freed > 0) log_.warning("Slots of rate limits freed that nobody held", "slots", freed);
 }
 
 }  // namespace rqxx::runtime

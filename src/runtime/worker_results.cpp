@@ -41,7 +41,7 @@ Settlement::Outcome settlement_of(const Execution& execution, RunOutcome::Kind k
 
 std::string known_result_ttl(const Job& job) {
     if (job.repeats_left || !job.group_id.empty() || !job.dependency_ids.empty() ||
-        !job.webhooks.empty())
+        !job.webhooks.empty() || !job.rate_limit_key.empty())
         return {};
     return job.result_ttl ? std::to_string(*job.result_ttl) : "-";
 }

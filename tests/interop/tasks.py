@@ -1,5 +1,6 @@
 """The functions that test jobs call; tests/support/test_worker.cpp has the native ones of the same names."""
 
+import os
 import time
 
 
@@ -36,6 +37,20 @@ def mark(path, seconds):
         out.write(job_id + "\n")
     time.sleep(seconds)
     return job_id
+
+
+def span(path, seconds):
+    """Leaves the times at which it begins and ends."""
+    from rq import get_current_job
+
+    def note(event):
+        with open(path, "a") as out:
+            out.write(f"{event} {get_current_job().id} {time.time():.6f} {os.getpid()}\n")
+
+    note("+")
+    time.sleep(seconds)
+    note("-")
+    return seconds
 
 
 def leave(path, text):

@@ -113,6 +113,10 @@ class Driver:
         """How many of what were put in order; nothing within ten seconds of the last pass."""
         return self.call("maintain", queue=queue)["counts"]
 
+    def maintain_rate_limits(self):
+        """How many slots were freed; none within ten seconds of the last pass."""
+        return self.call("maintain_rate_limits")["freed"]
+
     def maintain_groups(self):
         return self.call("maintain_groups")
 

@@ -11,7 +11,8 @@
 //   {"op": "register" | "claim" | "settle" | "heartbeat" | "recover" | "retire" | "expire_lease",
 //   "worker", ...}
 //   {"op": "promote" | "release", "scheduler", "queues", ...}, {"op": "maintain", "queue"},
-//   {"op": "maintain_groups"}, {"op": "reset"} (forgets the workers, as after FLUSHALL)
+//   {"op": "maintain_groups" | "maintain_rate_limits"}, {"op": "reset"} (forgets the workers, as
+//   after FLUSHALL)
 // An error is {"error": message, "code": name, "in_doubt": bool}; what was asked for is not done.
 #include <unistd.h>
 
@@ -207,6 +208,11 @@ EnqueueOptions enqueue_options(const json::value* value) {
     result.on_failure = callback(options, "on_failure");
     result.on_stopped = callback(options, "on_stopped");
     result.group = options.text("group");
+    if (const json::value* limit = options.find("rate_limit")) {
+        Fields fields(*limit);
+        result.rate_limit = RateLimit{fields.text("key"), fields.number("concurrency", 1)};
+        fields.end();
+    }
     if (const json::value* hooks = options.find("webhooks"))
         for (const auto& hook : hooks->as_array())
             result.webhooks.push_back(webhook(hook));
@@ -298,6 +304,10 @@ public:
         if (op == "recover") co_return co_await recover(fields);
         if (op == "promote" || op == "release") co_return co_await schedule(op, fields);
         if (op == "maintain") co_return co_await maintain(fields);
+        if (op == "maintain_rate_limits") {
+            fields.end();
+            co_return json::object{{"freed", co_await ops::maintain_rate_limits(redis_)}};
+        }
         if (op == "maintain_groups") {
             fields.end();
             co_await ops::maintain_groups(redis_);

@@ -133,6 +133,17 @@ void register_tasks(HandlerRegistry& handlers) {
         nap(context.stop_token(), seconds);
         return context.job().id;
     });
+    // Leaves the times at which it begins and ends.
+    handlers.add("tasks.span", [](JobContext& context, std::string path, double seconds) {
+        const auto note = [&](char event) {
+            leave(path, event + (" " + context.job().id) + " " + format_epoch(utc_now()) + " " +
+                            std::to_string(::getpid()));
+        };
+        note('+');
+        nap(context.stop_token(), seconds);
+        note('-');
+        return seconds;
+    });
 }
 
 boost::asio::awaitable<void> run(RedisClient& redis, Worker& worker, Scheduler* scheduler,
