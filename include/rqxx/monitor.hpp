@@ -23,6 +23,14 @@ struct QueueStats {
     QueueStats& operator+=(const QueueStats& other) noexcept;
 };
 
+/// A limit of RQ 3.0 on how many jobs with one key are queued or running at once.
+struct RateLimitInfo {
+    std::string key;
+    std::int64_t concurrency = 0;
+    std::int64_t allowed = 0;       ///< Queued or running.
+    std::int64_t rate_limited = 0;  ///< Waiting, on no queue.
+};
+
 /// One run of a job, past or present.
 struct ExecutionInfo {
     std::string id;
@@ -138,6 +146,8 @@ public:
     boost::asio::awaitable<std::vector<QueueStats>> all_queue_stats();
     /// One queue; an unknown one counts zero.
     boost::asio::awaitable<QueueStats> queue_stats(std::string queue);
+    /// Rate limits, those with most waiting jobs first; of more than 1000 some. Two round trips.
+    boost::asio::awaitable<std::vector<RateLimitInfo>> rate_limits();
     /// Nothing for an unknown job. Two round trips.
     boost::asio::awaitable<std::optional<JobInfo>> job_info(std::string id);
     /// What a job writes to stdout and stderr while it runs and after, piece by piece. Nothing for
@@ -172,6 +182,7 @@ private:
 /// next answer, where one comes.
 [[nodiscard]] boost::json::object to_json(JobOutput output);
 [[nodiscard]] boost::json::object to_json(const QueueStats& stats);
+[[nodiscard]] boost::json::object to_json(const RateLimitInfo& limit);
 [[nodiscard]] boost::json::object to_json(const WorkerInfo& worker);
 /// The job's result as JSON: of a finished job its value, else null.
 [[nodiscard]] boost::json::value result_json(const JobInfo& info);

@@ -38,6 +38,16 @@ void print_queues(const std::vector<QueueStats>& queues) {
         table.print(stdout);
 }
 
+void print_rate_limits(const std::vector<RateLimitInfo>& limits) {
+    if (limits.empty()) return;
+    Table table({"RATE LIMIT", "CONCURRENCY", "ALLOWED", "WAITING"});
+    for (const auto& limit : limits)
+        table.add({printable(limit.key), std::to_string(limit.concurrency),
+                   std::to_string(limit.allowed), std::to_string(limit.rate_limited)});
+    table.print(stdout);
+    fmt::print("\n");
+}
+
 void print_workers(const std::vector<WorkerInfo>& workers) {
     if (workers.empty()) {
         fmt::print("No workers. Start one: rqxx worker\n");
@@ -57,19 +67,23 @@ void print_workers(const std::vector<WorkerInfo>& workers) {
 }
 
 json::object info_json(const std::vector<QueueStats>& queues,
+                       const std::vector<RateLimitInfo>& limits,
                        const std::vector<WorkerInfo>& workers) {
-    json::array queue_list, worker_list;
+    json::array queue_list, limit_list, worker_list;
     QueueStats total;
     for (const auto& queue : queues) {
         total += queue;
         queue_list.push_back(to_json(queue));
     }
+    for (const auto& limit : limits)
+        limit_list.push_back(to_json(limit));
     for (const auto& worker : workers)
         worker_list.push_back(to_json(worker));
     json::object totals = to_json(total);
     totals.erase("queue_name");
     return {{"queues", std::move(queue_list)},
             {"totals", std::move(totals)},
+            {"rate_limits", std::move(limit_list)},
             {"workers", std::move(worker_list)}};
 }
 
@@ -95,7 +109,8 @@ void print_job(const JobInfo& info) {
                colored(printable(info.job.status), status_color(info.job.status)));
     for (const std::string_view name :
          {"func_name", "description", "queue", "args", "kwargs", "created_at", "enqueued_at",
-          "started_at", "ended_at", "timeout", "retry", "result_ttl", "failure_ttl", "worker_name"})
+          "started_at", "ended_at", "timeout", "retry", "result_ttl", "failure_ttl", "worker_name",
+          "rate_limit"})
         print_field(name, text_of(job.at(name)));
     for (const std::string_view name : {"queued_for", "duration"}) {
         if (!job.at(name).is_null())
@@ -133,13 +148,15 @@ int info(const CommonOptions& common, const InfoOptions& options) {
         Event pause(redis.executor());
         for (;;) {
             const auto queues = co_await monitor.all_queue_stats();
+            const auto limits = co_await monitor.rate_limits();
             const auto workers = co_await monitor.workers();
             if (options.json) {
-                fmt::print("{}\n", to_text(info_json(queues, workers)));
+                fmt::print("{}\n", to_text(info_json(queues, limits, workers)));
             } else {
                 if (options.interval > 0 && ::isatty(STDOUT_FILENO)) fmt::print("\x1b[H\x1b[2J");
                 print_queues(queues);
                 fmt::print("\n");
+                print_rate_limits(limits);
                 print_workers(workers);
             }
             std::fflush(stdout);

@@ -47,9 +47,10 @@ std::string optional_text(const Request& request, std::string_view name) {
 
 std::string status_filter(const Request& request) {
     std::string word = optional_text(request, "status");
-    static constexpr std::array known{status::created,   status::queued,   status::started,
-                                      status::finished,  status::failed,   status::stopped,
-                                      status::scheduled, status::deferred, status::canceled};
+    static constexpr std::array known{status::created,     status::queued,   status::started,
+                                      status::finished,    status::failed,   status::stopped,
+                                      status::scheduled,   status::deferred, status::canceled,
+                                      status::rate_limited};
     if (!word.empty() && std::find(known.begin(), known.end(), word) == known.end())
         throw HttpError(422, fmt::format("status must be one of {}", fmt::join(known, ", ")));
     return word;
@@ -117,12 +118,16 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
             if (queue.queue_name == wanted) shown = queue;
             queues.push_back(to_json(queue));
         }
+        json::array limits;
+        for (const auto& limit : co_await monitor.rate_limits())
+            limits.push_back(to_json(limit));
         json::object sum = to_json(totals);
         sum.erase("queue_name");
         co_return json_response(200, json::object{{"status", "ok"},
                                                   {"stats", to_json(shown)},
                                                   {"queues", std::move(queues)},
-                                                  {"totals", std::move(sum)}});
+                                                  {"totals", std::move(sum)},
+                                                  {"rate_limits", std::move(limits)}});
     });
 
     RouteDoc recent;

@@ -79,7 +79,7 @@ void Examination::read_list_entry(const std::string& key, const std::string& que
     auto* state = job(id);
     if (!is_job_id(id)) return evidence_->add("bad-id", queue, key, id);
     if (state == nullptr) return evidence_->add("ghost-id", queue, key, id);
-    if (state->status > queued && state->status <= canceled)
+    if (state->status > queued && state->status <= rate_limited)
         return evidence_->add("stray-entry", queue, key, id);
     const bool own = state->queue == 0 || queue_of(*state) == queue;
     if (own ? state->is(on_own_list) : state->is(on_list))
@@ -115,6 +115,12 @@ asio::awaitable<void> Examination::read_registries() {
                                     fmt::format("{} jobs", for_ever));
         }
     }
+    for (const auto& key : held_back_) {
+        const bool read = co_await walk_scores(*redis_, key, [&](const std::string& id, double) {
+            if (auto* state = job(id)) state->flags |= in_rate_limited;
+        });
+        if (!read) evidence_->add("wrong-type", options_->queue, key, "zset");
+    }
     for (const auto& key : limits_) {
         co_await walk_scores(*redis_, key, [&](const std::string& id, double) {
             const auto* state = job(id);
@@ -137,7 +143,7 @@ void Examination::read_entry(const RegistryKind& kind, const std::string& key,
         }
         return;
     }
-    if (state->status == unknown || state->status > canceled || !state->is(has_data)) return;
+    if (state->status == unknown || state->status > rate_limited || !state->is(has_data)) return;
     const bool fits = std::ranges::find(kind.fits, state->status) != kind.fits.end() &&
                       (state->queue == 0 || queue_of(*state) == queue);
     if (fits)

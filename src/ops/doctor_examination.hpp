@@ -97,7 +97,7 @@ private:
     std::set<std::string> lists_, intermediates_, scratch_lists_, marks_, registered_;
     std::array<std::set<std::string>, registry_kinds.size()> registries_;
     std::set<std::string> groups_, worker_sets_, worker_records_, maintenance_locks_,
-        scheduler_locks_, limits_, lapsed_leases_;
+        scheduler_locks_, limits_, held_back_, lapsed_leases_;
     std::unordered_set<std::string> dependents_, dependencies_, executions_, execution_records_;
 };
 

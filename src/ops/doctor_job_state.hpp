@@ -22,11 +22,12 @@ enum Status : std::uint8_t {
     finished,
     failed,
     stopped,
-    canceled
+    canceled,
+    rate_limited
 };
 
 /// What is known of a job, as bits.
-enum Flag : std::uint16_t {
+enum Flag : std::uint32_t {
     has_hash = 1 << 0,
     has_data = 1 << 1,
     has_results = 1 << 2,
@@ -42,21 +43,22 @@ enum Flag : std::uint16_t {
     in_deferred = 1 << 12,
     in_scheduled = 1 << 13,
     in_canceled = 1 << 14,
-    in_lane = 1 << 15,
+    in_rate_limited = 1 << 15,
+    in_lane = 1 << 16,
 };
 
 struct JobState {
     std::uint32_t queue = 0;  ///< Index of the name of its queue; 0: it has none.
     Status status = unknown;
-    std::uint16_t flags = 0;
+    std::uint32_t flags = 0;
 
-    [[nodiscard]] bool is(std::uint16_t flag) const noexcept { return (flags & flag) != 0; }
+    [[nodiscard]] bool is(std::uint32_t flag) const noexcept { return (flags & flag) != 0; }
 };
 using Jobs = std::unordered_map<std::string, JobState>;
 
 struct RegistryKind {
     std::string_view prefix;
-    std::uint16_t flag;
+    std::uint32_t flag;
     std::array<Status, 2> fits;
 };
 inline constexpr std::array<RegistryKind, 6> registry_kinds{{

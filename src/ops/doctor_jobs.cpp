@@ -10,8 +10,8 @@ namespace rqxx::ops::doctor {
 
 namespace {
 
-/// Source: rq/job.py Job.restore (RQ 2.10).
-constexpr std::array<Field, 20> job_fields{{
+/// Source: rq/job.py Job.restore (RQ 2.10, 3.0).
+constexpr std::array<Field, 21> job_fields{{
     {"created_at", Reading::time},
     {"enqueued_at", Reading::time},
     {"started_at", Reading::time},
@@ -26,6 +26,7 @@ constexpr std::array<Field, 20> job_fields{{
     {"number_of_retries", Reading::number_or_empty},
     {"allow_dependency_failures", Reading::number_or_empty},
     {"enqueue_at_front_on_retry", Reading::number_or_empty},
+    {"rate_limit_concurrency", Reading::number_or_empty},
     {"enqueue_at_front", Reading::number},
     {"success_callback_timeout", Reading::number},
     {"failure_callback_timeout", Reading::number},
@@ -101,13 +102,13 @@ void Examination::read_job(Jobs::value_type& entry, const Reply* replies) {
     auto& [id, state] = entry;
     if (replies[0].is_error()) {
         evidence_->add("wrong-type", options_->queue, keys::job(id), "hash");
-        state.flags &= static_cast<std::uint16_t>(~has_hash);
+        state.flags &= static_cast<std::uint32_t>(~has_hash);
         return;
     }
     const auto& fields = replies[0].as_array();
     const bool any_data = replies[1].integer > 0;
     if (!any_data && std::ranges::all_of(fields, [](const Reply& r) { return r.is_nil(); })) {
-        state.flags &= static_cast<std::uint16_t>(~has_hash);  // It has expired meanwhile.
+        state.flags &= static_cast<std::uint32_t>(~has_hash);  // It has expired meanwhile.
         return;
     }
     ++job_count_;
@@ -201,7 +202,7 @@ void Examination::judge_jobs() {
         }
         if (!state.is(has_data) || state.queue == 0) continue;
         const auto lost = [&](const char* code, int places) {
-            if (!state.is(static_cast<std::uint16_t>(places)))
+            if (!state.is(static_cast<std::uint32_t>(places)))
                 evidence_->add(code, queue_of(state), {}, id);
         };
         switch (state.status) {
@@ -226,6 +227,9 @@ void Examination::judge_jobs() {
                 break;
             case canceled:
                 lost("lost-ended", in_canceled);
+                break;
+            case rate_limited:
+                lost("lost-limited", in_rate_limited);
                 break;
             default:
                 break;

@@ -31,7 +31,7 @@ void Examination::sort_key(const std::string& key) {
     if (key.starts_with(keys::queue_prefix)) return sort_queue_key(key);
     for (std::size_t i = 0; i < registry_kinds.size(); ++i)
         if (key.starts_with(registry_kinds[i].prefix)) registries_[i].insert(key);
-    static constexpr std::string_view slots = ":allowed";
+    static constexpr std::string_view slots = ":allowed", held_back = ":rate_limited";
     if (key.starts_with("rq:executions:"))
         executions_.insert(behind(key, "rq:executions:"));
     else if (key.starts_with("rq:execution:"))
@@ -48,6 +48,8 @@ void Examination::sort_key(const std::string& key) {
         scheduler_locks_.insert(key);
     else if (key.starts_with("rq:rl:") && key.ends_with(slots))
         limits_.insert(key);
+    else if (key.starts_with("rq:rl:") && key.ends_with(held_back))
+        held_back_.insert(key);
 }
 
 void Examination::sort_job_key(std::string rest) {

@@ -103,6 +103,8 @@ constexpr FindingKind kinds[] = {
      "no monitor shows it, and nobody may release it", "puts it back, or on its queue"},
     {"lost-scheduled", error, "a job is scheduled and in no registry", "nobody runs it",
      "schedules it for now"},
+    {"lost-limited", error, "a job is rate_limited and does not wait for its limit",
+     "nobody runs it", "lets it wait for its limit again, from the end"},
     {"lost-ended", warning, "a job has ended and is in no registry",
      "no monitor shows it, and it may be kept for ever", "puts it back into its registry"},
     // What takes up room

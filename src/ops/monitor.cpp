@@ -1,8 +1,10 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <charconv>
 #include <cmath>
 #include <rqxx/monitor.hpp>
+#include <tuple>
 
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
@@ -205,6 +207,30 @@ asio::awaitable<QueueStats> Monitor::queue_stats(std::string queue) {
     add_counts(pipeline, queue);
     const auto replies = co_await redis_->run(std::move(pipeline));
     co_return counts(std::move(queue), replies.data());
+}
+
+asio::awaitable<std::vector<RateLimitInfo>> Monitor::rate_limits() {
+    const Reply members = co_await redis_->command("SRANDMEMBER", keys::rate_limits, 1000);
+    Pipeline pipeline;
+    for (const auto& member : members.as_array()) {
+        pipeline.add("HGET", keys::rate_limit(member.text), "concurrency");
+        pipeline.add("ZCARD", keys::allowed(member.text));
+        pipeline.add("ZCARD", keys::rate_limited(member.text));
+    }
+    const auto replies = co_await redis_->run(std::move(pipeline));
+    std::vector<RateLimitInfo> limits;
+    for (std::size_t i = 0; i < members.elements.size(); ++i) {
+        const auto count = [&](std::size_t at) {
+            const Reply& reply = replies[3 * i + at];
+            return reply.type == Reply::Type::integer ? reply.integer : 0;
+        };
+        limits.push_back({members.elements[i].text, number(replies[3 * i].text).value_or(0),
+                          count(1), count(2)});
+    }
+    std::ranges::sort(limits, [](const RateLimitInfo& a, const RateLimitInfo& b) {
+        return std::tie(b.rate_limited, a.key) < std::tie(a.rate_limited, b.key);
+    });
+    co_return limits;
 }
 
 asio::awaitable<std::optional<JobInfo>> Monitor::job_info(std::string id) {

@@ -104,6 +104,13 @@ json::object to_json(const QueueStats& stats) {
             {"canceled", stats.canceled}};
 }
 
+json::object to_json(const RateLimitInfo& limit) {
+    return {{"key", to_json(Value(limit.key))},
+            {"concurrency", limit.concurrency},
+            {"allowed", limit.allowed},
+            {"rate_limited", limit.rate_limited}};
+}
+
 json::object to_json(const WorkerInfo& worker) {
     json::array queues, jobs;
     for (const auto& queue : worker.queues)
@@ -154,6 +161,10 @@ json::object to_json(const JobInfo& info) {
     else if (job.enqueued_at && job.status == status::queued)
         queued_for = seconds_between(*job.enqueued_at, info.now);
 
+    json::value rate_limit = nullptr;
+    if (!job.rate_limit_key.empty())
+        rate_limit = json::object{{"key", to_json(Value(job.rate_limit_key))},
+                                  {"concurrency", number_json(job.rate_limit_concurrency)}};
     json::array depends_on, executions, webhooks, problems;
     for (const auto& id : job.dependency_ids)
         depends_on.push_back(to_json(Value(id)));
@@ -211,6 +222,7 @@ json::object to_json(const JobInfo& info) {
             {"worker_name", text_json(job.worker_name)},
             {"meta", job.meta.empty() ? json::value(json::object{}) : payload_json(job.meta)},
             {"depends_on", std::move(depends_on)},
+            {"rate_limit", std::move(rate_limit)},
             {"executions", std::move(executions)},
             {"webhooks", std::move(webhooks)},
             {"problems", std::move(problems)}};

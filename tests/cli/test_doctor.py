@@ -460,6 +460,14 @@ def mark_of_a_job_that_went_on(data):
     return lambda: not data.connection.exists(f"rq:queue:q:intermediate:first_seen:{job.id}")
 
 
+@case("lost-limited")
+def rate_limited_and_nowhere(data):
+    lost = data.queued()
+    data.connection.lrem("rq:queue:q", 0, lost.id)
+    data.connection.hset(key(lost), mapping={"status": "rate_limited", "rate_limit_key": "k", "rate_limit_concurrency": 1})
+    return lambda: data.connection.zrange("rq:rl:k:allowed", 0, -1) == [lost.id.encode()] and data.connection.llen("rq:queue:q") == 1
+
+
 @case("leaked-slot", drains=False)
 def slot_of_a_finished_job(data):
     done, waiting = data.ended("finished"), data.queued()
@@ -806,7 +814,7 @@ KEYS = ["rq:queues", "rq:workers", "rq:workers:q", "rq:worker:w", "rq:queue:q", 
         "rq:queue:q:intermediate:first_seen:a", "rq:wip:q", "rq:finished:q", "rq:failed:q", "rq:deferred:q", "rq:scheduled:q",
         "rq:canceled:q", "rq:job:a", "rq:job:b", "rq:job:a:dependents", "rq:job::b:dependencies", "rq:results:a", "rq:results:gone",
         "rq:executions:a", "rq:execution:a:1", "rq:groups", "rq:group:g", "rq:clean_registries:q", "rq:scheduler-lock:q",
-        "rq:scheduler:a", "rq:suspended", "rq:rl:k:allowed", "rq:rl:k", "rq:ready:q", "rqxx:leases", "rqxx:schedulers", "rq:", "rq:job:",
+        "rq:scheduler:a", "rq:suspended", "rq:rl-keys", "rq:rl:k:allowed", "rq:rl:k:rate_limited", "rq:rl:k", "rq:ready:q", "rqxx:leases", "rqxx:schedulers", "rq:", "rq:job:",
         "rq:job::", "rq:queue:", "rq:execution:", "rq:results:", "rq:job:\xff\n:x"]
 
 
