@@ -37,7 +37,7 @@ end
 
 -- Why a job in this status must not run, or nil.
 local function reason_to_skip(id, status, origin)
-    if status == 'canceled' or status == 'finished' or status == 'failed' or status == 'stopped' then
+    if status == 'canceled' or status == 'finished' or status == 'failed' or status == 'stopped' or status == 'rate_limited' then
         return 'it is ' .. status
     end
     if status == 'started' and is_running(id, origin) then return 'it is running' end
