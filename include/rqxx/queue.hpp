@@ -61,6 +61,41 @@ struct RateLimit {
     std::int64_t concurrency = 1;  ///< At least 1.
 };
 
+/// What becomes of a job whose deduplication key has been used before. Decided on Redis' clock, in
+/// one step with enqueueing.
+enum class DedupMode {
+    unique,    ///< Refused while the job of the key waits or runs, whoever runs it.
+    throttle,  ///< Refused within `period` after the last one that was let in.
+    debounce,  ///< Takes the place of the one that waits; starts when none came for `period`.
+    replace    ///< Takes the place of the one that waits, on its queue where that stays the same.
+};
+/// @returns an error that names the accepted words.
+[[nodiscard]] Parsed<DedupMode> parse_dedup_mode(std::string_view text) noexcept;
+[[nodiscard]] std::string_view to_string(DedupMode mode) noexcept;
+
+/// Jobs of one key are taken for the same. A job that takes another's place has its id; a job that
+/// has started is not replaced: a new one is enqueued behind it.
+struct Dedup {
+    DedupMode mode = DedupMode::unique;
+    std::string key;  ///< Up to 512 bytes. Empty: the function and a hash of its arguments.
+    std::optional<std::chrono::seconds> period;     ///< Of throttle and debounce, at least 1 s.
+    std::optional<std::chrono::seconds> max_delay;  ///< Of debounce: starts so long after the first
+                                                    ///< at the latest. Not below `period`.
+};
+/// The key of a call that names none: the function and a hash of its arguments. The order of
+/// keywords does not count.
+/// @throws Error `Errc::usage` for arguments that cannot be encoded.
+[[nodiscard]] std::string default_dedup_key(const Call& call);
+
+/// Makes a request safe to repeat: for `lifetime` after the first one, the same key is answered as
+/// the first time, and no second job is enqueued.
+struct Idempotency {
+    std::string key;    ///< 1 to 255 bytes. One per request, such as a UUID.
+    std::string asked;  ///< What the request asks for, such as a hash of it; not empty. Another one
+                        ///< with the same key is refused.
+    std::chrono::seconds lifetime{24 * 3600};
+};
+
 /// Per-job settings; a member left alone means RQ's default.
 struct EnqueueOptions {
     std::string job_id;  ///< Empty: a new UUID.
@@ -76,6 +111,8 @@ struct EnqueueOptions {
     Value meta;                              ///< A dict, or None for no meta.
     bool at_front = false;                   ///< Next to be taken, instead of last.
     bool unique = false;  ///< Refuse the job if one with its id exists, even one that has ended.
+    std::optional<Dedup> dedup;
+    std::optional<Idempotency> idempotency;
     std::optional<Dependency> depends_on;
     std::optional<Callback> on_success, on_failure, on_stopped;
     std::optional<Repeat> repeat;
@@ -93,10 +130,14 @@ struct NewJob {
 /// What `Queue::enqueue` did.
 struct Enqueued {
     std::string job_id;
-    /// A job with this id waits or runs (or, with `unique`, exists): nothing was written.
+    /// A job with this id waits or runs (or, with `unique`, exists), or `dedup` refuses the job: it
+    /// was not written. `job_id` names the one in the way.
     bool duplicate = false;
-    /// queued, scheduled, deferred, rate_limited; of a duplicate, that of the job there.
+    /// queued, scheduled, deferred, rate_limited; of a duplicate, that of the job there (empty: it
+    /// is gone).
     std::string status;
+    bool replaced = false;  ///< Took the place of a job that waited (`dedup`), and has its id.
+    bool repeated = false;  ///< What an earlier request of the same `idempotency` key was told.
 };
 
 /// A named list of job ids (`rq:queue:<name>`), shared with Python RQ.
@@ -116,8 +157,9 @@ public:
     /// Without an explicit id a new one is made. With one, a job that has ended makes way; RQ would
     /// merge the two. A job whose dependencies are not met is deferred. If the error thrown says
     /// `in_doubt()`, the job may or may not be there: repeat the call only with its id and
-    /// `unique`.
-    /// @throws Error  `Errc::usage` for options out of range, naming the option; nothing was sent.
+    /// `unique`, or with the same `idempotency`.
+    /// @throws Error  `Errc::usage` for options out of range, naming the option, and for an
+    /// idempotency key that belongs to another request; nothing was changed.
     /// Source: rq/queue.py Queue.enqueue_job, rq/scripts.py UNIQUE_ENQUEUE_SCRIPT (RQ 2.10).
     boost::asio::awaitable<Enqueued> enqueue(Call call, EnqueueOptions options = {});
 
@@ -129,9 +171,9 @@ public:
     boost::asio::awaitable<Enqueued> enqueue_in(std::chrono::seconds delay, Call call,
                                                 EnqueueOptions options = {});
 
-    /// Many jobs. Those without id, dependencies and group go in transactions of up to 64, each all
-    /// or nothing; the others one atomic step each, jobs of this call before those that depend on
-    /// them. Results come back in the order of `jobs`.
+    /// Many jobs. Those without id, dependencies, group and keys go in transactions of up to 64,
+    /// each all or nothing; the others one atomic step each, jobs of this call before those that
+    /// depend on them. Results come back in the order of `jobs`.
     /// @throws Error  `Errc::usage` for jobs that wait for each other.
     /// Source: rq/queue.py Queue.enqueue_many (RQ 2.10).
     boost::asio::awaitable<std::vector<Enqueued>> enqueue_many(std::vector<NewJob> jobs);
@@ -164,6 +206,8 @@ struct OptimizedOptions {
     std::optional<std::chrono::seconds> timeout;
     std::optional<std::int64_t> retry;  ///< Default 2.
     Priority priority = Priority::normal;
+    std::optional<Dedup> dedup;
+    std::optional<Idempotency> idempotency;
     std::string job_id;      ///< Empty: a new UUID.
     std::string session_id;  ///< For the log line; empty: that of the call.
 };

@@ -27,6 +27,9 @@ using Seconds = std::chrono::duration<double>;
 [[nodiscard]] std::string format_epoch(Timestamp time);
 [[nodiscard]] Parsed<Timestamp> parse_epoch(std::string_view text) noexcept;
 
+/// A moment as people write it: RFC 3339 with `Z` or an offset, or seconds since 1970.
+[[nodiscard]] Parsed<Timestamp> parse_time(std::string_view text) noexcept;
+
 /// At most two decimals, trailing zeros dropped: `0.5`, `12.34`, `3`.
 [[nodiscard]] std::string format_seconds(Seconds duration);
 

@@ -47,6 +47,15 @@ local function leave_lane(lane, queue, id)
     return number
 end
 
+-- The lane in which a job stands, or nil; not found where there are very many.
+local function lane_with(queue, id)
+    local lanes = 'rqxx:lanes:' .. queue
+    if (tonumber(attempt('SCARD', lanes)) or 0) > 2000 then return nil end
+    for _, lane in ipairs(attempt('SMEMBERS', lanes)) do
+        if attempt('ZSCORE', 'rqxx:lane:' .. lane .. '@' .. queue, id) then return lane end
+    end
+end
+
 -- Counts how many jobs of a queue have come into lanes, or left them.
 local function count_in_lanes(queue, change)
     if change ~= 0 and attempt('HINCRBY', 'rqxx:sorted', queue, change) == 0 then attempt('HDEL', 'rqxx:sorted', queue) end

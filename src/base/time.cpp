@@ -112,6 +112,22 @@ Parsed<Timestamp> parse_epoch(std::string_view text) noexcept {
     return Timestamp{chrono::microseconds{std::llround(seconds * 1e6)}};
 }
 
+Parsed<Timestamp> parse_time(std::string_view text) noexcept {
+    if (const auto epoch = parse_epoch(text)) return *epoch;
+    if (text.size() <= 6 || text[text.size() - 3] != ':' ||
+        (text[text.size() - 6] != '+' && text[text.size() - 6] != '-'))
+        return parse_utc(text);
+    std::string_view zone = text.substr(text.size() - 5);
+    const auto hours = take_digits(zone, 2);
+    zone.remove_prefix(1);
+    const auto minutes = take_digits(zone, 2);
+    if (!hours || !minutes || *hours > 23 || *minutes > 59) return not_a_time(text);
+    const auto local = parse_utc(std::string(text.substr(0, text.size() - 6)) + "Z");
+    if (!local) return not_a_time(text);
+    const chrono::minutes offset = chrono::hours(*hours) + chrono::minutes(*minutes);
+    return text[text.size() - 6] == '-' ? *local + offset : *local - offset;
+}
+
 std::string format_seconds(Seconds duration) {
     std::string text = fmt::format("{:.2f}", duration.count());
     text.erase(text.find_last_not_of('0') + 1);

@@ -133,6 +133,11 @@ struct EnqueueCommandOptions {
     bool json_args = false;
     bool at_front = false;
     bool unique = false;
+    std::string throttle, debounce, debounce_max;
+    bool replace = false;
+    bool unique_call = false;
+    std::string dedup_key;
+    bool json = false;
     bool wait = false;
 };
 

@@ -1,15 +1,15 @@
 #include <fmt/format.h>
 
-#include <boost/json/value.hpp>
+#include <boost/json/object.hpp>
 #include <charconv>
 #include <rqxx/codec.hpp>
-#include <rqxx/events.hpp>
 #include <rqxx/json.hpp>
 #include <rqxx/monitor.hpp>
 
 #include "base/task_group.hpp"
 #include "cli/arguments.hpp"
 #include "cli/commands.hpp"
+#include "ops/enqueue_request.hpp"
 
 namespace rqxx::cli {
 namespace {
@@ -65,23 +65,37 @@ RateLimit rate_limit(const std::string& text) {
     return {text.substr(0, equals), concurrency};
 }
 
-/// RFC 3339 with Z or an offset, or seconds since 1970.
 Timestamp time_option(const std::string& text) {
-    if (const auto epoch = parse_epoch(text)) return *epoch;
-    std::string utc = text;
-    std::chrono::minutes offset{0};
-    if (text.size() > 6 && text[text.size() - 3] == ':' &&
-        (text[text.size() - 6] == '+' || text[text.size() - 6] == '-')) {
-        const std::string_view zone = std::string_view(text).substr(text.size() - 6);
-        const auto digits = [&](std::size_t at) {
-            return (zone[at] - '0') * 10 + zone[at + 1] - '0';
-        };
-        offset = std::chrono::minutes((digits(1) * 60 + digits(4)) * (zone[0] == '-' ? -1 : 1));
-        utc = text.substr(0, text.size() - 6) + "Z";
-    }
-    const auto time = parse_utc(utc);
+    const auto time = parse_time(text);
     if (!time) throw Error(Errc::usage, fmt::format("--at: {}", time.error().message));
-    return *time - offset;
+    return *time;
+}
+
+std::optional<Dedup> dedup_options(const EnqueueCommandOptions& options) {
+    const int modes = !options.throttle.empty() + !options.debounce.empty() +
+                      static_cast<int>(options.replace) + static_cast<int>(options.unique_call);
+    if (modes > 1)
+        throw Error(Errc::usage,
+                    "--throttle, --debounce, --replace, --unique-call: give only one of them");
+    if (modes == 0 && !options.dedup_key.empty())
+        throw Error(Errc::usage,
+                    "--dedup-key: goes with --throttle, --debounce, --replace or --unique-call");
+    if (options.debounce.empty() && !options.debounce_max.empty())
+        throw Error(Errc::usage, "--debounce-max: goes with --debounce");
+    if (modes == 0) return std::nullopt;
+    Dedup dedup;
+    dedup.key = options.dedup_key;
+    if (!options.throttle.empty()) {
+        dedup.mode = DedupMode::throttle;
+        dedup.period = duration_option("--throttle", options.throttle);
+    } else if (!options.debounce.empty()) {
+        dedup.mode = DedupMode::debounce;
+        dedup.period = duration_option("--debounce", options.debounce);
+        dedup.max_delay = optional_duration("--debounce-max", options.debounce_max);
+    } else if (options.replace) {
+        dedup.mode = DedupMode::replace;
+    }
+    return dedup;
 }
 
 /// What is asked for beside queue and policy.
@@ -123,38 +137,25 @@ EnqueueOptions enqueue_options(const EnqueueCommandOptions& options) {
     if (!options.description.empty()) settings.description = options.description;
     settings.at_front = options.at_front;
     settings.unique = options.unique;
+    settings.dedup = dedup_options(options);
     return settings;
 }
 
-asio::awaitable<Enqueued> put(RedisClient& redis, Logger& log, const EnqueueCommandOptions& options,
-                              Call call) {
-    const Serializer serializer = parse_serializer(options.serializer).value();
-    const auto timeout = optional_duration("--timeout", options.timeout);
-    if (!options.priority.empty()) {
-        OptimizedOptions settings;
-        settings.priority = parse_priority(options.priority).value();
-        settings.timeout = timeout;
-        settings.retry = options.retry;
-        settings.job_id = options.job_id;
-        OptimizedQueue queue(redis, log, serializer);
-        co_return co_await queue.enqueue(std::move(call), std::move(settings));
+ops::EnqueueRequest enqueue_request(const EnqueueCommandOptions& options) {
+    ops::EnqueueRequest request;
+    request.call = parse_call(options.function, options.arguments, options.json_args);
+    request.queue = options.queue;
+    if (!options.priority.empty()) request.priority = parse_priority(options.priority).value();
+    request.serializer = parse_serializer(options.serializer).value();
+    if (!options.at.empty()) request.at = time_option(options.at);
+    request.in = optional_duration("--in", options.in);
+    request.options = enqueue_options(options);
+    try {
+        ops::check_combination(request);
+    } catch (const Error& error) {
+        throw Error(error.code(), "--" + error.message());
     }
-    EnqueueOptions settings = enqueue_options(options);
-    const std::string session = session_of(call);
-    Queue queue(redis, options.queue, serializer);
-    Enqueued enqueued;
-    if (!options.at.empty())
-        enqueued = co_await queue.enqueue_at(time_option(options.at), std::move(call),
-                                             std::move(settings));
-    else if (!options.in.empty())
-        enqueued = co_await queue.enqueue_in(duration_option("--in", options.in), std::move(call),
-                                             std::move(settings));
-    else
-        enqueued = co_await queue.enqueue(std::move(call), std::move(settings));
-    if (!enqueued.duplicate)
-        log_job_enqueued(log, enqueued.job_id, session, options.queue,
-                         timeout.value_or(std::chrono::seconds(180)));
-    co_return enqueued;
+    return request;
 }
 
 /// Prints the result, or the error to stderr.
@@ -185,30 +186,23 @@ asio::awaitable<int> wait_for_end(RedisClient& redis, std::string id) {
 }  // namespace
 
 int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options) {
-    if (!options.priority.empty() && options.queue != "default")
-        throw Error(Errc::usage, "--queue: the priority decides the queue; give only one of them");
-    if (!options.priority.empty() &&
-        (options.at_front || !options.result_ttl.empty() || !options.failure_ttl.empty() ||
-         !options.ttl.empty() || !options.description.empty() || !options.at.empty() ||
-         !options.in.empty() || !options.depends_on.empty() || !options.retry_intervals.empty() ||
-         options.retry_at_front || options.repeat || !options.on_success.empty() ||
-         !options.on_failure.empty() || !options.on_stopped.empty() || !options.group.empty() ||
-         !options.webhooks.empty() || !options.rate_limit.empty() || !options.meta.empty()))
-        throw Error(Errc::usage,
-                    "--priority: the policy sets TTLs, retries and place; only --timeout, --retry "
-                    "and --job-id go with it");
-    if (!options.at.empty() && !options.in.empty())
-        throw Error(Errc::usage, "--at: give either it or --in");
-    const Call call = parse_call(options.function, options.arguments, options.json_args);
+    const ops::EnqueueRequest request = enqueue_request(options);
     return with_redis(common, [&](RedisClient& redis, Logger& log) -> asio::awaitable<int> {
-        const auto enqueued = co_await put(redis, log, options, call);
+        const auto enqueued = co_await ops::enqueue(redis, log, request);
+        if (options.json)
+            fmt::print("{}\n", to_text(boost::json::object{
+                                   {"job_id", enqueued.job_id},
+                                   {"status", enqueued.status.empty()
+                                                  ? boost::json::value()
+                                                  : boost::json::value(enqueued.status)},
+                                   {"duplicate", enqueued.duplicate},
+                                   {"replaced", enqueued.replaced}}));
         if (enqueued.duplicate) {
-            fmt::print(stderr,
-                       "rqxx: a job with the id {} exists already ({}); nothing was enqueued\n",
-                       enqueued.job_id, printable(enqueued.status));
+            fmt::print(stderr, "rqxx: {}; nothing was enqueued\n",
+                       printable(ops::refusal(enqueued, request)));
             co_return 1;
         }
-        fmt::print("{}\n", enqueued.job_id);
+        if (!options.json) fmt::print("{}\n", enqueued.job_id);
         std::fflush(stdout);
         if (!options.wait) co_return 0;
         co_return co_await wait_for_end(redis, enqueued.job_id);

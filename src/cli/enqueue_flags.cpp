@@ -56,6 +56,20 @@ Command add_enqueue(CLI::App& root, const CommonOptions& common, EnqueueCommandO
     add_flag(app, "--json-args", o.json_args, "every argument is JSON");
     add_flag(app, "--at-front", o.at_front, "next to be run, instead of last");
     add_flag(app, "--unique", o.unique, "refuse when a job with this --job-id exists");
+    add_flag(app, "--unique-call", o.unique_call,
+             "refuse while a job of the same --dedup-key waits or runs");
+    add_option(app, "--throttle", o.throttle,
+               "refuse within so long after the last job of the same --dedup-key");
+    add_option(
+        app, "--debounce", o.debounce,
+        "start when no job of the same --dedup-key came for so long; only the last one runs");
+    add_option(app, "--debounce-max", o.debounce_max,
+               "… but so long after the first at the latest");
+    add_flag(app, "--replace", o.replace,
+             "take the place of a waiting job of the same --dedup-key");
+    add_option(app, "--dedup-key", o.dedup_key,
+               "which jobs are the same; default: those of equal function and arguments");
+    add_flag(app, "--json", o.json, "print id, status and what became of duplicates as JSON");
     add_flag(app, "--wait", o.wait, "wait for the end and print the result as JSON");
     return {&app, [&] { return enqueue(common, o); }};
 }

@@ -16,6 +16,9 @@ namespace rqxx::http {
 /// `/api/rq/…`, `/api/jobs/{id}`: what the monitor knows.
 void add_monitor_routes(Router& router, Monitor& monitor);
 
+/// `POST /api/v1/jobs`. `log`: where `Job enqueued` is told; outlives the router.
+void add_job_routes(Router& router, RedisClient& redis, Logger& log);
+
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.
 void add_health_routes(

@@ -158,10 +158,12 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     one.tag = "monitor";
     one.response_schema = answer_schema("job", job_schema);
     one.problems = {404};
-    add_get("/api/rq/jobs/{job_id}", one, [&monitor](Request request) -> asio::awaitable<Response> {
+    const Handler show_job = [&monitor](Request request) -> asio::awaitable<Response> {
         const auto info = co_await find_job(monitor, request.path_param("job_id"));
         co_return json_response(200, json::object{{"status", "ok"}, {"job", to_json(info)}});
-    });
+    };
+    add_get("/api/rq/jobs/{job_id}", one, show_job);
+    add_get("/api/v1/jobs/{job_id}", one, show_job);
 
     RouteDoc output;
     output.summary = "What a job writes to stdout and stderr, piece by piece";

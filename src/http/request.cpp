@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/parse.hpp>
 #include <boost/json/value.hpp>
 #include <boost/url/parse.hpp>
@@ -159,6 +160,11 @@ std::optional<std::string_view> Request::header(std::string_view name) const noe
     return std::nullopt;
 }
 
+std::size_t Request::header_count(std::string_view name) const noexcept {
+    return static_cast<std::size_t>(std::ranges::count_if(
+        headers, [&](const auto& header) { return equal_ignoring_case(header.first, name); }));
+}
+
 bool Request::from_another_site() const noexcept {
     const auto site = header("Sec-Fetch-Site");
     if (site && *site != "same-origin" && *site != "none") return true;
@@ -194,6 +200,11 @@ HttpError::HttpError(int status, std::string detail, std::string code, Headers h
 
 Response problem_response(const Request& request, int status, std::string_view detail,
                           std::string_view code) {
+    return problem_response(request, status, detail, code, {});
+}
+
+Response problem_response(const Request& request, int status, std::string_view detail,
+                          std::string_view code, const json::object& members) {
     json::object problem{
         {"type", code.empty() ? "about:blank" : fmt::format("urn:rqxx:problem:{}", code)},
         {"title", reason(status)},
@@ -202,6 +213,8 @@ Response problem_response(const Request& request, int status, std::string_view d
     if (!request.path.empty()) problem["instance"] = request.path;
     if (!request.request_id.empty()) problem["request_id"] = request.request_id;
     if (!code.empty()) problem["code"] = code;
+    for (const auto& [name, value] : members)
+        problem[name] = value;
     Response response = json_response(status, problem);
     response.content_type = "application/problem+json";
     return response;

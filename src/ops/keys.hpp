@@ -14,6 +14,7 @@ inline constexpr std::string_view schedulers = "rqxx:schedulers";
 inline constexpr std::string_view sampler = "rqxx:sampler";
 inline constexpr std::string_view sweeper = "rqxx:sweeper";
 inline constexpr std::string_view webhooks = "rqxx:webhooks";
+inline constexpr std::string_view dedups = "rqxx:dedups";
 inline constexpr std::string_view totals = "rqxx:totals";
 inline constexpr std::string_view metrics_now = "rqxx:metrics:now";
 /// Hash: rules by name, as JSON. Its version beside it: `rqxx:rules:version`.
@@ -143,6 +144,13 @@ inline std::string webhooks_of(std::string_view job_id) {
 }
 inline std::string webhook_log(std::string_view job_id) {
     return join("rqxx:webhook_log:", job_id);
+}
+/// See lua/enqueue_once.lua.
+inline std::string dedup(std::string_view key) {
+    return join("rqxx:dedup:", key);
+}
+inline std::string idempotency(std::string_view key) {
+    return join("rqxx:idempotency:", key);
 }
 inline std::string cron_scheduler(std::string_view process) {
     return join("rq:cron_scheduler:", process);

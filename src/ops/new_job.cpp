@@ -5,6 +5,9 @@
 #include <algorithm>
 #include <boost/url/parse.hpp>
 #include <boost/url/url_view.hpp>
+#include <rqxx/events.hpp>
+
+#include "ops/deduplication.hpp"
 
 namespace rqxx::ops {
 namespace {
@@ -56,6 +59,7 @@ void check_rate_limit(const EnqueueOptions& options) {
     if (concurrency < 1 || concurrency > 1'000'000'000)
         refuse("rate_limit", "the concurrency must be from 1 to 1000000000");
     if (options.unique) refuse("rate_limit", "does not go with unique");
+    if (options.dedup) refuse("rate_limit", "does not go with deduplication");
 }
 
 /// As rq/webhooks.py writes them.
@@ -126,6 +130,7 @@ void check(const EnqueueOptions& options) {
                 options.depends_on->job_ids.end())
             refuse("depends_on", "a job cannot wait for itself");
     }
+    check_deduplication(options);
     check_callback("on_success", options.on_success);
     check_callback("on_failure", options.on_failure);
     check_callback("on_stopped", options.on_stopped);
@@ -177,6 +182,15 @@ Job make_job(const Call& call, const EnqueueOptions& options, const std::string&
     }
     if (!options.meta.is_none()) job.meta = encode(options.meta, serializer);
     return job;
+}
+
+void log_enqueued(Logger& log, const Enqueued& enqueued, std::string_view session,
+                  std::string_view queue, std::chrono::seconds timeout) {
+    if (enqueued.duplicate || enqueued.repeated) return;
+    if (enqueued.replaced)
+        log.info("Job replaced", "id", enqueued.job_id, "queue", queue, "timeout", timeout.count());
+    else
+        log_job_enqueued(log, enqueued.job_id, session, queue, timeout);
 }
 
 }  // namespace rqxx::ops

@@ -18,4 +18,8 @@ void check(const EnqueueOptions& options);
 [[nodiscard]] Job make_job(const Call& call, const EnqueueOptions& options,
                            const std::string& queue, Serializer serializer, Timestamp now);
 
+/// Tells of a job that was enqueued, or took another's place.
+void log_enqueued(Logger& log, const Enqueued& enqueued, std::string_view session,
+                  std::string_view queue, std::chrono::seconds timeout);
+
 }  // namespace rqxx::ops

@@ -4,7 +4,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <deque>
 #include <map>
-#include <rqxx/events.hpp>
 #include <rqxx/queue.hpp>
 #include <span>
 
@@ -72,8 +71,14 @@ Pipeline transaction(const std::vector<NewJob>& jobs, std::span<const std::size_
     return pipeline;
 }
 
-std::vector<std::string> enqueue_arguments(const Job& job, const EnqueueOptions& options,
-                                           std::optional<Timestamp> due) {
+/// One call of the script that enqueues a job.
+struct ScriptCall {
+    const Script* script;
+    std::vector<std::string> keys, args;
+};
+
+ScriptCall script_call(const Job& job, const Call& call, const EnqueueOptions& options,
+                       std::optional<Timestamp> due) {
     std::vector<std::string> args{job.id,
                                   job.origin,
                                   options.at_front ? "L" : "R",
@@ -87,12 +92,34 @@ std::vector<std::string> enqueue_arguments(const Job& job, const EnqueueOptions&
     if (due)  // A registry's score: whole seconds, as RQ's.
         args[5] = std::to_string(
             std::chrono::floor<std::chrono::seconds>(due->time_since_epoch()).count());
+    const bool once = options.dedup || options.idempotency;
+    std::string dedup_key, request_key;
+    if (once) {
+        const auto text = [](const std::optional<std::chrono::seconds>& duration) {
+            return duration ? std::to_string(duration->count()) : std::string();
+        };
+        const Dedup dedup = options.dedup.value_or(Dedup{});
+        const Idempotency request = options.idempotency.value_or(Idempotency{});
+        if (options.dedup) dedup_key = dedup.key.empty() ? default_dedup_key(call) : dedup.key;
+        request_key = request.key;
+        args.emplace_back(options.dedup ? to_string(dedup.mode) : std::string_view());
+        args.push_back(dedup_key);
+        args.push_back(text(dedup.period));
+        args.push_back(text(dedup.max_delay));
+        args.push_back(request.asked);
+        args.push_back(std::to_string(request.lifetime.count()));
+    }
     args.insert(args.end(), job.dependency_ids.begin(), job.dependency_ids.end());
     for (auto& [field, value] : field_values(job)) {
         args.emplace_back(field);
         args.push_back(std::move(value));
     }
-    return args;
+    const std::string list = keys::queue(job.origin);
+    if (!once) return {&lua::enqueue, {keys::job(job.id), list}, std::move(args)};
+    return {
+        &lua::enqueue_once,
+        {list, keys::dedup(dedup_key), keys::idempotency(request_key), std::string(keys::dedups)},
+        std::move(args)};
 }
 
 Enqueued enqueued(std::string job_id, const Reply& reply) {
@@ -100,8 +127,16 @@ Enqueued enqueued(std::string job_id, const Reply& reply) {
                                                  status::deferred, status::rate_limited};
     const auto& parts = reply.as_array();
     const auto code = static_cast<std::size_t>(parts.at(0).as_integer());
-    if (code == 0) return {std::move(job_id), true, parts.at(1).as_text()};
-    return {std::move(job_id), false, std::string(words[code])};
+    if (code == 6)
+        refuse("idempotency_key", "was used for another request, less than its lifetime ago");
+    Enqueued result{std::move(job_id), code == 0,
+                    code == 0 ? parts.at(1).as_text() : std::string(words[code])};
+    if (parts.size() > 2) {
+        result.job_id = parts[2].as_text();
+        result.replaced = parts.at(3).as_text() == "1";
+        result.repeated = parts.at(4).as_text() == "1";
+    }
+    return result;
 }
 
 /// Indices of the jobs that a plain transaction can enqueue, and of the others: each after those of
@@ -113,7 +148,8 @@ std::pair<std::vector<std::size_t>, std::vector<std::size_t>> plain_first(
     for (std::size_t i = 0; i < jobs.size(); ++i) {
         const auto& options = jobs[i].options;
         const bool is_plain = options.job_id.empty() && !options.depends_on &&
-                              options.group.empty() && !options.rate_limit;
+                              options.group.empty() && !options.rate_limit && !options.dedup &&
+                              !options.idempotency;
         (is_plain ? plain : others).push_back(i);
         if (!options.job_id.empty()) by_id.emplace(options.job_id, i);
     }
@@ -154,22 +190,20 @@ Queue::Queue(RedisClient& redis, std::string name, Serializer serializer)
 asio::awaitable<Enqueued> Queue::enqueue(Call call, EnqueueOptions options) {
     check(options);
     const Job job = make_job(call, options, name_, serializer_, utc_now());
-    auto args = enqueue_arguments(job, options, {});
-    co_return enqueued(job.id,
-                       co_await redis_->eval(lua::enqueue, {keys::job(job.id), keys::queue(name_)},
-                                             std::move(args)));
+    auto [script, keys, args] = script_call(job, call, options, {});
+    co_return enqueued(job.id, co_await redis_->eval(*script, std::move(keys), std::move(args)));
 }
 
 asio::awaitable<Enqueued> Queue::enqueue_at(Timestamp due, Call call, EnqueueOptions options) {
     check(options);
     if (options.depends_on)
         refuse("depends_on", "a job is either scheduled or waits for others; give one of the two");
+    if (options.dedup && options.dedup->mode == DedupMode::debounce)
+        refuse("dedup", "when a debounced job starts is up to its period; give no time beside it");
     Job job = make_job(call, options, name_, serializer_, utc_now());
     if (options.at_front) job.enqueue_at_front = true;
-    auto args = enqueue_arguments(job, options, due);
-    co_return enqueued(job.id,
-                       co_await redis_->eval(lua::enqueue, {keys::job(job.id), keys::queue(name_)},
-                                             std::move(args)));
+    auto [script, keys, args] = script_call(job, call, options, due);
+    co_return enqueued(job.id, co_await redis_->eval(*script, std::move(keys), std::move(args)));
 }
 
 asio::awaitable<Enqueued> Queue::enqueue_in(std::chrono::seconds delay, Call call,
@@ -216,23 +250,23 @@ asio::awaitable<void> Queue::enqueue_one_by_one(const std::vector<NewJob>& jobs,
     const Timestamp now = utc_now();
     for (std::size_t begin = 0; begin < indices.size(); begin += chunk_size) {
         const std::size_t end = std::min(begin + chunk_size, indices.size());
-        std::vector<std::vector<std::string>> script_keys, script_args;
+        std::vector<ScriptCall> calls;
         Pipeline pipeline;
         for (std::size_t i = begin; i < end; ++i) {
             const auto& [call, options] = jobs[indices[i]];
             const Job job = make_job(call, options, name_, serializer_, now);
             results[indices[i]].job_id = job.id;
-            script_keys.push_back({keys::job(job.id), keys::queue(name_)});
-            script_args.push_back(enqueue_arguments(job, options, {}));
-            pipeline.eval(lua::enqueue, script_keys.back(), script_args.back());
+            calls.push_back(script_call(job, call, options, {}));
+            pipeline.eval(*calls.back().script, calls.back().keys, calls.back().args);
         }
         auto replies = co_await redis_->run(std::move(pipeline));
         for (std::size_t i = begin; i < end; ++i) {
             Reply& reply = replies[i - begin];
             // A script that Redis has lost is loaded again by the single call.
             if (reply.is_error() && reply.text.starts_with("NOSCRIPT"))
-                reply = co_await redis_->eval(lua::enqueue, std::move(script_keys[i - begin]),
-                                              std::move(script_args[i - begin]));
+                reply = co_await redis_->eval(*calls[i - begin].script,
+                                              std::move(calls[i - begin].keys),
+                                              std::move(calls[i - begin].args));
             reply.throw_if_error();
             results[indices[i]] = enqueued(results[indices[i]].job_id, reply);
         }
@@ -290,6 +324,8 @@ asio::awaitable<Enqueued> OptimizedQueue::enqueue(Call call, OptimizedOptions op
     EnqueueOptions settings;
     settings.job_id = options.job_id;
     settings.unique = !options.job_id.empty();
+    settings.dedup = std::move(options.dedup);
+    settings.idempotency = std::move(options.idempotency);
     settings.timeout = policy.timeout;
     settings.result_ttl = policy.result_ttl;
     settings.failure_ttl = policy.failure_ttl;
@@ -297,8 +333,7 @@ asio::awaitable<Enqueued> OptimizedQueue::enqueue(Call call, OptimizedOptions op
     if (options.session_id.empty()) options.session_id = session_of(call);
     Queue queue(*redis_, policy.queue, serializer_);
     Enqueued enqueued = co_await queue.enqueue(std::move(call), std::move(settings));
-    if (!enqueued.duplicate)
-        log_job_enqueued(*log_, enqueued.job_id, options.session_id, policy.queue, policy.timeout);
+    ops::log_enqueued(*log_, enqueued, options.session_id, policy.queue, policy.timeout);
     co_return enqueued;
 }
 

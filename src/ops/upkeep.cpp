@@ -58,6 +58,19 @@ asio::awaitable<std::int64_t> maintain_rate_limits(RedisClient& redis) {
         .as_integer();
 }
 
+asio::awaitable<std::int64_t> maintain_dedups(RedisClient& redis) {
+    constexpr int most_rounds = 20;
+    const std::vector<std::string> keys{keys::maintained("*dedups"), std::string(keys::dedups)};
+    std::int64_t forgotten = 0;
+    for (int round = 0; round < most_rounds; ++round) {
+        const Reply reply =
+            co_await redis.eval(lua::maintain_dedups, keys, {round == 0 ? "10" : "", "500"});
+        forgotten += reply.as_array().at(0).as_integer();
+        if (reply.as_array().at(1).as_integer() == 0) break;
+    }
+    co_return forgotten;
+}
+
 asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis) {
     const Reply members = co_await redis.command("SMEMBERS", keys::queues);
     std::vector<std::string> names;

@@ -41,6 +41,9 @@ asio::awaitable<void> maintain_groups(RedisClient& redis);
 /// A pass over some of RQ's rate limits, unless there was one within the last ten seconds. How many
 /// slots were freed that nobody needed any more.
 asio::awaitable<std::int64_t> maintain_rate_limits(RedisClient& redis);
+/// Deduplication keys whose job has ended, unless there was a pass within the last ten seconds. How
+/// many were forgotten.
+asio::awaitable<std::int64_t> maintain_dedups(RedisClient& redis);
 /// Names of the queues that RQ knows.
 asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis);
 

@@ -64,6 +64,8 @@ asio::awaitable<void> Janitor::maintain() {
     co_await ops::maintain_groups(redis_);
     const auto freed = co_await ops::maintain_rate_limits(redis_);
     if (freed > 0) log_.warning("Slots of rate limits freed that nobody held", "slots", freed);
+    if (const auto forgotten = co_await ops::maintain_dedups(redis_))
+        log_.debug("Deduplication keys of ended jobs forgotten", "count", forgotten);
 }
 
 }  // namespace rqxx::runtime

@@ -102,3 +102,10 @@ def bad_callback(*args):
 
 def slow_callback(*args):
     time.sleep(30)
+
+
+def span(path, name, seconds):
+    """Notes when it begins and when it ends."""
+    leave(path, f"begin {name}")
+    time.sleep(seconds)
+    return leave(path, f"end {name}")

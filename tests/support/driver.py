@@ -51,7 +51,7 @@ class Driver:
         return self.receive()
 
     def enqueue(self, func, *args, queue="default", serializer="pickle", at=None, in_=None, kwargs=None, **options):
-        """{"id", "duplicate", "status"}. `at`: epoch seconds; `in_`: seconds or text such as "1h"."""
+        """{"id", "duplicate", "status", "replaced", "repeated"}. `at`: epoch seconds; `in_`: seconds or text such as "1h"."""
         return self.call("enqueue", queue=queue, serializer=serializer, func=func, args=list(args), kwargs=kwargs or {},
                          at=at, **{"in": in_}, options=options)
 
@@ -119,6 +119,10 @@ class Driver:
 
     def maintain_groups(self):
         return self.call("maintain_groups")
+
+    def maintain_dedups(self):
+        """How many deduplication keys of ended jobs were forgotten."""
+        return self.call("maintain_dedups")["forgotten"]
 
     def reset(self):
         """Forgets its workers: the server has been emptied."""

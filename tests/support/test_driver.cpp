@@ -13,6 +13,8 @@
 //   {"op": "promote" | "release", "scheduler", "queues", ...}, {"op": "maintain", "queue"},
 //   {"op": "maintain_groups" | "maintain_rate_limits"}, {"op": "reset"} (forgets the workers, as
 //   after FLUSHALL)
+//   {"op": "maintain_groups"}, {"op": "maintain_dedups"},
+//   {"op": "reset"} (forgets the workers, as after FLUSHALL)
 // An error is {"error": message, "code": name, "in_doubt": bool}; what was asked for is not done.
 #include <unistd.h>
 
@@ -187,6 +189,21 @@ EnqueueOptions enqueue_options(const json::value* value) {
     if (const json::value* meta = options.find("meta")) result.meta = value_of(*meta);
     result.at_front = options.flag("at_front");
     result.unique = options.flag("unique");
+    if (const json::value* dedup = options.find("dedup")) {
+        Fields fields(*dedup);
+        const auto mode = parse_dedup_mode(fields.text("mode"));
+        if (!mode) refuse(mode.error().describe());
+        result.dedup = Dedup{*mode, fields.text("key"), duration(fields, "period"),
+                             duration(fields, "max_delay")};
+        fields.end();
+    }
+    if (const json::value* request = options.find("idempotency")) {
+        Fields fields(*request);
+        result.idempotency = Idempotency{fields.text("key"), fields.text("asked")};
+        if (const auto lifetime = duration(fields, "lifetime"))
+            result.idempotency->lifetime = *lifetime;
+        fields.end();
+    }
     if (const json::value* dependency = options.find("depends_on")) {
         Fields fields(*dependency);
         result.depends_on = Dependency{fields.texts("job_ids"), fields.flag("allow_failure"),
@@ -239,8 +256,11 @@ Queue queue_of(RedisClient& redis, Fields& fields) {
 // ---- writing answers ---------------------------------------------------------------------------
 
 json::object shown(const Enqueued& enqueued) {
-    return {
-        {"id", enqueued.job_id}, {"duplicate", enqueued.duplicate}, {"status", enqueued.status}};
+    return {{"id", enqueued.job_id},
+            {"duplicate", enqueued.duplicate},
+            {"status", enqueued.status},
+            {"replaced", enqueued.replaced},
+            {"repeated", enqueued.repeated}};
 }
 
 json::array shown(const std::vector<ActionResult>& results) {
@@ -312,6 +332,10 @@ public:
             fields.end();
             co_await ops::maintain_groups(redis_);
             co_return json::object{};
+        }
+        if (op == "maintain_dedups") {
+            fields.end();
+            co_return json::object{{"forgotten", co_await ops::maintain_dedups(redis_)}};
         }
         if (op == "reset") {
             fields.end();

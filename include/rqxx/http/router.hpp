@@ -2,6 +2,7 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <boost/json/fwd.hpp>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <functional>
@@ -40,6 +41,7 @@ struct Request {
     [[nodiscard]] const std::string& path_param(std::string_view name) const;
     /// Case-insensitive.
     [[nodiscard]] std::optional<std::string_view> header(std::string_view name) const noexcept;
+    [[nodiscard]] std::size_t header_count(std::string_view name) const noexcept;
     /// Whether a browser sent it for a page of another origin, as far as it says: pages that are
     /// sandboxed or local files (`Origin: null`) included.
     [[nodiscard]] bool from_another_site() const noexcept;
@@ -84,6 +86,9 @@ private:
 /// `application/problem+json` with type, title, status, detail, instance, request_id.
 [[nodiscard]] Response problem_response(const Request& request, int status, std::string_view detail,
                                         std::string_view code = {});
+/// The same with further members.
+[[nodiscard]] Response problem_response(const Request& request, int status, std::string_view detail,
+                                        std::string_view code, const boost::json::object& members);
 
 /// Fills `path`, `query` from `target`; a whole URL becomes path and query, and its host the
 /// request's. False for a malformed target.

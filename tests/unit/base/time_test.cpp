@@ -26,6 +26,22 @@ TEST(utc_time, refuses_everything_else) {
         EXPECT_FALSE(parse_utc(text)) << text;
 }
 
+TEST(a_moment, is_written_with_an_offset_or_as_seconds) {
+    const Timestamp moment{2'000'000'000s};
+    for (const char* text :
+         {"2033-05-18T03:33:20Z", "2033-05-18T05:33:20+02:00", "2033-05-17T18:03:20-09:30",
+          "2033-05-18T03:33:20.000+00:00", "2000000000", "2000000000.0"})
+        EXPECT_EQ(parse_time(text).value(), moment) << text;
+}
+
+TEST(a_moment, is_refused_in_any_other_form) {
+    for (const char* text :
+         {"", "tomorrow", "2033-05-18", "2033-05-18T03:33:20", "2033-05-18T03:33:20+aa:00",
+          "2033-05-18T03:33:20+24:00", "2033-05-18T03:33:20+01:60", "2033-05-18T03:33:20Z+01:00",
+          "+01:00", "1e300", "nan", "inf"})
+        EXPECT_FALSE(parse_time(text)) << text;
+}
+
 TEST(epoch_time, survives_a_round_trip) {
     for (const auto us : {0us, 1us, 1795456544965519us})
         EXPECT_EQ(parse_epoch(format_epoch(Timestamp{us})).value(), Timestamp{us});

@@ -1,0 +1,61 @@
+#include <fmt/format.h>
+
+#include <boost/json/object.hpp>
+
+#include "http/api.hpp"
+#include "http/job_request.hpp"
+
+namespace rqxx::http {
+namespace {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+
+json::value text_or_null(const std::string& text) {
+    return text.empty() ? json::value() : json::value(text);
+}
+
+asio::awaitable<Response> enqueue_job(RedisClient& redis, Logger& log, Request request) {
+    ops::EnqueueRequest asked = parse_job_request(request.body);
+    asked.options.idempotency = parse_idempotency(request);
+    redis.require_connection();
+    const Enqueued enqueued = co_await ops::enqueue(redis, log, asked);
+    Response response =
+        enqueued.duplicate
+            ? problem_response(request, 409, ops::refusal(enqueued, asked), "duplicate",
+                               {{"job_id", enqueued.job_id},
+                                {"job_status", text_or_null(enqueued.status)},
+                                {"duplicate", true}})
+            : json_response(201, json::object{{"job_id", enqueued.job_id},
+                                              {"status", enqueued.status},
+                                              {"duplicate", false},
+                                              {"replaced", enqueued.replaced}});
+    response.headers = {{"Location", fmt::format("/api/v1/jobs/{}", enqueued.job_id)}};
+    if (enqueued.repeated) response.headers.emplace_back("Idempotent-Replayed", "true");
+    co_return response;
+}
+
+}  // namespace
+
+void add_job_routes(Router& router, RedisClient& redis, Logger& log) {
+    RouteDoc doc;
+    doc.summary = "Enqueue a job";
+    doc.tag = "jobs";
+    doc.good_status = 201;
+    doc.problems = {409, 413, 422, 503};
+    doc.request_schema = job_request_schema();
+    doc.response_schema =
+        R"({"type":"object","required":["job_id","status","duplicate","replaced"],"properties":{"job_id":{"type":"string"},"status":{"enum":["queued","scheduled","deferred"]},"duplicate":{"type":"boolean","description":"always false here; true in the problem of 409, which names the job that is in the way"},"replaced":{"type":"boolean","description":"it took the place of a job that waited"}}})";
+    RouteDoc::Param key;
+    key.name = "Idempotency-Key";
+    key.in = "header";
+    key.description =
+        "makes the request safe to repeat: within 24 hours the same key with the same body is "
+        "answered the same, without a second job";
+    doc.params = {key};
+    router.add(Method::post, "/api/v1/jobs", std::move(doc), [&redis, &log](Request request) {
+        return enqueue_job(redis, log, std::move(request));
+    });
+}
+
+}  // namespace rqxx::http
