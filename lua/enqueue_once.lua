@@ -53,7 +53,10 @@ local function stands(holder, status, origin)
     if is_held(holder, origin) then return false end
     if status == 'queued' then
         lane_of_holder = lane_with(origin, holder)
-        return lane_of_holder ~= nil or type(attempt('LPOS', 'rq:queue:' .. origin, holder, 'RANK', -1)) == 'number'
+        -- Mostly it is near one of the ends.
+        local waiting = 'rq:queue:' .. origin
+        return lane_of_holder ~= nil or type(attempt('LPOS', waiting, holder, 'MAXLEN', 1000)) == 'number'
+            or type(attempt('LPOS', waiting, holder, 'RANK', -1)) == 'number'
     end
     if status == 'scheduled' then return not may_be_on_its_way(holder, origin) end
     return status == 'deferred'

@@ -43,6 +43,8 @@ struct ServeOptions {
     bool no_maintenance = false;
     bool no_scheduler = false;
     bool demo = false;
+    bool no_enqueue = false;
+    std::vector<std::string> allow_func;
     bool no_legacy_evaluate = false;
     bool no_access_log = false;
     std::size_t concurrency = 8;

@@ -23,6 +23,11 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_option(app, "--packages", o.packages,
                "folder of merge-request packages; default: mr_packages in the data directory");
+    add_option(app, "--allow-func", o.allow_func,
+               "function that may be enqueued over HTTP, such as 'app.tasks.*'; may be repeated; "
+               "default: any")
+        ->allow_extra_args(false);
+    add_flag(app, "--no-enqueue", o.no_enqueue, "switch POST /api/v1/jobs off");
     add_flag(app, "--no-legacy-evaluate", o.no_legacy_evaluate,
              "switch GET /api/sessions/{id}/evaluate off");
     add_flag(app, "--no-access-log", o.no_access_log, "do not log requests");

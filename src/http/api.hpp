@@ -10,14 +10,18 @@
 #include <rqxx/monitor.hpp>
 #include <rqxx/redis/client.hpp>
 #include <rqxx/scheduler.hpp>
+#include <string>
+#include <vector>
 
 namespace rqxx::http {
 
 /// `/api/rq/…`, `/api/jobs/{id}`: what the monitor knows.
 void add_monitor_routes(Router& router, Monitor& monitor);
 
-/// `POST /api/v1/jobs`. `log`: where `Job enqueued` is told; outlives the router.
-void add_job_routes(Router& router, RedisClient& redis, Logger& log);
+/// `POST /api/v1/jobs`. `log`: where `Job enqueued` is told; outlives the router. `functions`:
+/// which ones may be enqueued, with `*` for any text; empty: all.
+void add_job_routes(Router& router, RedisClient& redis, Logger& log,
+                    std::vector<std::string> functions);
 
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.

@@ -1,7 +1,10 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/object.hpp>
 
+#include "base/utf8.hpp"
+#include "base/wildcard.hpp"
 #include "http/api.hpp"
 #include "http/job_request.hpp"
 
@@ -15,8 +18,20 @@ json::value text_or_null(const std::string& text) {
     return text.empty() ? json::value() : json::value(text);
 }
 
-asio::awaitable<Response> enqueue_job(RedisClient& redis, Logger& log, Request request) {
+void check_allowed(const std::string& function, const std::vector<std::string>& allowed) {
+    if (allowed.empty()) return;
+    const auto fits = [&](const auto& pattern) { return matches_wildcard(pattern, function); };
+    if (!std::ranges::any_of(allowed, fits))
+        throw HttpError(403,
+                        fmt::format("func: \"{}\" may not be enqueued over HTTP here",
+                                    to_valid_utf8(function.substr(0, 80))),
+                        "function_not_allowed");
+}
+
+asio::awaitable<Response> enqueue_job(RedisClient& redis, Logger& log, Request request,
+                                      const std::vector<std::string>& functions) {
     ops::EnqueueRequest asked = parse_job_request(request.body);
+    check_allowed(asked.call.func_name, functions);
     asked.options.idempotency = parse_idempotency(request);
     redis.require_connection();
     const Enqueued enqueued = co_await ops::enqueue(redis, log, asked);
@@ -37,12 +52,13 @@ asio::awaitable<Response> enqueue_job(RedisClient& redis, Logger& log, Request r
 
 }  // namespace
 
-void add_job_routes(Router& router, RedisClient& redis, Logger& log) {
+void add_job_routes(Router& router, RedisClient& redis, Logger& log,
+                    std::vector<std::string> functions) {
     RouteDoc doc;
     doc.summary = "Enqueue a job";
     doc.tag = "jobs";
     doc.good_status = 201;
-    doc.problems = {409, 413, 422, 503};
+    doc.problems = {403, 409, 413, 422, 503};
     doc.request_schema = job_request_schema();
     doc.response_schema =
         R"({"type":"object","required":["job_id","status","duplicate","replaced"],"properties":{"job_id":{"type":"string"},"status":{"enum":["queued","scheduled","deferred"]},"duplicate":{"type":"boolean","description":"always false here; true in the problem of 409, which names the job that is in the way"},"replaced":{"type":"boolean","description":"it took the place of a job that waited"}}})";
@@ -53,9 +69,10 @@ void add_job_routes(Router& router, RedisClient& redis, Logger& log) {
         "makes the request safe to repeat: within 24 hours the same key with the same body is "
         "answered the same, without a second job";
     doc.params = {key};
-    router.add(Method::post, "/api/v1/jobs", std::move(doc), [&redis, &log](Request request) {
-        return enqueue_job(redis, log, std::move(request));
-    });
+    router.add(Method::post, "/api/v1/jobs", std::move(doc),
+               [&redis, &log, functions = std::move(functions)](Request request) {
+                   return enqueue_job(redis, log, std::move(request), functions);
+               });
 }
 
 }  // namespace rqxx::http

@@ -66,9 +66,10 @@ std::string default_dedup_key(const Call& call) {
         return pair.key.is_string() ? pair.key.as_text() : std::string();
     });
     Value::Items args = call.args.is_sequence() ? call.args.items() : Value::Items();
-    const Value all = Value::tuple(
-        {call.instance, Value::tuple(std::move(args)), Value::dict(std::move(kwargs))});
-    return fmt::format("{}:{}", call.func_name, ops::sha256_hex(encode_pickle(all)).substr(0, 32));
+    const Value all = Value::tuple({Value(call.func_name), call.instance,
+                                    Value::tuple(std::move(args)), Value::dict(std::move(kwargs))});
+    return fmt::format("{}:{}", call.func_name.substr(0, 200),
+                       ops::sha256_hex(encode_pickle(all)).substr(0, 32));
 }
 
 std::string ops::sha256_hex(std::string_view bytes) {

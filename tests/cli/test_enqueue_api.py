@@ -195,6 +195,16 @@ def test_who_may_not_enqueue_does_not(system, server, connection):
     assert post(guarded, {"func": "f"}, Authorization="Bearer secret").status == 201
 
 
+def test_what_may_be_enqueued_over_http_can_be_limited(system, server, connection):
+    web = system.serve(*QUIET, "--allow-func", "app.*", "--allow-func", "tasks.add", url=server.url)
+    for func in ("os.system", "tasks.add2", "xapp.f", ""):
+        assert post(web, {"func": func}).status == (403 if func else 422)
+    assert problem(post(web, {"func": "os.system"}), 403).startswith("func:") and connection.keys("*") == []
+    assert post(web, {"func": "app.f"}).status == post(web, {"func": "tasks.add"}).status == 201
+    none = system.serve(*QUIET, "--no-enqueue", url=server.url, data_dir=system.folder / "none")
+    assert post(none, {"func": "app.f"}).status == 404
+
+
 def test_the_api_document_tells_of_it(web):
     operation = http("GET", web.url + "/api/v1/openapi.json").json["paths"]["/api/v1/jobs"]["post"]
     assert set(operation["responses"]) >= {"201", "409", "422", "503"}

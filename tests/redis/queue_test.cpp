@@ -60,6 +60,45 @@ TEST_F(queue, starts_a_reused_id_without_fields_of_the_old_job) {
     });
 }
 
+TEST_F(queue, keeps_the_last_of_the_jobs_that_replace_each_other) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        EnqueueOptions options;
+        options.dedup =
+            Dedup{.mode = DedupMode::replace, .key = "k", .period = {}, .max_delay = {}};
+        const auto first = co_await mail.enqueue(noop(), options);
+        options.description = "the last";
+        const auto last = co_await mail.enqueue(noop(), options);
+        EXPECT_TRUE(last.replaced);
+        EXPECT_EQ(last.job_id, first.job_id);
+        EXPECT_EQ(co_await mail.size(), 1);
+        EXPECT_EQ((co_await redis.command("HGET", "rq:job:" + first.job_id, "description")).text,
+                  "the last");
+    });
+}
+
+TEST_F(queue, answers_a_repeated_request_as_the_first_time) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue mail(redis, "mail");
+        EnqueueOptions options;
+        options.idempotency = Idempotency{.key = "r", .asked = "this"};
+        const auto first = co_await mail.enqueue(noop(), options);
+        const auto again = co_await mail.enqueue(noop(), options);
+        EXPECT_FALSE(first.repeated);
+        EXPECT_TRUE(again.repeated);
+        EXPECT_EQ(again.job_id, first.job_id);
+        EXPECT_EQ(co_await mail.size(), 1);
+        options.idempotency->asked = "that";
+        Errc refusal = Errc::internal;
+        try {
+            co_await mail.enqueue(noop(), options);
+        } catch (const Error& error) {
+            refusal = error.code();
+        }
+        EXPECT_EQ(refusal, Errc::usage);
+    });
+}
+
 TEST_F(queue, takes_many_jobs_in_order) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         Queue mail(redis, "mail");
