@@ -318,7 +318,7 @@ def test_head_of_what_is_not_there_is_404_without_a_body(web, path):
     assert head.status == 404 and head.body == b"" and head.headers["Content-Type"] == "application/problem+json"
 
 
-@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/rq", "/api/rq/stats/", "//", "/assets/../secret", "/api/v1/jobs"])
+@pytest.mark.parametrize("path", ["/nothing", "/api", "/api/rq", "/api/rq/stats/", "//", "/assets/../secret", "/api/v1/nothing"])
 def test_unknown_paths_are_problems(web, path):
     problem(http("GET", web.url + path), 404)
 
@@ -328,7 +328,7 @@ def test_the_openapi_document_lists_the_contract_routes(web):
     assert document["openapi"] == "3.1.0"
     assert {path: set(methods) for path, methods in document["paths"].items()} == {
         "/api/rq/stats": {"get"}, "/api/rq/jobs/recent": {"get"}, "/api/rq/jobs/{job_id}": {"get"}, "/api/jobs/{job_id}": {"get"},
-        "/api/v1/jobs/{job_id}/output": {"get"},
+        "/api/v1/jobs": {"post"}, "/api/v1/jobs/{job_id}": {"get"}, "/api/v1/jobs/{job_id}/output": {"get"},
         "/api/rq/performance": {"get"}, "/api/rq/performance/trends": {"get"}, "/api/rq/performance/compare": {"get"},
         "/api/rq/workers": {"get"}, "/api/reviewer/sessions/{session_id}/evaluate": {"post"},
         "/api/sessions/{session_id}/evaluate": {"get"}, "/api/reviewer/sessions": {"get", "post"}, "/api/sessions/{session_id}": {"get"},
