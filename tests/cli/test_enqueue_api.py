@@ -85,7 +85,8 @@ def test_when_and_where_a_job_is_to_run(web, connection):
     assert abs(due({"in": "1h"}) - connection.time()[0] - 3600) <= 2
     first, front = (post(web, {"func": "f", "at_front": front}).json["job_id"] for front in (False, True))
     assert queued(connection) == [front, first]
-    for body in ({"depends_on": first}, {"depends_on": [first, front]}, {"depends_on": {"job_ids": [first], "allow_failure": True}}):
+    for body in ({"depends_on": first}, {"depends_on": [first, front]},
+                 {"depends_on": {"job_ids": [first], "allow_failure": True}}):
         answer = post(web, {"func": "f", **body})
         assert answer.json["status"] == "deferred"
         assert set(fetch(connection, answer)._dependency_ids) <= {first, front}
@@ -110,7 +111,8 @@ def test_a_duplicate_is_a_conflict_that_names_the_job_in_the_way(web, connection
 
 def test_a_job_that_takes_the_place_of_another_says_so(web, connection):
     for mode in ({"mode": "replace"}, {"mode": "debounce", "period": "1h", "max_delay": "2h"}):
-        first, second = (post(web, {"func": "tasks.noop", "args": [n], "dedup": {"key": "k" + mode["mode"], **mode}}) for n in (1, 2))
+        dedup = {"key": "k" + mode["mode"], **mode}
+        first, second = (post(web, {"func": "tasks.noop", "args": [n], "dedup": dedup}) for n in (1, 2))
         assert second.status == 201 and second.json == {**first.json, "replaced": True}
         assert fetch(connection, second).args == (2,)
     assert web.log.count("Job enqueued") == 2 and web.log.count("Job replaced") == 2
@@ -119,28 +121,34 @@ def test_a_job_that_takes_the_place_of_another_says_so(web, connection):
 # ---- what it refuses ------------------------------------------------------------------------------------
 
 BAD = [
-    ({}, "func"), ({"func": ""}, "func"), ({"func": 1}, "func"), ({"func": None}, "func"), ({"args": {}}, "args"), ({"args": "x"}, "args"),
+    ({}, "func"), ({"func": ""}, "func"), ({"func": 1}, "func"), ({"func": None}, "func"), ({"args": {}}, "args"),
+    ({"args": "x"}, "args"),
     ({"kwargs": []}, "kwargs"), ({"queue": ""}, "queue"), ({"queue": "a,b"}, "queue"), ({"queue": 5}, "queue"),
     ({"priority": "urgent"}, "priority"), ({"priority": 1}, "priority"), ({"priority": "high", "queue": "x"}, "queue"),
     ({"priority": "high", "ttl": 5}, "priority"), ({"priority": "low", "dedup": {"mode": "debounce", "period": 5}}, "priority"),
     ({"priority": "low", "retry": 101}, "retry"), ({"serializer": "yaml"}, "serializer"), ({"timeout": 0}, "timeout"),
-    ({"timeout": 1.5}, "timeout"), ({"timeout": "soon"}, "timeout"), ({"timeout": -2}, "timeout"), ({"timeout": 10**12}, "timeout"),
+    ({"timeout": 1.5}, "timeout"), ({"timeout": "soon"}, "timeout"), ({"timeout": -2}, "timeout"),
+    ({"timeout": 10**12}, "timeout"),
     ({"timeout": [1]}, "timeout"), ({"timeout": True}, "timeout"), ({"retry": -1}, "retry"), ({"retry": "x"}, "retry"),
     ({"retry": 10**7}, "retry"), ({"retry": {}}, "retry.max"), ({"retry": {"max": 1, "intervals": [-5]}}, "retry"),
     ({"retry": {"max": 1, "intervals": ["x"]}}, "retry.intervals"), ({"retry": {"max": 1, "at_front": 1}}, "retry.at_front"),
     ({"retry": {"max": 1, "often": 1}}, "retry.often"), ({"result_ttl": -2}, "result_ttl"), ({"failure_ttl": -2}, "failure_ttl"),
-    ({"ttl": 0}, "ttl"), ({"at": "tomorrow"}, "at"), ({"at": True}, "at"), ({"at": 1e300}, "at"), ({"at": "2026-13-01T00:00:00Z"}, "at"),
+    ({"ttl": 0}, "ttl"), ({"at": "tomorrow"}, "at"), ({"at": True}, "at"), ({"at": 1e300}, "at"),
+    ({"at": "2026-13-01T00:00:00Z"}, "at"),
     ({"in": -1}, "in"), ({"in": "x"}, "in"), ({"at": 2000000000, "in": 5}, "at"), ({"meta": []}, "meta"), ({"meta": "x"}, "meta"),
     ({"depends_on": 5}, "depends_on"), ({"depends_on": [5]}, "depends_on"), ({"depends_on": "a b"}, "depends_on"),
     ({"depends_on": {}}, "depends_on.job_ids"), ({"depends_on": {"job_ids": "a", "x": 1}}, "depends_on.x"),
-    ({"depends_on": "a", "in": 5}, "depends_on"), ({"depends_on": "a", "job_id": "a"}, "depends_on"), ({"at_front": "yes"}, "at_front"),
+    ({"depends_on": "a", "in": 5}, "depends_on"), ({"depends_on": "a", "job_id": "a"}, "depends_on"),
+    ({"at_front": "yes"}, "at_front"),
     ({"unique": True}, "unique"), ({"unique": 1}, "unique"), ({"description": 1}, "description"), ({"job_id": "a b"}, "job_id"),
     ({"job_id": "x" * 513}, "job_id"), ({"group": 1}, "group"), ({"dedup": "unique"}, "dedup"), ({"dedup": {}}, "dedup.mode"),
     ({"dedup": {"mode": "often"}}, "dedup.mode"), ({"dedup": {"mode": "unique", "key": ""}}, "dedup.key"),
     ({"dedup": {"mode": "unique", "key": "a\nb"}}, "dedup.key"), ({"dedup": {"mode": "unique", "key": 1}}, "dedup.key"),
     ({"dedup": {"mode": "throttle"}}, "dedup.period"), ({"dedup": {"mode": "throttle", "period": 0}}, "dedup.period"),
-    ({"dedup": {"mode": "replace", "period": 5}}, "dedup.period"), ({"dedup": {"mode": "debounce", "period": 5}, "in": 5}, "dedup"),
-    ({"dedup": {"mode": "debounce", "period": 5, "max_delay": 4}}, "dedup.max_delay"), ({"dedup": {"mode": "unique", "ttl": 5}}, "dedup.ttl"),
+    ({"dedup": {"mode": "replace", "period": 5}}, "dedup.period"),
+    ({"dedup": {"mode": "debounce", "period": 5}, "in": 5}, "dedup"),
+    ({"dedup": {"mode": "debounce", "period": 5, "max_delay": 4}}, "dedup.max_delay"),
+    ({"dedup": {"mode": "unique", "ttl": 5}}, "dedup.ttl"),
     ({"function": "f"}, "function"), ({"on_success": "f"}, "on_success")]
 
 
@@ -208,7 +216,8 @@ def test_what_may_be_enqueued_over_http_can_be_limited(system, server, connectio
 def test_the_api_document_tells_of_it(web):
     operation = http("GET", web.url + "/api/v1/openapi.json").json["paths"]["/api/v1/jobs"]["post"]
     assert set(operation["responses"]) >= {"201", "409", "422", "503"}
-    assert [(param["name"], param["in"], param["required"]) for param in operation["parameters"]] == [("Idempotency-Key", "header", False)]
+    told = [(param["name"], param["in"], param["required"]) for param in operation["parameters"]]
+    assert told == [("Idempotency-Key", "header", False)]
     schema = operation["requestBody"]["content"]["application/json"]["schema"]
     assert set(schema["properties"]) >= {field for _, field in BAD if "." not in field} - {"function", "on_success"}
 
@@ -315,7 +324,8 @@ def test_the_command_line_has_every_mode(system, connection):
 @pytest.mark.parametrize(("flags", "named"), [
     (["--throttle", "0"], "dedup.period"), (["--throttle", "soon"], "--throttle"), (["--debounce", "x"], "--debounce"),
     (["--debounce", "5s", "--debounce-max", "4s"], "dedup.max_delay"), (["--debounce-max", "5s"], "--debounce-max"),
-    (["--throttle", "5s", "--replace"], "--throttle"), (["--replace", "--unique-call"], "--replace"), (["--dedup-key", "k"], "--dedup-key"),
+    (["--throttle", "5s", "--replace"], "--throttle"), (["--replace", "--unique-call"], "--replace"),
+    (["--dedup-key", "k"], "--dedup-key"),
     (["--debounce", "5s", "--in", "5s"], "dedup"), (["--replace", "--dedup-key", "x" * 513], "dedup.key"),
     (["--debounce", "5s", "--depends-on", "a"], "depends_on"), (["--debounce", "5s", "--priority", "low"], "--priority"),
     (["--at", "2026-01-01T00:00:00+aa:00"], "--at")])

@@ -12,7 +12,8 @@ def driver(system, server):
 
 
 def test_a_job_is_taken_through_its_life_step_by_step(driver, connection):
-    assert driver.enqueue("tasks.add", 1, 2, job_id="a", timeout="1h") == {"id": "a", "duplicate": False, "status": "queued"}
+    assert driver.enqueue("tasks.add", 1, 2, job_id="a", timeout="1h") == \
+        {"id": "a", "duplicate": False, "status": "queued", "replaced": False, "repeated": False}
     assert driver.register("w", queues=["default"])["registered"]
     claimed = driver.claim("w")["claimed"]
     assert [job["id"] for job in claimed] == ["a"]

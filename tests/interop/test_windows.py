@@ -1179,7 +1179,8 @@ def test_w25_a_child_that_allows_a_failure_that_has_happened_is_queued_at_once(s
 
 def test_w26_an_id_used_again_starts_clean_and_stands_on_the_queue_once(system, connection, driver):
     held_job(driver, retry={"max": 3}, meta={"old": 1}, depends_on={"job_ids": ["none"]})
-    assert driver.enqueue("tasks.add", 3, 4, job_id="a") == {"id": "a", "duplicate": True, "status": "started"}
+    refused = driver.enqueue("tasks.add", 3, 4, job_id="a")
+    assert (refused["id"], refused["duplicate"], refused["status"]) == ("a", True, "started")
     execution = Snapshot(connection).get("rq:worker:w:executions")[0].split(":")[1]
     assert driver.settle("w", execution) == "finished"
     assert driver.enqueue("tasks.add", 3, 4, job_id="a", unique=True)["duplicate"], "--unique: also of an ended one"
