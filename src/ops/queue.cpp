@@ -47,7 +47,6 @@ Pipeline transaction(const std::vector<NewJob>& jobs, std::span<const std::size_
     pipeline.reserve(indices.size() * 640);
     pipeline.add("MULTI");
     pipeline.add("SADD", keys::queues, list);
-    std::vector<std::string_view> back;
     for (const std::size_t i : indices) {
         const auto& [call, options] = jobs[i];
         Job job = make_job(call, options, queue.name(), queue.serializer(), now);
@@ -55,18 +54,12 @@ Pipeline transaction(const std::vector<NewJob>& jobs, std::span<const std::size_
         add_hset(pipeline, key, field_values(job));
         if (job.ttl) pipeline.add("EXPIRE", key, *job.ttl);
         results[i] = {std::move(job.id), false, std::string(status::queued)};
-        if (options.at_front)
-            pipeline.add("LPUSH", list, results[i].job_id);
-        else
-            back.push_back(results[i].job_id);
     }
-    if (!back.empty()) {
-        pipeline.begin(2 + back.size());
-        pipeline.argument(std::string_view("RPUSH"));
-        pipeline.argument(std::string_view(list));
-        for (const auto id : back)
-            pipeline.argument(id);
-    }
+    pipeline.begin(2 + indices.size());
+    pipeline.argument(std::string_view("RPUSH"));
+    pipeline.argument(std::string_view(list));
+    for (const std::size_t i : indices)
+        pipeline.argument(std::string_view(results[i].job_id));
     pipeline.add("EXEC");
     return pipeline;
 }
@@ -148,8 +141,8 @@ std::pair<std::vector<std::size_t>, std::vector<std::size_t>> plain_first(
     for (std::size_t i = 0; i < jobs.size(); ++i) {
         const auto& options = jobs[i].options;
         const bool is_plain = options.job_id.empty() && !options.depends_on &&
-                              options.group.empty() && !options.rate_limit && !options.dedup &&
-                              !options.idempotency;
+                              options.group.empty() && !options.at_front && !options.rate_limit &&
+                              !options.dedup && !options.idempotency;
         (is_plain ? plain : others).push_back(i);
         if (!options.job_id.empty()) by_id.emplace(options.job_id, i);
     }
