@@ -7,26 +7,24 @@
 --- @include time
 --- @include transitions
 --- @include removal
+--- @include batches
 
 local dependents, forget, dry = ARGV[1], ARGV[2] == '1', ARGV[3] == '1'
 local wrote = dry
 
-local function cancel(id, status, origin, limit)
+local function cancel(id, status, origin, group, limit)
     if not wrote then   -- the first write, see transitions
         wrote = true
         redis.call('HSET', job_key(id), 'status', 'canceled')
     end
-    attempt('HSET', job_key(id), 'status', 'canceled')
-    remove_from_places(id, origin, status, limit)
-    attempt('ZADD', 'rq:canceled:' .. origin, now, id)
-    leave_rate_limit(id, limit)
+    cancel_job(id, status, origin, group, limit)
     if forget then forget_dependencies(id) end
 end
 
 local answers = {}
 for i = 4, #ARGV do
     local id = ARGV[i]
-    local job = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'data', 'rate_limit_key')
+    local job = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'data', 'group_id', 'rate_limit_key')
     local status, origin = job[1] or 'created', job[2] or ''
     if job.err or not (job[1] or job[3]) then
         answers[#answers + 1] = {0, '', 0}
@@ -36,8 +34,11 @@ for i = 4, #ARGV do
         local concerned = dependents == 'cascade' and waiting_for(id, 10000) or {}
         local count = dependents == 'cascade' and #concerned or deferred_children(id)
         if not dry then
-            cancel(id, status, origin, job[4])
-            for _, child in ipairs(concerned) do cancel(child, 'deferred', attempt('HGET', job_key(child), 'origin') or '') end
+            cancel(id, status, origin, job[4], job[5])
+            for _, child in ipairs(concerned) do
+                local child_origin, group = unpack(attempt('HMGET', job_key(child), 'origin', 'group_id'))
+                cancel(child, 'deferred', child_origin or '', group)
+            end
             if dependents == 'enqueue' then
                 local _, released = release_dependents(id, nil)
                 count = released
@@ -47,4 +48,5 @@ for i = 4, #ARGV do
     end
 end
 leave_queues()
+store_batches()
 return answers

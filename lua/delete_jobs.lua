@@ -6,6 +6,7 @@
 --- @include time
 --- @include transitions
 --- @include removal
+--- @include batches
 
 local dependents, dry = ARGV[1], ARGV[2] == '1'
 local wrote = dry
@@ -18,6 +19,7 @@ local function delete(id, status, origin, group, limit)
     forget_dependencies(id)
     remove_from_places(id, origin, status, limit)
     attempt('DEL', 'rq:results:' .. id)
+    note_end(group, id, has_ended[status] and status or 'deleted')
     delete_job(id, group)
     leave_rate_limit(id, limit)
 end
@@ -46,4 +48,5 @@ for i = 3, #ARGV do
     end
 end
 leave_queues()
+store_batches()
 return answers

@@ -12,6 +12,7 @@
 --- @include metrics
 --- @include webhooks
 --- @include ttls
+--- @include batches
 --- @include recovery
 
 local kind, mends, exc_string = ARGV[1], ARGV[2] == '1', ARGV[3]

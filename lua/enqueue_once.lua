@@ -8,7 +8,8 @@
 --       13 what the request asks for, in short, or "", 14 for how many seconds its answer is remembered,
 --       then ids of dependencies, then field, value, ...
 -- Returns: {code, status, job id, "1" it took the place of a job that waited, "1" told again}; code 0: no job was written,
---       because of that job in that status; 1 queued, 2 scheduled, 3 deferred, 4 rate_limited; 6: the request's key belongs to another request
+--       because of that job in that status; 1 queued, 2 scheduled, 3 deferred, 4 rate_limited, 5: the group is a
+--       batch, which takes no such jobs; 6: the request's key belongs to another request
 -- State of a key (hash): `job`, the last one that was let in; `until` (in us), before which a throttled key lets nothing in;
 --       `first` (in us), when the first of a row of debounced jobs came; `since` (in s), when `job` was let in.
 -- Record of a request (hash): `asked`, `code`, `status`, `job`, `replaced`.
@@ -16,6 +17,7 @@
 --- @include time
 --- @include transitions
 --- @include lanes
+--- @include batches
 --- @include placing
 local id, queue, list = ARGV[1], ARGV[2], KEYS[1]
 local count = tonumber(ARGV[8])
@@ -90,6 +92,7 @@ local function answer(code, status, of, replaced)
     return {code, status, of, replaced, '0'}
 end
 
+if job.group ~= '' and batch_of(job.group) then return {5, 'one that takes no such jobs', '', '0', '0'} end
 if asked ~= '' then
     local earlier = read(KEYS[3], 'asked', 'code', 'status', 'job', 'replaced')
     if earlier[1] and tonumber(earlier[2]) and earlier[3] and earlier[4] and earlier[5] then
@@ -102,7 +105,7 @@ local state = mode ~= '' and read(KEYS[2], 'job', 'until', 'first') or {}
 local holder, locked_until, first = state[1], moment_of(state[2]), moment_of(state[3])
 local before = holder and read(job_key(holder), 'status', 'origin', 'group_id') or {}
 local status, origin = before[1], before[2] or queue
-local replaces, has_ended = false, false
+local replaces, exists = false, false
 if mode == 'throttle' then
     if locked_until and now_us < locked_until then return answer(0, status or '', holder, '0') end
 elseif status and not ended[status] then
@@ -124,16 +127,17 @@ if replaces then
         and not job.limited and not lane_of_holder
 else
     local other
-    other, has_ended = in_the_way(id, ARGV[4] == '1')
+    other, exists = in_the_way(id, ARGV[4] == '1')
     if other then return answer(0, other, id, '0') end
 end
 
 redis.call('SADD', 'rq:queues', list)   -- the first write, see transitions
 if replaces then leave_place(holder, status, origin, before[3]) end
-if has_ended then clear_ended(id, queue) end
+if exists then clear_ended(id, queue) end
 redis.call('HSET', job_key(id), unpack(ARGV, first_dependency + count))
 job.id = id
 local code = place(job)
+store_batches()
 
 if mode == 'throttle' then
     write(KEYS[2], period, 'job', id, 'until', text_of(now_us + period * 1000000))

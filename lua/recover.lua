@@ -14,6 +14,7 @@
 --- @include webhooks
 --- @include stock_cleanup
 --- @include ttls
+--- @include batches
 --- @include recovery
 --- @include lanes
 

@@ -20,6 +20,7 @@
 --- @include webhooks
 --- @include ttls
 --- @include lanes
+--- @include batches
 
 local worker, default_result_ttl = ARGV[1], tonumber(ARGV[3])
 local answers, members, records = {}, {}, {}
@@ -75,6 +76,7 @@ local function succeed(id, execution, origin, payload, started, job, account)
     local ttl = ttl_of(job[2]) or default_result_ttl
     local key = job_key(id)
     local repeats_left = count_of(job[7])
+    if repeats_left <= 0 then note_end(job[9], id, 'finished') end
     if ttl == 0 and repeats_left <= 0 then
         attempt('HSET', key, 'status', 'finished')
         release_dependents(id, 'finished')
@@ -194,6 +196,7 @@ for at = 4, #ARGV, width do
         -- Deleted while it ran: not to be brought back by our writes.
         answer = {6}
     elseif job[1] == 'canceled' then
+        note_end(job[9], id, 'canceled')
         answer = {5}
     elseif outcome == 'S' then
         succeed(id, execution, origin, payload, started, job, account)
@@ -255,4 +258,5 @@ for field, count in pairs(totals) do attempt('HINCRBY', 'rqxx:totals', field, co
 store_metrics(now)
 store_ttls()
 tell_woken()
+store_batches()
 return answers

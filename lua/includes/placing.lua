@@ -1,4 +1,4 @@
--- Putting a new job where it belongs. Needs time.lua and transitions.lua.
+-- Putting a new job where it belongs, and into its batch. Needs time.lua, transitions.lua and batches.lua.
 -- Source: rq/queue.py Queue.enqueue_job, setup_dependencies, schedule_job (RQ 2.10), rq/scripts.py UNIQUE_ENQUEUE_SCRIPT
 
 -- A part of ARGV. `unpack` takes no more than Lua's stack holds.
@@ -24,7 +24,9 @@ end
 
 -- A job of this id that has ended makes way for the new one.
 local function clear_ended(id, queue)
-    local origin = attempt('HGET', job_key(id), 'origin') or queue
+    local origin, group, status = unpack(attempt('HMGET', job_key(id), 'origin', 'group_id', 'status'))
+    origin = origin or queue
+    note_end(group, id, has_ended[status] and status or 'deleted')
     redis.call('DEL', job_key(id))
     -- It no longer waits for what it waited for. RQ fails a parent whose child names no dependencies (P3).
     forget_dependencies(id)
@@ -32,6 +34,22 @@ local function clear_ended(id, queue)
     for _, registry in ipairs({'finished', 'failed', 'canceled'}) do
         attempt('ZREM', 'rq:' .. registry .. ':' .. origin, id)
     end
+end
+
+-- Why a group is a batch that takes no more jobs, or nil.
+local function why_closed(group)
+    if group == '' or not batch_of(group) then return nil end
+    local state, wants = unpack(attempt('HMGET', batch_key(group), 'state', 'wants'))
+    if wants == 'cancel' then return 'canceled' end
+    if state ~= 'open' then return 'sealed' end
+end
+
+-- New jobs of an open batch.
+local function join_batch(batch, ids)
+    local key = batch_key(batch)
+    attempt('SADD', key .. ':pending', unpack(ids))
+    attempt('HINCRBY', key, 'total', #ids)
+    attempt('HSET', key, 'open_until', us_text(now_us + count_of(attempt('HGET', key, 'open_for')) * 1000000))
 end
 
 -- Where a job whose hash is written goes. `job`: {id, queue, at_front, due or '', group or '', ttl or '', dependencies = {ids},
@@ -73,6 +91,7 @@ local function place(job)
     if job.group ~= '' then
         attempt('SADD', 'rq:group:' .. job.group, id)
         attempt('SADD', 'rq:groups', job.group)
+        if batch_of(job.group) then join_batch(job.group, {id}) end
     end
     if job.ttl ~= '' then expire_job(id, ttl_of(job.ttl), #job.dependencies > 0) end
     return where

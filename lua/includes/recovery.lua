@@ -1,4 +1,5 @@
--- What becomes of a started job that nobody runs any more. Needs time.lua, transitions.lua, metrics.lua, webhooks.lua, ttls.lua.
+-- What becomes of a started job that nobody runs any more. Needs time.lua, transitions.lua, metrics.lua, webhooks.lua, ttls.lua,
+-- batches.lua.
 local recovered = {}
 
 local function count_recovered(what, origin)
@@ -39,4 +40,5 @@ local function store_recovered()
     for field, count in pairs(recovered) do attempt('HINCRBY', 'rqxx:totals', field, count) end
     store_metrics(now)
     store_ttls()
+    store_batches()
 end

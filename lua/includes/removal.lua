@@ -49,6 +49,15 @@ local function remove_from_places(id, origin, status, limit)
     if not limit then attempt('DEL', 'rq:executions:' .. id) end
 end
 
+-- Moves a job to the canceled registry. `limit`: its rate limit's key, if it has one.
+local function cancel_job(id, status, origin, group, limit)
+    attempt('HSET', job_key(id), 'status', 'canceled')
+    remove_from_places(id, origin, status, limit)
+    attempt('ZADD', 'rq:canceled:' .. origin, now, id)
+    leave_rate_limit(id, limit)
+    note_end(group, id, 'canceled')
+end
+
 -- The jobs that wait for a job, those that wait for them, and so on: nearest first, each once, at most `limit`.
 local function waiting_for(id, limit)
     local found, seen = {}, {[id] = true}

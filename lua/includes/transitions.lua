@@ -129,6 +129,14 @@ local function forget_dependencies(id)
     end
 end
 
+-- Ends of jobs that are in groups: batches.lua counts those of batches.
+local noted_ends = {}
+
+-- `outcome`: finished, failed, stopped, canceled, or deleted before it had ended.
+local function note_end(group, id, outcome)
+    if group and group ~= '' then noted_ends[#noted_ends + 1] = {group, id, outcome} end
+end
+
 -- Deletes all that RQ keeps of a job but its results. Source: rq/job.py Job.delete (RQ 2.10).
 local function delete_job(id, group)
     local outputs = 'rqxx:output:' .. id
@@ -147,6 +155,7 @@ local default_failure_ttl = 31536000   -- RQ's: a year
 -- Returns for how long it is kept.
 local function fail_job(id, origin, status, failure_ttl, group, result)
     local ttl = ttl_of(failure_ttl) or default_failure_ttl
+    note_end(group, id, status)
     if ttl == 0 then
         attempt('HSET', job_key(id), 'status', status)
         release_dependents(id, status)

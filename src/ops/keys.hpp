@@ -13,6 +13,7 @@ inline constexpr std::string_view leases = "rqxx:leases";
 inline constexpr std::string_view schedulers = "rqxx:schedulers";
 inline constexpr std::string_view sampler = "rqxx:sampler";
 inline constexpr std::string_view sweeper = "rqxx:sweeper";
+inline constexpr std::string_view batches_seen = "rqxx:batches:seen";
 inline constexpr std::string_view webhooks = "rqxx:webhooks";
 inline constexpr std::string_view dedups = "rqxx:dedups";
 inline constexpr std::string_view totals = "rqxx:totals";
@@ -125,6 +126,13 @@ inline std::string rate_limited(std::string_view key) {
 }
 inline std::string group(std::string_view name) {
     return join("rq:group:", name);
+}
+inline std::string batch(std::string_view id) {
+    return join("rqxx:batch:", id);
+}
+/// Number of the last call of one who adds jobs. See lua/add_to_batch.lua.
+inline std::string batch_loader(std::string_view id, std::string_view loader) {
+    return join(join(batch(id), ":loader:"), loader);
 }
 inline std::string dependents(std::string_view id) {
     return join(join("rq:job:", id), ":dependents");

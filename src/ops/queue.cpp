@@ -120,6 +120,7 @@ Enqueued enqueued(std::string job_id, const Reply& reply) {
                                                  status::deferred, status::rate_limited};
     const auto& parts = reply.as_array();
     const auto code = static_cast<std::size_t>(parts.at(0).as_integer());
+    if (code == 5) refuse("group", fmt::format("the batch of this name is {}", parts.at(1).text));
     if (code == 6)
         refuse("idempotency_key", "was used for another request, less than its lifetime ago");
     Enqueued result{std::move(job_id), code == 0,

@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "ops/batch_actions.hpp"
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
 
@@ -69,6 +70,28 @@ asio::awaitable<std::int64_t> maintain_dedups(RedisClient& redis) {
         if (reply.as_array().at(1).as_integer() == 0) break;
     }
     co_return forgotten;
+}
+
+asio::awaitable<void> maintain_batches(RedisClient& redis) {
+    // Where stock workers do the work there is much to count: then one pass takes more.
+    std::string seconds = "2";
+    for (int part = 0; part < 50; ++part) {
+        const Reply reply = co_await redis.eval(
+            lua::maintain_batches, {std::string(keys::batches_seen)}, {seconds, "1000"});
+        const auto& parts = reply.as_array();
+        if (part == 0) {
+            for (const auto& row : parts.at(2).as_array()) {
+                const std::string& id = row.elements.at(0).text;
+                const bool cancels = row.elements.at(1).text == "cancel";
+                co_await act_on_batch(redis, cancels ? BatchAction::cancel : BatchAction::retry, id,
+                                      false, {});
+            }
+        }
+        if (parts.at(1).as_integer() * 4 < parts.at(0).as_integer() ||
+            parts.at(1).as_integer() == 0)
+            co_return;
+        seconds.clear();
+    }
 }
 
 asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis) {

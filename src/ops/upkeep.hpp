@@ -44,6 +44,10 @@ asio::awaitable<std::int64_t> maintain_rate_limits(RedisClient& redis);
 /// Deduplication keys whose job has ended, unless there was a pass within the last ten seconds. How
 /// many were forgotten.
 asio::awaitable<std::int64_t> maintain_dedups(RedisClient& redis);
+/// Counts jobs of batches that stock workers ended, and goes on with what was begun with batches
+/// and nobody drives any more. Nothing is done where another process did within the last two
+/// seconds.
+asio::awaitable<void> maintain_batches(RedisClient& redis);
 /// Names of the queues that RQ knows.
 asio::awaitable<std::vector<std::string>> known_queues(RedisClient& redis);
 

@@ -23,6 +23,7 @@ asio::awaitable<void> Janitor::run() {
             if (all_) queues_ = co_await ops::known_queues(redis_);
             co_await recover();
             co_await ops::tend_limits(redis_);
+            co_await ops::maintain_batches(redis_);
             if (round % recoveries_per_pass == 0) co_await maintain();
         } catch (const Error& error) {
             log_.debug("Maintenance failed", "error", error.message());

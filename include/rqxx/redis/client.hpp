@@ -47,6 +47,8 @@ public:
     }
     void eval(const Script& script, std::span<const std::string> keys,
               std::span<const std::string> args);
+    /// Arguments that another pipeline has encoded.
+    void encoded_arguments(std::string_view bytes) { bytes_.append(bytes); }
     void reserve(std::size_t bytes) { bytes_.reserve(bytes); }
 
     [[nodiscard]] std::size_t size() const noexcept { return commands_; }
