@@ -9,6 +9,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <rqxx/error.hpp>
+#include <set>
 
 namespace evaluation {
 namespace {
@@ -23,6 +24,7 @@ using http::Response;
 using http::RouteDoc;
 
 constexpr std::size_t max_comments = 1000;
+constexpr std::size_t max_evaluations = 10000;
 
 /// Runs `function` on the pool and comes back with its result: SQLite and files must not hold up
 /// the thread that serves everybody.
@@ -97,10 +99,9 @@ std::vector<Remark> parse_comments(const json::value& body) {
     return comments;
 }
 
-OptimizedOptions parse_options(const Request& request) {
+OptimizedOptions parse_options(const json::object& body) {
     OptimizedOptions options;
-    if (request.body.empty()) return options;
-    for (const auto& [key, value] : body_object(request)) {
+    for (const auto& [key, value] : body) {
         if (key != "priority" && key != "timeout" && key != "retry")
             throw HttpError(422,
                             fmt::format("unknown field \"{}\"; known are priority, timeout, retry",
@@ -133,6 +134,29 @@ OptimizedOptions parse_options(const Request& request) {
     }
     (void)resolve_policy(options);  // Refuses what is out of range, naming it.
     return options;
+}
+
+std::vector<std::string> take_session_ids(json::object& body) {
+    const auto* list = body.if_contains("session_ids");
+    if (list == nullptr || !list->is_array() || list->get_array().empty() ||
+        list->get_array().size() > max_evaluations)
+        throw HttpError(422, fmt::format("session_ids must be a list of 1 to {} ids",
+                                         max_evaluations));
+    std::vector<std::string> ids;
+    std::set<std::string_view> seen;
+    ids.reserve(list->get_array().size());
+    for (const auto& item : list->get_array()) {
+        if (item.is_int64())
+            ids.push_back(std::to_string(item.get_int64()));
+        else if (item.is_string() && item.get_string().size() <= 200)
+            ids.emplace_back(item.get_string());
+        else
+            throw HttpError(422, "session_ids: each must be a string of at most 200 bytes");
+        if (!seen.insert(ids.back()).second)
+            throw HttpError(422, fmt::format("session_ids: {} is given twice", ids.back()));
+    }
+    body.erase("session_ids");
+    return ids;
 }
 
 RouteDoc describe(std::string summary, int good_status, std::vector<int> problems) {
@@ -218,11 +242,31 @@ public:
     asio::awaitable<Response> evaluate(Request request) {
         const std::string& id = request.path_param("session_id");
         co_await find(id);
-        const OptimizedOptions options = parse_options(request);
+        const OptimizedOptions options =
+            request.body.empty() ? OptimizedOptions() : parse_options(body_object(request));
         queue_.require_connection();
         const Enqueued job = co_await queue_.enqueue_evaluation(id, options);
         Response response = http::json_response(202, json::object{{"job_id", job.job_id}});
         response.headers = {{"Location", fmt::format("/api/rq/jobs/{}", job.job_id)}};
+        co_return response;
+    }
+
+    asio::awaitable<Response> evaluate_many(Request request) {
+        json::object body = body_object(request);
+        const auto ids = take_session_ids(body);
+        const OptimizedOptions options = parse_options(body);
+        co_await run_blocking(blocking_, [&] {
+            for (const auto& id : ids)
+                if (!store_.session(id))
+                    throw HttpError(404, fmt::format("Session {} not found", id));
+            return true;
+        });
+        queue_.require_connection();
+        const EnqueuedBatch batch = co_await queue_.enqueue_evaluations(ids, options);
+        json::array job_ids(batch.job_ids.begin(), batch.job_ids.end());
+        Response response = http::json_response(
+            202, json::object{{"batch_id", batch.batch_id}, {"job_ids", std::move(job_ids)}});
+        response.headers = {{"Location", fmt::format("/api/rq/batches/{}", batch.batch_id)}};
         co_return response;
     }
 
@@ -303,6 +347,13 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
     evaluate.response_schema =
         R"({"type":"object","required":["job_id"],"properties":{"job_id":{"type":"string"}}})";
     add(Method::post, "/api/reviewer/sessions/{session_id}/evaluate", evaluate, &Routes::evaluate);
+    RouteDoc many = describe("Evaluate sessions in the background, as one batch", 202,
+                             {404, 422, 503});
+    many.request_schema =
+        R"({"type":"object","required":["session_ids"],"properties":{"session_ids":{"type":"array","items":{"type":["string","integer"]},"minItems":1,"maxItems":10000},"priority":{"enum":["high","normal","low",null]},"timeout":{"type":["integer","string","null"]},"retry":{"type":["integer","null"],"minimum":0,"maximum":100}},"additionalProperties":false})";
+    many.response_schema =
+        R"({"type":"object","required":["batch_id","job_ids"],"properties":{"batch_id":{"type":"string"},"job_ids":{"type":"array","items":{"type":"string"}}}})";
+    add(Method::post, "/api/reviewer/sessions/evaluate", many, &Routes::evaluate_many);
     if (!legacy_evaluate) return;
     RouteDoc legacy =
         describe("Evaluate a session in the background (old form)", 200, {403, 404, 503});

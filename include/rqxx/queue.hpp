@@ -227,6 +227,12 @@ struct ResolvedPolicy {
 /// The session that a call of `eval_worker.evaluate` names; empty for any other call.
 [[nodiscard]] std::string session_of(const Call& call);
 
+/// Jobs enqueued together. See `Batch`.
+struct EnqueuedBatch {
+    std::string batch_id;
+    std::vector<std::string> job_ids;  ///< In the order asked for.
+};
+
 /// The queues high, default and low with their policy. Logs `Job enqueued`.
 class OptimizedQueue {
 public:
@@ -238,6 +244,10 @@ public:
     /// `eval_worker.evaluate(session_id)`.
     boost::asio::awaitable<Enqueued> enqueue_evaluation(std::string session_id,
                                                         OptimizedOptions options);
+    /// One evaluation of each session, as a batch. Of `options` neither `job_id` nor `session_id`
+    /// is looked at. @throws Error as `Batch::create_with`.
+    boost::asio::awaitable<EnqueuedBatch> enqueue_evaluations(std::vector<std::string> session_ids,
+                                                              OptimizedOptions options);
 
 private:
     RedisClient* redis_;

@@ -107,6 +107,7 @@ struct Commands {
     InfoOptions info;
     JobOptions job;
     QueueOptions queue;
+    BatchCommandOptions batch;
     CronCommandOptions cron;
     BenchCommandOptions bench;
     DoctorCommandOptions doctor;
@@ -211,6 +212,7 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
     std::ranges::move(add_function(root, to.common, to.function), std::back_inserter(commands));
     std::ranges::move(add_limit(root, to.common, to.limit), std::back_inserter(commands));
     std::ranges::move(add_suspension(root, to.common, to.suspend), std::back_inserter(commands));
+    std::ranges::move(add_batch(root, to.common, to.batch), std::back_inserter(commands));
     commands.push_back(add_cron(root, to.common, to.cron));
     commands.push_back(add_bench(root, to.common, to.bench));
     commands.push_back(add_doctor(root, to.common, to.doctor));

@@ -141,6 +141,9 @@ struct EnqueueCommandOptions {
     std::string dedup_key;
     bool json = false;
     bool wait = false;
+    std::string batch;  ///< File with jobs, `-` for stdin; empty: one job, from the line.
+    std::string batch_name, parent, on_complete, on_first_failure, follow_queue;
+    bool partial = false;
 };
 
 struct InfoOptions {
@@ -224,6 +227,13 @@ struct QueueOptions {
     QueueActionOptions action;
 };
 
+struct BatchCommandOptions {
+    std::string id;
+    std::uint64_t limit = 50;
+    bool follow = false;
+    bool json = false;
+};
+
 struct CronCommandOptions {
     std::string file;
     bool check = false;
@@ -255,6 +265,12 @@ int info(const CommonOptions& common, const InfoOptions& options);
 int show_jobs(const CommonOptions& common, const JobShowOptions& options);
 int job_logs(const CommonOptions& common, const JobLogsOptions& options);
 int list_queues(const CommonOptions& common, const QueueListOptions& options);
+/// Jobs from a file, as a batch.
+int enqueue_batch(const CommonOptions& common, const EnqueueCommandOptions& options);
+int list_batches(const CommonOptions& common, const BatchCommandOptions& options);
+int show_batch(const CommonOptions& common, const BatchCommandOptions& options);
+int cancel_batch(const CommonOptions& common, const BatchCommandOptions& options);
+int retry_batch(const CommonOptions& common, const BatchCommandOptions& options);
 int cron(const CommonOptions& common, const CronCommandOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);
 int doctor(const CommonOptions& common, const DoctorCommandOptions& options);

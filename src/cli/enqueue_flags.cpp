@@ -4,7 +4,7 @@ namespace rqxx::cli {
 
 Command add_enqueue(CLI::App& root, const CommonOptions& common, EnqueueCommandOptions& o) {
     auto& app = *root.add_subcommand("enqueue", "Put a job on a queue and print its id");
-    app.add_option("FUNC", o.function, "dotted path of the function")->required();
+    app.add_option("FUNC", o.function, "dotted path of the function; not with --batch");
     app.add_option("ARG", o.arguments,
                    "text; `:JSON` or `%PYTHON-LITERAL` for other types; `key=text`, `key:=JSON`, "
                    "`key%=LITERAL` for keywords; "
@@ -33,7 +33,8 @@ Command add_enqueue(CLI::App& root, const CommonOptions& common, EnqueueCommandO
               ->allow_extra_args(false));
     add_flag(app, "--allow-failure", o.allow_failure, "… or has failed");
     add_option(app, "--on-success", o.on_success,
-               "callback, NAME or NAME@DURATION with its time limit (default 60s)");
+               "callback, NAME or NAME@DURATION with its time limit (default 60s); with --batch as "
+               "--on-complete, when all jobs have finished");
     add_option(app, "--on-failure", o.on_failure, "the same for a failure");
     add_option(app, "--on-stopped", o.on_stopped, "the same for a stopped job");
     named(app.add_option("--repeat", o.repeat, "run so many times more after a success"));
@@ -71,7 +72,19 @@ Command add_enqueue(CLI::App& root, const CommonOptions& common, EnqueueCommandO
                "which jobs are the same; default: those of equal function and arguments");
     add_flag(app, "--json", o.json, "print id, status and what became of duplicates as JSON");
     add_flag(app, "--wait", o.wait, "wait for the end and print the result as JSON");
-    return {&app, [&] { return enqueue(common, o); }};
+    add_option(app, "--batch", o.batch,
+               "enqueue the jobs of this file as a batch and print its id; a JSON object per line, "
+               "- for stdin");
+    add_flag(app, "--partial", o.partial, "with --batch: take the good lines where some are bad");
+    add_option(app, "--batch-name", o.batch_name, "id of the batch; default: a new UUID");
+    add_option(app, "--parent", o.parent, "batch that is not complete before this one is");
+    add_option(app, "--on-complete", o.on_complete,
+               "function that is enqueued with the batch's id when all its jobs have ended");
+    add_option(app, "--on-first-failure", o.on_first_failure,
+               "the same when the first job has failed");
+    add_option(app, "--follow-queue", o.follow_queue,
+               "queue of these functions; default: that of the jobs");
+    return {&app, [&] { return o.batch.empty() ? enqueue(common, o) : enqueue_batch(common, o); }};
 }
 
 }  // namespace rqxx::cli

@@ -33,6 +33,7 @@ std::vector<Command> add_queue_rules(CLI::App& queue, const CommonOptions& commo
 std::vector<Command> add_function(CLI::App& root, const CommonOptions& common, PauseOptions& o);
 std::vector<Command> add_limit(CLI::App& root, const CommonOptions& common, LimitOptions& o);
 std::vector<Command> add_suspension(CLI::App& root, const CommonOptions& common, SuspendOptions& o);
+std::vector<Command> add_batch(CLI::App& root, const CommonOptions& common, BatchCommandOptions& o);
 Command add_cron(CLI::App& root, const CommonOptions& common, CronCommandOptions& o);
 Command add_bench(CLI::App& root, const CommonOptions& common, BenchCommandOptions& o);
 Command add_doctor(CLI::App& root, const CommonOptions& common, DoctorCommandOptions& o);

@@ -25,6 +25,7 @@ struct Route {
     std::vector<std::string> segments;  ///< `{name}` for a parameter.
     RouteDoc doc;
     Handler handler;
+    std::optional<std::uint64_t> streams;  ///< Most bytes of a body that is streamed.
 
     [[nodiscard]] static bool is_param(std::string_view segment) {
         return segment.starts_with('{');
@@ -81,6 +82,16 @@ json::object parameter(const RouteDoc::Param& param) {
     if (!param.description.empty()) object["description"] = param.description;
     return object;
 }
+
+/// A body that is there already.
+class WholeBody : public BodyReader {
+public:
+    explicit WholeBody(std::string body) : body_(std::move(body)) {}
+    asio::awaitable<std::string> read() override { co_return std::exchange(body_, {}); }
+
+private:
+    std::string body_;
+};
 
 }  // namespace
 
@@ -143,7 +154,21 @@ void Router::add(Method method, std::string pattern, RouteDoc doc, Handler handl
     }));
     auto segments = split(pattern);
     impl_->routes.push_back(
-        {method, std::move(pattern), std::move(segments), std::move(doc), std::move(handler)});
+        {method, std::move(pattern), std::move(segments), std::move(doc), std::move(handler), {}});
+}
+
+void Router::add_streaming(Method method, std::string pattern, std::uint64_t max_bytes,
+                           RouteDoc doc, Handler handler) {
+    add(method, std::move(pattern), std::move(doc), std::move(handler));
+    impl_->routes.back().streams = max_bytes;
+}
+
+std::optional<std::uint64_t> Router::streams(Method method, std::string_view target) const {
+    const auto segments = path_segments(target);
+    if (!segments) return std::nullopt;
+    for (const auto* route : impl_->match(*segments))
+        if (route->method == method) return route->streams;
+    return std::nullopt;
 }
 
 asio::awaitable<Response> Router::dispatch(Request request) const {
@@ -175,6 +200,8 @@ asio::awaitable<Response> Router::dispatch(Request request) const {
         if (Route::is_param(name))
             request.path_params.emplace_back(name.substr(1, name.size() - 2), (*segments)[i]);
     }
+    if (route->streams && !request.stream)
+        request.stream = std::make_shared<WholeBody>(std::move(request.body));
     // What an error answer says of the request; the handler gets the rest.
     Request outline;
     outline.path = request.path;
@@ -239,7 +266,7 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
         if (doc.deprecated) operation["deprecated"] = true;
         if (!doc.request_schema.empty())
             operation["requestBody"] = json::object{
-                {"content", {{"application/json", {{"schema", schema(doc.request_schema)}}}}}};
+                {"content", {{doc.request_type, {{"schema", schema(doc.request_schema)}}}}}};
         std::string method(to_string(route->method));
         for (char& c : method)
             c = static_cast<char>(c + 32);

@@ -24,6 +24,7 @@ namespace beast = boost::beast;
 namespace wire = boost::beast::http;
 using tcp = asio::ip::tcp;
 using Parser = wire::request_parser<wire::string_body>;
+using Head = wire::request_header<>;
 constexpr auto as_result = asio::as_tuple(asio::use_awaitable);
 
 constexpr std::string_view page_policy =
@@ -76,18 +77,18 @@ std::string request_id(std::string_view given) {
 }
 
 /// HTTP/1.1 needs one Host, and none may have two. Source: RFC 9112, 3.2.
-bool names_its_host(const wire::request<wire::string_body>& message) {
-    const auto hosts = message.count(wire::field::host);
-    return hosts == 1 || (hosts == 0 && message.version() < 11);
+bool names_its_host(const Head& head) {
+    const auto hosts = head.count(wire::field::host);
+    return hosts == 1 || (hosts == 0 && head.version() < 11);
 }
 
-Request to_request(wire::request<wire::string_body>&& message) {
+/// All of it but the body.
+Request to_request(const Head& head) {
     Request request;
-    request.method = method_of(message.method());
-    request.target = message.target();
-    for (const auto& field : message)
+    request.method = method_of(head.method());
+    request.target = head.target();
+    for (const auto& field : head)
         request.headers.emplace_back(field.name_string(), field.value());
-    request.body = std::move(message.body());
     request.request_id = request_id(request.header("X-Request-Id").value_or(""));
     return request;
 }
@@ -148,7 +149,8 @@ ParsedRequest parse_request(std::string_view bytes, const ServerOptions& options
     }
     if (!parser.is_done()) return {};
     if (!names_its_host(parser.get())) return {std::nullopt, 400};
-    Request request = to_request(parser.release());
+    Request request = to_request(parser.get());
+    request.body = std::move(parser.get().body());
     if (!parse_target(request)) return {std::nullopt, 400};
     return {std::move(request), 200};
 }
@@ -184,6 +186,63 @@ private:
         bool barked = false;
     };
     std::shared_ptr<State> state_;  // shared with the timer's handler, which may come last
+};
+
+bool wants_continue(const Head& head) {
+    return beast::iequals(head[wire::field::expect], "100-continue") && head.version() >= 11;
+}
+
+asio::awaitable<void> send_continue(beast::tcp_stream& stream, unsigned version) {
+    wire::response<wire::empty_body> go_on(wire::status::continue_, version);
+    co_await wire::async_write(stream, go_on, asio::use_awaitable);
+}
+
+/// A body as it comes from the client. `Expect: 100-continue` is answered when it is first read,
+/// so that who is refused need not send it.
+class ArrivingBody : public BodyReader {
+public:
+    ArrivingBody(beast::tcp_stream& stream, beast::flat_buffer& buffer, Parser&& head,
+                 std::uint64_t max_bytes, std::chrono::seconds timeout)
+        : stream_(stream),
+          buffer_(buffer),
+          parser_(std::move(head)),
+          timeout_(timeout),
+          announced_(wants_continue(parser_.get())) {
+        parser_.body_limit(max_bytes);
+    }
+
+    asio::awaitable<std::string> read() override {
+        if (std::exchange(announced_, false))
+            co_await send_continue(stream_, parser_.get().version());
+        std::string piece(128 * 1024, '\0');
+        auto& body = parser_.get().body();
+        body.data = piece.data();
+        body.size = piece.size();
+        boost::system::error_code error;
+        bool late = false;
+        if (!parser_.is_done()) {
+            // Each piece has this long: who sends next to nothing does not hold a connection.
+            Watchdog watchdog(stream_, timeout_);
+            std::tie(error, std::ignore) =
+                co_await wire::async_read(stream_, buffer_, parser_, as_result);
+            late = watchdog.barked();
+        }
+        if (error == wire::error::need_buffer) error = {};
+        if (late) throw HttpError(408, "The request did not arrive in time");
+        if (error == wire::error::body_limit) throw HttpError(413, "The body is too large");
+        if (error) throw HttpError(400, "The body ends too early, or is not valid HTTP");
+        piece.resize(piece.size() - body.size);
+        co_return piece;
+    }
+
+    [[nodiscard]] bool done() const { return parser_.is_done(); }
+
+private:
+    beast::tcp_stream& stream_;
+    beast::flat_buffer& buffer_;
+    wire::request_parser<wire::buffer_body> parser_;
+    std::chrono::seconds timeout_;
+    bool announced_;
 };
 
 struct Server::Impl {
@@ -326,6 +385,7 @@ struct Server::Impl {
             connection.idle = false;
             Parser parser;
             set_limits(parser, options);
+            parser.body_limit(boost::none);  // It depends on the route.
             boost::system::error_code error;
             const auto begun = std::chrono::steady_clock::now();
             bool late = false;
@@ -335,21 +395,26 @@ struct Server::Impl {
                     co_await wire::async_read_header(stream, buffer, parser, as_result);
                 late = watchdog.barked();
             }
-            if (!error && !parser.is_done()) {
+            std::shared_ptr<ArrivingBody> arriving;
+            const Method method = method_of(parser.get().method());
+            const auto streams =
+                error ? std::nullopt
+                      : self.router.streams(method, std::string_view(parser.get().target()));
+            const std::uint64_t limit = streams.value_or(options.max_body_bytes);
+            const auto length = parser.content_length();
+            if (!error && length && *length > limit) error = wire::error::body_limit;
+            if (!error && !streams && !parser.is_done()) {
                 Watchdog watchdog(stream, options.body_timeout);
-                const auto& head = parser.get();
-                if (beast::iequals(head[wire::field::expect], "100-continue") &&
-                    head.version() >= 11) {
-                    wire::response<wire::empty_body> go_on(wire::status::continue_, head.version());
-                    co_await wire::async_write(stream, go_on, asio::use_awaitable);
-                }
+                parser.body_limit(limit);
+                if (wants_continue(parser.get()))
+                    co_await send_continue(stream, parser.get().version());
                 std::tie(error, std::ignore) =
                     co_await wire::async_read(stream, buffer, parser, as_result);
                 late = watchdog.barked();
             }
             if (error) {
                 const int status = late ? 408 : status_for(error);
-                if (status != 0) co_await refuse(self, stream, status, explain(status, options));
+                if (status != 0) co_await refuse(self, stream, status, explain(status, limit, options));
                 co_return;
             }
             if (!names_its_host(parser.get())) {
@@ -357,21 +422,29 @@ struct Server::Impl {
                 co_return;
             }
             const unsigned version = parser.get().version();
-            const bool keep_alive = parser.keep_alive() && !self.stopping;
-            Request request = to_request(parser.release());
+            bool keep_alive = parser.keep_alive() && !self.stopping;
+            Request request = to_request(parser.get());
+            request.body = std::move(parser.get().body());
+            if (streams && !parser.is_done()) {
+                arriving = std::make_shared<ArrivingBody>(stream, buffer, std::move(parser), limit,
+                                                          options.body_timeout);
+                request.stream = arriving;
+            }
             request.remote = remote;
-            const bool head = request.method == Method::head;
-            const Method method = request.method;
+            const bool head = method == Method::head;
             const std::string id = request.request_id;
             const bool sound = parse_target(request);
             const std::string target = request.target;
             Response response =
                 sound ? co_await self.answer(std::move(request))
                       : problem_response(request, 400, "The request target is malformed");
+            const bool unread = arriving && !arriving->done();
+            keep_alive = keep_alive && !unread && !self.stopping;
             stream.expires_after(options.write_timeout);
-            co_await send(stream, response, id, version, head, keep_alive && !self.stopping);
+            co_await send(stream, response, id, version, head, keep_alive);
             self.finished(method, target, id, response.status,
                           std::chrono::steady_clock::now() - begun);
+            if (unread) co_await drain(stream);
             if (!keep_alive || self.stopping) break;
         }
         stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
@@ -405,12 +478,12 @@ struct Server::Impl {
         co_await wire::async_write(stream, message, asio::use_awaitable);
     }
 
-    static std::string explain(int status, const ServerOptions& options) {
+    static std::string explain(int status, std::uint64_t body_limit, const ServerOptions& options) {
         switch (status) {
             case 431:
                 return fmt::format("The header is larger than {} bytes", options.max_header_bytes);
             case 413:
-                return fmt::format("The body is larger than {} bytes", options.max_body_bytes);
+                return fmt::format("The body is larger than {} bytes", body_limit);
             case 408:
                 return "The request did not arrive in time";
             case 505:
@@ -420,8 +493,7 @@ struct Server::Impl {
         }
     }
 
-    /// Answers bytes that did not become a request, and closes without losing the answer to a
-    /// reset.
+    /// Answers bytes that did not become a request, and closes.
     static asio::awaitable<void> refuse(Impl& self, beast::tcp_stream& stream, int status,
                                         std::string detail) {
         Request nothing;
@@ -430,6 +502,12 @@ struct Server::Impl {
         stream.expires_after(std::chrono::seconds(5));
         co_await send(stream, response, nothing.request_id, 11, false, false);
         self.finished(Method::other, "", nothing.request_id, status, {});
+        co_await drain(stream);
+    }
+
+    /// Reads on for a while before a connection is closed, so that the answer is not lost to a
+    /// reset.
+    static asio::awaitable<void> drain(beast::tcp_stream& stream) {
         boost::system::error_code ignored;
         stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
         std::array<char, 4096> rest;

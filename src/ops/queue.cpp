@@ -4,6 +4,7 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <deque>
 #include <map>
+#include <rqxx/batch.hpp>
 #include <rqxx/queue.hpp>
 #include <span>
 
@@ -310,20 +311,31 @@ std::string session_of(const Call& call) {
                                                    : std::string();
 }
 
+static EnqueueOptions settings_of(const ResolvedPolicy& policy) {
+    EnqueueOptions settings;
+    settings.timeout = policy.timeout;
+    settings.result_ttl = policy.result_ttl;
+    settings.failure_ttl = policy.failure_ttl;
+    settings.retry = Retry{.max = policy.retry, .intervals = {}, .enqueue_at_front = false};
+    return settings;
+}
+
+static Call evaluation_of(std::string session_id) {
+    return {.func_name = std::string(evaluate_function),
+            .instance = {},
+            .args = Value::tuple({Value(std::move(session_id))})};
+}
+
 OptimizedQueue::OptimizedQueue(RedisClient& redis, Logger& log, Serializer serializer)
     : redis_(&redis), log_(&log), serializer_(serializer) {}
 
 asio::awaitable<Enqueued> OptimizedQueue::enqueue(Call call, OptimizedOptions options) {
     const ResolvedPolicy policy = resolve_policy(options);
-    EnqueueOptions settings;
+    EnqueueOptions settings = settings_of(policy);
     settings.job_id = options.job_id;
     settings.unique = !options.job_id.empty();
     settings.dedup = std::move(options.dedup);
     settings.idempotency = std::move(options.idempotency);
-    settings.timeout = policy.timeout;
-    settings.result_ttl = policy.result_ttl;
-    settings.failure_ttl = policy.failure_ttl;
-    settings.retry = Retry{.max = policy.retry, .intervals = {}, .enqueue_at_front = false};
     if (options.session_id.empty()) options.session_id = session_of(call);
     Queue queue(*redis_, policy.queue, serializer_);
     Enqueued enqueued = co_await queue.enqueue(std::move(call), std::move(settings));
@@ -333,10 +345,26 @@ asio::awaitable<Enqueued> OptimizedQueue::enqueue(Call call, OptimizedOptions op
 
 asio::awaitable<Enqueued> OptimizedQueue::enqueue_evaluation(std::string session_id,
                                                              OptimizedOptions options) {
-    Call call{.func_name = std::string(evaluate_function),
-              .instance = {},
-              .args = Value::tuple({Value(std::move(session_id))})};
-    co_return co_await enqueue(std::move(call), std::move(options));
+    co_return co_await enqueue(evaluation_of(std::move(session_id)), std::move(options));
+}
+
+asio::awaitable<EnqueuedBatch> OptimizedQueue::enqueue_evaluations(
+    std::vector<std::string> session_ids, OptimizedOptions options) {
+    const ResolvedPolicy policy = resolve_policy(options);
+    std::vector<NewJob> jobs;
+    jobs.reserve(session_ids.size());
+    for (const auto& session : session_ids)
+        jobs.push_back({evaluation_of(session), settings_of(policy)});
+    const Queue queue(*redis_, policy.queue, serializer_);
+    Batch batch = co_await Batch::create(*redis_, {}, serializer_);
+    EnqueuedBatch result{batch.id(), {}};
+    const auto enqueued = co_await batch.add(queue, std::move(jobs));
+    co_await batch.seal();
+    for (std::size_t i = 0; i < enqueued.size(); ++i) {
+        result.job_ids.push_back(enqueued[i].job_id);
+        log_job_enqueued(*log_, enqueued[i].job_id, session_ids[i], policy.queue, policy.timeout);
+    }
+    co_return result;
 }
 
 }  // namespace rqxx

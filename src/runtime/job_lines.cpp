@@ -82,9 +82,9 @@ Webhook webhook_of(const Value& value) {
 }
 
 Timestamp due_of(const Value& value) {
-    const auto due = value.is_string() ? parse_due(value.as_text())
+    const auto due = value.is_string() ? parse_time(value.as_text())
                      : value.kind() == Value::Kind::integer
-                         ? parse_due(std::to_string(value.as_integer()))
+                         ? parse_time(std::to_string(value.as_integer()))
                          : Parsed<Timestamp>(ParseError("a time is expected"));
     if (!due) refuse("at", due.error().message);
     return *due;
@@ -254,24 +254,6 @@ std::uint32_t number_at(std::string_view from, std::size_t offset) {
 }
 
 }  // namespace
-
-Parsed<Timestamp> parse_due(std::string_view text) noexcept {
-    if (const auto epoch = parse_epoch(text)) return *epoch;
-    std::string utc(text);
-    std::chrono::minutes offset{0};
-    if (text.size() > 6 && text[text.size() - 3] == ':' &&
-        (text[text.size() - 6] == '+' || text[text.size() - 6] == '-')) {
-        const std::string_view zone = text.substr(text.size() - 6);
-        const auto digits = [&](std::size_t at) {
-            return (zone[at] - '0') * 10 + zone[at + 1] - '0';
-        };
-        offset = std::chrono::minutes((digits(1) * 60 + digits(4)) * (zone[0] == '-' ? -1 : 1));
-        utc = std::string(text.substr(0, text.size() - 6)) + "Z";
-    }
-    const auto time = parse_utc(utc);
-    if (!time) return time.error();
-    return *time - offset;
-}
 
 LineJob parse_job_line(std::string_view line, const std::string& default_queue) {
     return LineReader().read(line, default_queue);

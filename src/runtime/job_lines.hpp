@@ -14,9 +14,6 @@
 
 namespace rqxx::runtime {
 
-/// A time as people write it: RFC 3339 with Z or an offset, or seconds since 1970.
-[[nodiscard]] Parsed<Timestamp> parse_due(std::string_view text) noexcept;
-
 /// What a line says.
 struct LineJob {
     std::string queue;

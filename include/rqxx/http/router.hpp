@@ -21,6 +21,15 @@ enum class Method { get, head, post, put, patch, delete_, options, other };
 
 using Headers = std::vector<std::pair<std::string, std::string>>;
 
+/// The body of a request that is read piece by piece.
+class BodyReader {
+public:
+    virtual ~BodyReader() = default;
+    /// Some more of it; empty at its end. @throws HttpError where it ends too early, stalls or is
+    /// too large.
+    virtual boost::asio::awaitable<std::string> read() = 0;
+};
+
 /// A parsed request. Everything in it is the client's word.
 struct Request {
     Method method = Method::get;
@@ -30,6 +39,7 @@ struct Request {
     Headers headers;
     std::vector<std::pair<std::string, std::string>> path_params;  ///< Decoded `{name}` segments.
     std::string body;
+    std::shared_ptr<BodyReader> stream;  ///< Of a route that streams, instead of `body`.
     std::string request_id;  ///< Echoed as X-Request-Id.
     std::string remote;      ///< Client's address.
 
@@ -109,6 +119,7 @@ struct RouteDoc {
     std::string summary;
     std::string tag;
     std::vector<Param> params;    ///< Path parameters are added by the router.
+    std::string request_type = "application/json";  ///< Of the body.
     std::string request_schema;   ///< JSON schema text of the body; empty for none.
     std::string response_schema;  ///< JSON schema text of the good answer; empty for any object.
     int good_status = 200;
@@ -125,6 +136,12 @@ public:
     explicit Router(Logger& log = null_logger());
     ~Router();
     void add(Method method, std::string pattern, RouteDoc doc, Handler handler);
+    /// A route whose handler reads the body itself, from `Request::stream`. @param max_bytes  of it.
+    void add_streaming(Method method, std::string pattern, std::uint64_t max_bytes, RouteDoc doc,
+                       Handler handler);
+    /// How large the body of such a route may be; nothing for other routes.
+    [[nodiscard]] std::optional<std::uint64_t> streams(Method method,
+                                                       std::string_view target) const;
     /// Never throws for anything a client or handler does: HttpError becomes its problem, `Error`
     /// 503 (Redis away, with Retry-After) or 500, without internals in `detail`.
     [[nodiscard]] boost::asio::awaitable<Response> dispatch(Request request) const;
