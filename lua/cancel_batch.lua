@@ -19,9 +19,34 @@ redis.call('HSET', KEYS[1], 'wants', 'cancel', 'driven_until', us_text(now_us + 
 if attempt('HSETNX', KEYS[1], 'canceled_at', now_iso) == 1 then ask_of_children(id, 'waiting', 'cancel') end
 if state == 'open' then attempt('HSET', KEYS[1], 'state', 'running', 'sealed_at', now_iso) end
 
+-- Jobs of the batch that stand close together on the queue of this one: taking each off by itself would mean to pass over
+-- the queue for each.
+local function neighbours(job)
+    local status, origin, group = unpack(attempt('HMGET', job_key(job), 'status', 'origin', 'group_id'))
+    local list = 'rq:queue:' .. (origin or '')
+    local place = group == id and status == 'queued' and attempt('LPOS', list, job)
+    if type(place) ~= 'number' then return {job} end
+    local from = math.max(place - math.floor(most / 2), 0)
+    local near = attempt('LRANGE', list, from, from + most - 1)
+    local pending = attempt('SMISMEMBER', KEYS[1] .. ':pending', unpack(near))
+    local jobs = {}
+    for i, other in ipairs(near) do
+        if pending[i] == 1 then jobs[#jobs + 1] = other end
+    end
+    return jobs
+end
+
 local canceled = 0
-local ids = attempt('SRANDMEMBER', KEYS[1] .. ':pending', most)
-for _, job in ipairs(ids.err and {} or ids) do
+local ids = attempt('SRANDMEMBER', KEYS[1] .. ':pending', 1)
+if not ids.err and ids[1] then ids = neighbours(ids[1]) end
+if #ids == 1 then   -- Those that wait elsewhere (see includes/lanes.lua), or run.
+    for _, job in ipairs(attempt('SRANDMEMBER', KEYS[1] .. ':pending', most)) do
+        local status, origin = unpack(attempt('HMGET', job_key(job), 'status', 'origin'))
+        local on_list = status == 'queued' and attempt('HEXISTS', 'rqxx:sorted', origin or '') ~= 1
+        if job ~= ids[1] and not on_list then ids[#ids + 1] = job end
+    end
+end
+for _, job in ipairs(ids) do
     local fields = attempt('HMGET', job_key(job), 'status', 'origin', 'group_id', 'rate_limit_key')
     local status = fields[1]
     if fields.err or fields[3] ~= id then

@@ -235,7 +235,7 @@ class Answer:
         return json.loads(self.body)
 
 
-def http(method, url, body=None, headers=None):
+def http(method, url, body=None, headers=None, timeout=20):
     """One request; problems are answers too. A dict or list is sent as JSON, bytes as they are."""
     data = body if isinstance(body, (bytes, type(None))) else json.dumps(body).encode()
     request = urllib.request.Request(url, data=data, method=method)
@@ -244,7 +244,7 @@ def http(method, url, body=None, headers=None):
     for name, value in (headers or {}).items():
         request.add_header(name, value)
     try:
-        with urllib.request.urlopen(request, timeout=20) as response:
+        with urllib.request.urlopen(request, timeout=timeout) as response:
             return Answer(response.status, response.headers, response.read())
     except urllib.error.HTTPError as error:
         return Answer(error.code, error.headers, error.read())

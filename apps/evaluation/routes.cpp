@@ -140,8 +140,8 @@ std::vector<std::string> take_session_ids(json::object& body) {
     const auto* list = body.if_contains("session_ids");
     if (list == nullptr || !list->is_array() || list->get_array().empty() ||
         list->get_array().size() > max_evaluations)
-        throw HttpError(422, fmt::format("session_ids must be a list of 1 to {} ids",
-                                         max_evaluations));
+        throw HttpError(422,
+                        fmt::format("session_ids must be a list of 1 to {} ids", max_evaluations));
     std::vector<std::string> ids;
     std::set<std::string_view> seen;
     ids.reserve(list->get_array().size());
@@ -347,8 +347,8 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
     evaluate.response_schema =
         R"({"type":"object","required":["job_id"],"properties":{"job_id":{"type":"string"}}})";
     add(Method::post, "/api/reviewer/sessions/{session_id}/evaluate", evaluate, &Routes::evaluate);
-    RouteDoc many = describe("Evaluate sessions in the background, as one batch", 202,
-                             {404, 422, 503});
+    RouteDoc many =
+        describe("Evaluate sessions in the background, as one batch", 202, {404, 422, 503});
     many.request_schema =
         R"({"type":"object","required":["session_ids"],"properties":{"session_ids":{"type":"array","items":{"type":["string","integer"]},"minItems":1,"maxItems":10000},"priority":{"enum":["high","normal","low",null]},"timeout":{"type":["integer","string","null"]},"retry":{"type":["integer","null"],"minimum":0,"maximum":100}},"additionalProperties":false})";
     many.response_schema =

@@ -25,8 +25,8 @@ struct FollowUp {
 struct BatchOptions {
     std::string id;      ///< Letters, digits, _ and -, at most 200; empty: a new UUID.
     std::string parent;  ///< Batch that is not complete before this one is; empty for none.
-    std::optional<FollowUp> on_complete;       ///< Once, when all jobs have ended, however they did.
-    std::optional<FollowUp> on_success;        ///< Once, when all have finished, be it after retries.
+    std::optional<FollowUp> on_complete;  ///< Once, when all jobs have ended, however they did.
+    std::optional<FollowUp> on_success;   ///< Once, when all have finished, be it after retries.
     std::optional<FollowUp> on_first_failure;  ///< Once, when the first fails or is stopped.
     /// How long what is known of it stays after it is complete.
     std::chrono::seconds ttl = std::chrono::days(7);
@@ -52,7 +52,7 @@ struct BatchProgress {
     double jobs_per_second = 0;  ///< Over the last 10 to 20 s.
     /// Until its jobs have ended, at that rate; none where it is not known.
     std::optional<Seconds> eta;
-    std::string in_progress;  ///< cancel, retry; empty for neither.
+    std::string in_progress;                                ///< cancel, retry; empty for neither.
     std::string on_complete, on_success, on_first_failure;  ///< Ids of the jobs that follow.
 
     [[nodiscard]] std::int64_t done() const noexcept { return total - pending; }
@@ -71,8 +71,9 @@ struct BatchActionResult {
 /// A named set of jobs whose ends are counted, and which is followed by other jobs.
 ///
 /// To Python it is a Group of that name. Each end is counted with the job's own transition, once,
-/// whatever happens to workers and servers; ends by stock workers within some seconds, by any worker
-/// or server of rqxx. A cheap handle: copy freely. Thread safety and lifetime: as for the client.
+/// whatever happens to workers and servers; ends by stock workers within some seconds, by any
+/// worker or server of rqxx. A cheap handle: copy freely. Thread safety and lifetime: as for the
+/// client.
 class Batch {
 public:
     /// A batch that is there, or not. @throws Error `Errc::usage` for what is no id.
@@ -89,9 +90,9 @@ public:
                                                      Queue queue, std::vector<NewJob> jobs);
 
     /// Adds jobs, 64 in one step, so that some may have ended before the last is there; a
-    /// connection that breaks is waited for up to 30 s, and nothing is added twice. A job with an id
-    /// of its own is left out where one of that id exists, and is `duplicate` then. Options as in
-    /// `Queue::enqueue_many`, but a job must come after those that it depends on, and no group.
+    /// connection that breaks is waited for up to 30 s, and nothing is added twice. A job with an
+    /// id of its own is left out where one of that id exists, and is `duplicate` then. Options as
+    /// in `Queue::enqueue_many`, but a job must come after those that it depends on, and no group.
     /// @throws Error `Errc::usage` where the batch is sealed, canceled or not there.
     boost::asio::awaitable<std::vector<Enqueued>> add(Queue queue, std::vector<NewJob> jobs);
     /// No more jobs; from then on it can be complete, and an empty one is at once. Again: no harm.

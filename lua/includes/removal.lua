@@ -16,15 +16,17 @@ local function leave_queues()
             for i, id in ipairs(attempt('LRANGE', list, first, first + 4 * #ids)) do places[id] = first + i - 1 end
         end
         local marked, mark = 0, '\0'
+        local elsewhere = {}
         for _, id in ipairs(ids) do
             if places[id] then
                 attempt('LSET', list, places[id], mark)
                 places[id] = nil
                 marked = marked + 1
             else
-                attempt('LREM', list, 1, id)
+                elsewhere[#elsewhere + 1] = id
             end
         end
+        for _, id in ipairs(elsewhere) do attempt('LREM', list, 1, id) end   -- Moves what is behind them.
         if marked > 0 then attempt('LREM', list, marked, mark) end
     end
 end

@@ -149,18 +149,17 @@ void print(const BatchProgress& batch) {
     };
     row("id", batch.id);
     row("state", state_of(batch));
-    row("jobs", fmt::format("{} of {} done, {} pending", batch.done(), batch.total,
-                            batch.pending));
-    row("ended", fmt::format("{} finished, {} failed, {} stopped, {} canceled, {} deleted",
-                             batch.finished, batch.failed, batch.stopped, batch.canceled,
-                             batch.deleted));
+    row("jobs", fmt::format("{} of {} done, {} pending", batch.done(), batch.total, batch.pending));
+    row("ended",
+        fmt::format("{} finished, {} failed, {} stopped, {} canceled, {} deleted", batch.finished,
+                    batch.failed, batch.stopped, batch.canceled, batch.deleted));
     if (batch.eta)
         row("rate", fmt::format("{:.1f} jobs/s, {} left", batch.jobs_per_second, eta_of(batch)));
     row("parent", batch.parent);
     if (batch.children_total > 0)
-        row("batches in it", fmt::format("{}, {} not complete, {} not successful",
-                                         batch.children_total, batch.children_waiting,
-                                         batch.children_failed));
+        row("batches in it",
+            fmt::format("{}, {} not complete, {} not successful", batch.children_total,
+                        batch.children_waiting, batch.children_failed));
     time("created", batch.created_at);
     time("sealed", batch.sealed_at);
     time("first failure", batch.first_failure_at);
@@ -233,10 +232,9 @@ int enqueue_batch(const CommonOptions& common, const EnqueueCommandOptions& opti
     }
     return with_redis(common, [&](RedisClient& redis, Logger& log) -> asio::awaitable<int> {
         asio::thread_pool blocking(1);
-        const Batch batch =
-            co_await upload.enqueue(redis, blocking, [&](std::uint64_t done) {
-                line.show("{} of {} enqueued", done, lines.jobs());
-            });
+        const Batch batch = co_await upload.enqueue(redis, blocking, [&](std::uint64_t done) {
+            line.show("{} of {} enqueued", done, lines.jobs());
+        });
         line.end();
         log.info("Batch enqueued", "id", batch.id(), "jobs", upload.added());
         if (upload.duplicates() > 0)

@@ -9,7 +9,8 @@ std::vector<Command> add_batch(CLI::App& root, const CommonOptions& common,
     auto* list = app.add_subcommand("list", "Show the newest batches");
     add_option(*list, "--limit", o.limit, "how many")->check(CLI::Range(1, 10000));
     auto* show = app.add_subcommand("show", "Show how a batch stands");
-    add_flag(*show, "--follow", o.follow, "until it is complete; exit status 1 if not all finished");
+    add_flag(*show, "--follow", o.follow,
+             "until it is complete; exit status 1 if not all finished");
     auto* cancel = app.add_subcommand("cancel", "Cancel the jobs of a batch that have not ended");
     auto* retry = app.add_subcommand("retry-failed",
                                      "Put a batch's failed and stopped jobs back on their queues");

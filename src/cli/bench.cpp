@@ -16,6 +16,7 @@
 #include <charconv>
 #include <cstdio>
 #include <map>
+#include <rqxx/batch.hpp>
 #include <rqxx/json.hpp>
 #include <rqxx/monitor.hpp>
 #include <rqxx/queue.hpp>
@@ -35,8 +36,8 @@ using Clock = std::chrono::steady_clock;
 constexpr std::string_view queue_name = "rqxx-bench";
 
 struct Figures {
-    double enqueue_many = 0, enqueue_one = 0, process = 0;     ///< Jobs per second.
-    double latency_p50 = 0, latency_p95 = 0, latency_p99 = 0;  ///< Milliseconds.
+    double enqueue_many = 0, enqueue_batch = 0, enqueue_one = 0, process = 0;  ///< Jobs per second.
+    double latency_p50 = 0, latency_p95 = 0, latency_p99 = 0;                  ///< Milliseconds.
 };
 
 double per_second(std::size_t jobs, Clock::duration time) {
@@ -274,6 +275,9 @@ public:
             const Usage after = co_await usage(redis_);
             enqueue_profile_.add(before, between, options_.jobs);
             process_profile_.add(between, after, options_.jobs);
+            note(fmt::format("run {} of {}: batch", i + 1, options_.repetitions));
+            co_await clear();
+            figures.enqueue_batch = co_await enqueue_batch(options_.jobs);
             note(fmt::format("run {} of {}: single enqueue", i + 1, options_.repetitions));
             co_await clear();
             figures.enqueue_one =
@@ -286,9 +290,9 @@ public:
         co_await clear();
         note("");
         Figures result;
-        for (const auto member :
-             {&Figures::enqueue_many, &Figures::enqueue_one, &Figures::process,
-              &Figures::latency_p50, &Figures::latency_p95, &Figures::latency_p99}) {
+        for (const auto member : {&Figures::enqueue_many, &Figures::enqueue_batch,
+                                  &Figures::enqueue_one, &Figures::process, &Figures::latency_p50,
+                                  &Figures::latency_p95, &Figures::latency_p99}) {
             std::vector<double> values;
             values.reserve(runs.size());
             for (const auto& figures : runs)
@@ -323,6 +327,10 @@ private:
             co_await redis_.run_one(std::move(pipeline), {});
         }
         co_await redis_.command("DEL", list);
+        if (!batch_.empty())
+            co_await redis_.command("UNLINK", "rqxx:batch:" + batch_,
+                                    "rqxx:batch:" + batch_ + ":pending", "rq:group:" + batch_);
+        batch_.clear();
     }
 
     static NewJob noop(std::int64_t n) {
@@ -332,14 +340,28 @@ private:
         return job;
     }
 
-    asio::awaitable<double> enqueue_many(std::size_t count) {
+    static std::vector<NewJob> noops(std::size_t count) {
         std::vector<NewJob> jobs;
         jobs.reserve(count);
         for (std::size_t i = 0; i < count; ++i)
             jobs.push_back(noop(static_cast<std::int64_t>(i)));
+        return jobs;
+    }
+
+    asio::awaitable<double> enqueue_many(std::size_t count) {
+        std::vector<NewJob> jobs = noops(count);
         const auto begin = Clock::now();
         co_await queue_.enqueue_many(std::move(jobs));
         co_return per_second(count, Clock::now() - begin);
+    }
+
+    asio::awaitable<double> enqueue_batch(std::size_t count) {
+        std::vector<NewJob> jobs = noops(count);
+        const auto begin = Clock::now();
+        const Batch batch = co_await Batch::create_with(redis_, {}, queue_, std::move(jobs));
+        const auto end = Clock::now();
+        batch_ = batch.id();
+        co_return per_second(count, end - begin);
     }
 
     asio::awaitable<double> enqueue_one(std::size_t count) {
@@ -418,6 +440,7 @@ private:
     WorkerProcess& worker_;
     std::string url_;
     Queue queue_;
+    std::string batch_;  ///< Of the last measurement, until it is cleared away.
     Profile enqueue_profile_, process_profile_;
 };
 
@@ -428,6 +451,7 @@ void print(const Figures& figures, boost::json::object profile,
                    to_text(boost::json::object{{"jobs", options.jobs},
                                                {"concurrency", options.concurrency},
                                                {"enqueue_many_per_second", figures.enqueue_many},
+                                               {"enqueue_batch_per_second", figures.enqueue_batch},
                                                {"enqueue_one_per_second", figures.enqueue_one},
                                                {"process_per_second", figures.process},
                                                {"latency_ms",
@@ -439,6 +463,7 @@ void print(const Figures& figures, boost::json::object profile,
     }
     Table table({"MEASUREMENT", "VALUE", "UNIT"});
     table.add({"enqueue, many in one call", fmt::format("{:.0f}", figures.enqueue_many), "jobs/s"});
+    table.add({"enqueue, as a batch", fmt::format("{:.0f}", figures.enqueue_batch), "jobs/s"});
     table.add({"enqueue, one at a time", fmt::format("{:.0f}", figures.enqueue_one), "jobs/s"});
     table.add(
         {"run no-op jobs, whole life cycle", fmt::format("{:.0f}", figures.process), "jobs/s"});

@@ -187,13 +187,13 @@ asio::awaitable<int> wait_for_end(RedisClient& redis, std::string id) {
 
 int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options) {
     if (options.function.empty()) throw Error(Errc::usage, "FUNC is required");
-    for (const auto& [flag, given] : {std::pair("--partial", options.partial),
-                                      std::pair("--batch-name", !options.batch_name.empty()),
-                                      std::pair("--parent", !options.parent.empty()),
-                                      std::pair("--on-complete", !options.on_complete.empty()),
-                                      std::pair("--on-first-failure",
-                                                !options.on_first_failure.empty()),
-                                      std::pair("--follow-queue", !options.follow_queue.empty())})
+    for (const auto& [flag, given] :
+         {std::pair("--partial", options.partial),
+          std::pair("--batch-name", !options.batch_name.empty()),
+          std::pair("--parent", !options.parent.empty()),
+          std::pair("--on-complete", !options.on_complete.empty()),
+          std::pair("--on-first-failure", !options.on_first_failure.empty()),
+          std::pair("--follow-queue", !options.follow_queue.empty())})
         if (given) throw Error(Errc::usage, fmt::format("{}: goes with --batch", flag));
     const ops::EnqueueRequest request = enqueue_request(options);
     return with_redis(common, [&](RedisClient& redis, Logger& log) -> asio::awaitable<int> {

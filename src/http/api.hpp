@@ -24,7 +24,8 @@ void add_monitor_routes(Router& router, Monitor& monitor);
 void add_job_routes(Router& router, RedisClient& redis, Logger& log,
                     std::vector<std::string> functions);
 /// `/api/v1/batches…`, `/api/rq/batches/{id}`. Bodies that arrive are kept in files in `folder`.
-void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path folder, Logger& log);
+void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path folder,
+                      Logger& log);
 
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.

@@ -86,11 +86,10 @@ std::string text(const Request& request, std::string_view name) {
     return std::string(request.query_value(name).value_or(""));
 }
 
-runtime::UploadOptions upload_options(const Request& request,
-                                      const std::filesystem::path& folder) {
+runtime::UploadOptions upload_options(const Request& request, const std::filesystem::path& folder) {
     static constexpr std::array known{
-        "name",        "queue",      "partial",          "parent",       "ttl",
-        "serializer",  "on_complete", "on_success",      "on_first_failure", "follow_queue"};
+        "name",       "queue",       "partial",    "parent",           "ttl",
+        "serializer", "on_complete", "on_success", "on_first_failure", "follow_queue"};
     for (const auto& [name, value] : request.query)
         if (std::ranges::find(known, name) == known.end())
             throw HttpError(422, fmt::format("there is no parameter \"{}\"; known are {}",
@@ -124,11 +123,11 @@ json::array bad_lines(const runtime::JobLines& lines) {
 
 Response refusal(const Request& request, const runtime::JobLines& lines) {
     const auto& first = lines.first_bad().front();
-    Response response = problem_response(
-        request, 422,
-        fmt::format("{} bad {}; nothing was enqueued. Line {}: {}", lines.bad(),
-                    lines.bad() == 1 ? "line" : "lines", first.number, first.why),
-        "bad_lines");
+    Response response =
+        problem_response(request, 422,
+                         fmt::format("{} bad {}; nothing was enqueued. Line {}: {}", lines.bad(),
+                                     lines.bad() == 1 ? "line" : "lines", first.number, first.why),
+                         "bad_lines");
     json::object problem = json::parse(response.body).as_object();
     problem["bad_lines"] = lines.bad();
     problem["errors"] = bad_lines(lines);
@@ -161,13 +160,13 @@ public:
         if (!lines.acceptable()) co_return refusal(request, lines);
         const Batch batch = co_await upload.enqueue(redis_, blocking_);
         log_.info("Batch enqueued", "id", batch.id(), "jobs", upload.added());
-        Response response = co_await progress_answer(
-            batch, 201,
-            json::object{{"batch_id", batch.id()},
-                         {"jobs", upload.added()},
-                         {"duplicates", upload.duplicates()},
-                         {"bad_lines", lines.bad()},
-                         {"errors", bad_lines(lines)}});
+        Response response =
+            co_await progress_answer(batch, 201,
+                                     json::object{{"batch_id", batch.id()},
+                                                  {"jobs", upload.added()},
+                                                  {"duplicates", upload.duplicates()},
+                                                  {"bad_lines", lines.bad()},
+                                                  {"errors", bad_lines(lines)}});
         response.headers = {{"Location", fmt::format("/api/v1/batches/{}", batch.id())}};
         co_return response;
     }
@@ -183,8 +182,7 @@ public:
             items.push_back(to_json(batch));
         const std::size_t count = items.size();
         co_return json_response(
-            200,
-            json::object{{"status", "ok"}, {"batches", std::move(items)}, {"count", count}});
+            200, json::object{{"status", "ok"}, {"batches", std::move(items)}, {"count", count}});
     }
 
     asio::awaitable<Response> show(Request request) {
@@ -229,9 +227,8 @@ void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path 
                       Logger& log) {
     const auto batches = std::make_shared<Batches>(redis, std::move(folder), log);
     const auto handler = [&](asio::awaitable<Response> (Batches::*method)(Request)) -> Handler {
-        return [batches, method](Request request) {
-            return ((*batches).*method)(std::move(request));
-        };
+        return
+            [batches, method](Request request) { return ((*batches).*method)(std::move(request)); };
     };
 
     RouteDoc create =

@@ -414,7 +414,8 @@ struct Server::Impl {
             }
             if (error) {
                 const int status = late ? 408 : status_for(error);
-                if (status != 0) co_await refuse(self, stream, status, explain(status, limit, options));
+                if (status != 0)
+                    co_await refuse(self, stream, status, explain(status, limit, options));
                 co_return;
             }
             if (!names_its_host(parser.get())) {

@@ -45,8 +45,8 @@ void add_follow_up(std::vector<std::string>& args, std::string_view what,
         refuse(what, "job_id, group and depends_on have no place here");
     ops::check_queue_name(follow_up->queue);
     ops::check(follow_up->options);
-    Job job = ops::make_job(follow_up->call, follow_up->options, follow_up->queue, serializer,
-                            utc_now());
+    Job job =
+        ops::make_job(follow_up->call, follow_up->options, follow_up->queue, serializer, utc_now());
     if (follow_up->options.at_front) job.enqueue_at_front = true;
     auto fields = field_values(job);
     args.emplace_back(what);
@@ -246,9 +246,8 @@ asio::awaitable<std::vector<Enqueued>> Batch::add(Queue queue, std::vector<NewJo
     });
     for (const auto& job : jobs) {
         results.emplace_back();
-        auto encoded =
-            ops::encode_for_batch(id_, queue.name(), queue.serializer(), job.call, job.options, {},
-                                  results.back().job_id);
+        auto encoded = ops::encode_for_batch(id_, queue.name(), queue.serializer(), job.call,
+                                             job.options, {}, results.back().job_id);
         co_await loader.put(std::move(encoded));
     }
     co_await loader.finish();
@@ -256,8 +255,8 @@ asio::awaitable<std::vector<Enqueued>> Batch::add(Queue queue, std::vector<NewJo
 }
 
 asio::awaitable<void> Batch::seal() {
-    const Reply reply = co_await redis_->eval(lua::seal_batch, {keys::batch(id_)},
-                                              std::vector<std::string>{id_});
+    const Reply reply =
+        co_await redis_->eval(lua::seal_batch, {keys::batch(id_)}, std::vector<std::string>{id_});
     if (reply.as_integer() == 0) not_found(id_);
 }
 
@@ -298,8 +297,7 @@ namespace ops {
 
 asio::awaitable<BatchActionResult> act_on_batch(RedisClient& redis, BatchAction action,
                                                 std::string id, bool begin, Batch::Report report) {
-    const Script& script =
-        action == BatchAction::cancel ? lua::cancel_batch : lua::retry_batch;
+    const Script& script = action == BatchAction::cancel ? lua::cancel_batch : lua::retry_batch;
     BatchActionResult result;
     std::vector<std::string> open{id};
     while (!open.empty()) {

@@ -32,8 +32,7 @@ EncodedJob encode_for_batch(const std::string& batch, const std::string& queue,
     check_queue_name(queue);
     if (!options.group.empty()) refuse("group", "jobs of a batch are in the group of its name");
     if (due && options.depends_on)
-        refuse("depends_on",
-               "a job is either scheduled or waits for others; give one of the two");
+        refuse("depends_on", "a job is either scheduled or waits for others; give one of the two");
     check(options);
     options.group = batch;
     Job job = make_job(call, options, queue, serializer, utc_now());
@@ -65,8 +64,8 @@ EncodedJob encode_for_batch(const std::string& batch, const std::string& queue,
 
 void DependencyOrder::check(const EnqueueOptions& options) {
     if (!options.job_id.empty() && wanted_.contains(options.job_id))
-        refuse("job_id", fmt::format("a job before {} depends on it: put it first",
-                                     options.job_id));
+        refuse("job_id",
+               fmt::format("a job before {} depends on it: put it first", options.job_id));
     if (options.depends_on) {
         for (const auto& id : options.depends_on->job_ids)
             wanted_.insert(id);

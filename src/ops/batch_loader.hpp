@@ -45,7 +45,8 @@ public:
     asio::awaitable<void> put(EncodedJob job);
     /// Returns when Redis has all of them.
     asio::awaitable<void> finish();
-    /// Called for each job, in order: 0 one of its id was in the way, 1 queued, 2 scheduled, 3 deferred.
+    /// Called for each job, in order: 0 one of its id was in the way, 1 queued, 2 scheduled, 3
+    /// deferred.
     void on_job(std::function<void(std::int64_t)> observer) { on_job_ = std::move(observer); }
     [[nodiscard]] std::uint64_t added() const noexcept { return added_; }
     [[nodiscard]] std::uint64_t duplicates() const noexcept { return duplicates_; }

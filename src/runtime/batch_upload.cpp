@@ -24,8 +24,7 @@ BatchUpload::BatchUpload(UploadOptions options)
 
 asio::awaitable<void> BatchUpload::check(RedisClient& redis) {
     Batch batch(redis, options_.name);
-    if (co_await batch.progress())
-        ops::refuse("name", "there is a batch of this name already");
+    if (co_await batch.progress()) ops::refuse("name", "there is a batch of this name already");
 }
 
 std::optional<FollowUp> BatchUpload::follow_up(const std::string& function) const {

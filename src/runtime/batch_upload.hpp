@@ -11,6 +11,8 @@
 
 namespace rqxx::runtime {
 
+namespace asio = boost::asio;
+
 /// What is said of a batch that comes as lines.
 struct UploadOptions {
     std::string name;  ///< Empty: a new UUID.

@@ -57,8 +57,7 @@ Callback callback_of(std::string_view name, const Value& value) {
     const std::string text = text_of(name, value);
     const auto at = text.find('@');
     Callback result{text.substr(0, at), std::nullopt};
-    if (at != std::string::npos)
-        result.timeout = duration_of(name, Value(text.substr(at + 1)));
+    if (at != std::string::npos) result.timeout = duration_of(name, Value(text.substr(at + 1)));
     return result;
 }
 
@@ -95,7 +94,8 @@ class LineReader {
 public:
     LineJob read(std::string_view line, const std::string& default_queue) {
         auto parsed = decode_json(line);
-        if (!parsed) throw Error(Errc::usage, fmt::format("not JSON: {}", parsed.error().describe()));
+        if (!parsed)
+            throw Error(Errc::usage, fmt::format("not JSON: {}", parsed.error().describe()));
         if (!parsed->is_dict()) throw Error(Errc::usage, "an object is expected");
         for (auto& [key, value] : parsed->pairs())
             field(key.as_text(), value);
@@ -306,9 +306,8 @@ void JobLines::line(std::string_view text) {
         auto job = parse_job_line(text, settings_.queue);
         order_.check(job.options);
         std::string id;
-        const auto encoded =
-            ops::encode_for_batch(settings_.batch, job.queue, settings_.serializer, job.call,
-                                  std::move(job.options), job.due, id);
+        const auto encoded = ops::encode_for_batch(settings_.batch, job.queue, settings_.serializer,
+                                                   job.call, std::move(job.options), job.due, id);
         if (!acceptable()) return;
         append_number(unwritten_, static_cast<std::uint32_t>(encoded.arguments));
         append_number(unwritten_, static_cast<std::uint32_t>(encoded.bytes.size()));
@@ -341,7 +340,8 @@ std::vector<ops::EncodedJob> JobLines::read() {
     std::size_t at = 0;
     for (;;) {
         const std::string_view ahead = std::string_view(unread_).substr(at);
-        if (ahead.size() >= head && ahead.size() - head >= number_at(ahead, sizeof(std::uint32_t))) {
+        if (ahead.size() >= head &&
+            ahead.size() - head >= number_at(ahead, sizeof(std::uint32_t))) {
             const std::size_t size = number_at(ahead, sizeof(std::uint32_t));
             jobs.push_back({number_at(ahead, 0), std::string(ahead.substr(head, size))});
             at += head + size;

@@ -5,8 +5,8 @@ import json
 import pytest
 from conftest import wait_for
 
-COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["cron"],
-            ["bench"], ["doctor"], ["completion"]]
+COMMANDS = [[], ["serve"], ["worker"], ["enqueue"], ["info"], ["job"], ["job", "show"], ["queue"], ["queue", "list"], ["batch"],
+            ["batch", "cancel"], ["cron"], ["bench"], ["doctor"], ["completion"]]
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=" ".join)

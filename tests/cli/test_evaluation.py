@@ -48,6 +48,36 @@ def evaluate(web, session, body=None):
         http("GET", f"{web.url}/api/rq/jobs/{job_id}").json["job"]), what="the evaluation")
 
 
+def test_sessions_are_evaluated_as_a_batch(web):
+    sessions = [begin(web) for _ in range(5)]
+    answer = http("POST", web.url + "/api/reviewer/sessions/evaluate", {"session_ids": sessions, "priority": "high"})
+    assert answer.status == 202, answer.body
+    batch, jobs = answer.json["batch_id"], answer.json["job_ids"]
+    assert answer.headers["Location"] == f"/api/rq/batches/{batch}" and len(set(jobs)) == 5
+    progress = wait_for(lambda: (lambda now: now if now["state"] == "complete" else None)(
+        http("GET", f"{web.url}/api/rq/batches/{batch}").json["batch"]), what="the batch")
+    assert progress["finished"] == progress["total"] == 5 and progress["successful"]
+    for session, job_id in zip(sessions, jobs):
+        job = http("GET", f"{web.url}/api/rq/jobs/{job_id}").json["job"]
+        assert job["args"] == [session] and job["queue"] == "high" and job["timeout"] == 600 and job["status"] == "finished"
+    assert web.log.count("Job enqueued") == 5
+
+
+@pytest.mark.parametrize(("change", "status", "named"), [
+    ({"session_ids": []}, 422, "session_ids"), ({"session_ids": "1"}, 422, "session_ids"), ({"session_ids": [[]]}, 422, "session_ids"),
+    ({"session_ids": ["SAME", "SAME"]}, 422, "twice"), ({"session_ids": ["SAME", "unknown"]}, 404, "unknown"),
+    ({"priority": "urgent"}, 422, "priority"), ({"what": 1}, 422, "what"), ({"session_ids": ["x"] * 10001}, 422, "session_ids")])
+def test_a_bad_batch_of_evaluations_enqueues_nothing(web, change, status, named):
+    session = begin(web)
+    body = {"session_ids": [session], **change}
+    if "SAME" in body["session_ids"]:
+        body["session_ids"] = [session if item == "SAME" else item for item in body["session_ids"]]
+    answer = http("POST", web.url + "/api/reviewer/sessions/evaluate", body)
+    assert answer.status == status and named in answer.json["detail"], answer.body
+    assert "Job enqueued" not in web.log
+    assert http("GET", web.url + "/api/v1/batches").json["count"] == 0
+
+
 def test_a_session_is_evaluated_in_the_background(web, system):
     session = begin(web)
     assert comment(web, session, COMMENT).json["count"] == 1

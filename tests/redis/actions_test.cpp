@@ -56,6 +56,19 @@ TEST_F(actions, cancel_many_jobs_of_a_queue_and_leave_the_others_in_order) {
     });
 }
 
+TEST_F(actions, cancel_jobs_named_in_any_order_and_leave_the_others) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        co_await put_jobs(redis, 40);
+        JobActions actions(redis);
+        co_await actions.cancel({"j20", "j3", "j21", "j5", "j24", "j1", "j22", "j39"}, {});
+        std::vector<std::string> expected;
+        for (int i = 0; i < 40; ++i)
+            if (i != 20 && i != 3 && i != 21 && i != 5 && i != 24 && i != 1 && i != 22 && i != 39)
+                expected.push_back("j" + std::to_string(i));
+        EXPECT_EQ(co_await queued(redis), expected);
+    });
+}
+
 TEST_F(actions, apply_to_every_job_of_a_filter_once) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
         co_await put_jobs(redis, 700);

@@ -1,4 +1,6 @@
-#include <boost/json/object.hpp>
+#include <fmt/format.h>
+
+#include <boost/asio/detached.hpp>
 #include <ops/transitions.hpp>
 #include <ops/upkeep.hpp>
 #include <rqxx/actions.hpp>
@@ -186,7 +188,8 @@ TEST_F(batch, takes_jobs_until_it_is_sealed) {
 
 TEST_F(batch, refuses_what_it_cannot_be) {
     run([](RedisClient& redis) -> asio::awaitable<void> {
-        const auto refused = [](RedisClient& client, BatchOptions options) -> asio::awaitable<bool> {
+        const auto refused = [](RedisClient& client,
+                                BatchOptions options) -> asio::awaitable<bool> {
             try {
                 co_await Batch::create(client, options);
             } catch (const Error& error) {
@@ -248,8 +251,8 @@ TEST_F(batch, with_a_parent_holds_it_up) {
         EXPECT_FALSE(now.successful());
         EXPECT_EQ(now.children_failed, 1);
         auto functions = co_await followed(redis);
-        EXPECT_EQ(functions, (std::vector<std::string>{"top failure", "inner complete",
-                                                       "top complete"}));
+        EXPECT_EQ(functions,
+                  (std::vector<std::string>{"top failure", "inner complete", "top complete"}));
         EXPECT_EQ((co_await top.retry_failed()).done, 1u) << "with those in it";
         EXPECT_EQ((*co_await top.progress()).state, "running");
         claimed = (co_await worker.claim(2, 2, {})).claimed;
@@ -294,6 +297,24 @@ TEST_F(batch, is_canceled_as_a_whole) {
         EXPECT_EQ(now.canceled, 499);
         EXPECT_EQ((co_await followed(redis)).size(), 1u);
         EXPECT_TRUE((co_await batch.cancel()).complete);
+    });
+}
+
+TEST_F(batch, canceled_takes_its_own_jobs_off_queues_and_leaves_others_in_order) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        Queue queue(redis, "q");
+        Batch batch = co_await Batch::create(redis, named("b"));
+        for (int i = 0; i < 40; ++i) {
+            co_await batch.add(queue, jobs(20));
+            EnqueueOptions other;
+            other.job_id = fmt::format("other{}", i);
+            co_await queue.enqueue(call(), other);
+        }
+        EXPECT_EQ((co_await batch.cancel()).done, 800u);
+        const Reply left = co_await redis.command("LRANGE", "rq:queue:q", 0, -1);
+        EXPECT_EQ(left.as_array().size(), 40u);
+        for (std::size_t i = 0; i < left.elements.size(); ++i)
+            EXPECT_EQ(left.elements[i].text, fmt::format("other{}", i));
     });
 }
 
@@ -363,7 +384,7 @@ TEST_F(batch, whose_loader_is_gone_is_abandoned_and_then_forgotten) {
         options.on_complete = follow_up("complete");
         Batch batch = co_await Batch::create(redis, options);
         const auto added = co_await batch.add(queue, jobs(1));
-        co_await redis.command("HSET", "rqxx:batch:b", "open_until", 1, "ttl", 1'000'000'000);
+        co_await redis.command("HSET", "rqxx:batch:b", "open_until", 1, "ttl", 2'000'000'000);
         JobActions actions(redis);
         co_await actions.remove({added[0].job_id}, {});
         EXPECT_EQ((*co_await batch.progress()).state, "abandoned");
@@ -402,8 +423,7 @@ TEST_F(batch, adds_nothing_twice_when_replies_are_lost) {
         EXPECT_EQ(now.total, 3000);
         EXPECT_EQ(now.pending, 3000);
         EXPECT_EQ(co_await queue.size(), 3000);
-        EXPECT_EQ((co_await redis.command("LINDEX", "rq:queue:q", 2999)).text,
-                  added.back().job_id);
+        EXPECT_EQ((co_await redis.command("LINDEX", "rq:queue:q", 2999)).text, added.back().job_id);
     });
 }
 

@@ -40,8 +40,8 @@ struct Request {
     std::vector<std::pair<std::string, std::string>> path_params;  ///< Decoded `{name}` segments.
     std::string body;
     std::shared_ptr<BodyReader> stream;  ///< Of a route that streams, instead of `body`.
-    std::string request_id;  ///< Echoed as X-Request-Id.
-    std::string remote;      ///< Client's address.
+    std::string request_id;              ///< Echoed as X-Request-Id.
+    std::string remote;                  ///< Client's address.
 
     /// First query parameter of that name.
     [[nodiscard]] std::optional<std::string_view> query_value(std::string_view name) const noexcept;
@@ -118,7 +118,7 @@ struct RouteDoc {
     };
     std::string summary;
     std::string tag;
-    std::vector<Param> params;    ///< Path parameters are added by the router.
+    std::vector<Param> params;                      ///< Path parameters are added by the router.
     std::string request_type = "application/json";  ///< Of the body.
     std::string request_schema;   ///< JSON schema text of the body; empty for none.
     std::string response_schema;  ///< JSON schema text of the good answer; empty for any object.
@@ -136,7 +136,8 @@ public:
     explicit Router(Logger& log = null_logger());
     ~Router();
     void add(Method method, std::string pattern, RouteDoc doc, Handler handler);
-    /// A route whose handler reads the body itself, from `Request::stream`. @param max_bytes  of it.
+    /// A route whose handler reads the body itself, from `Request::stream`. @param max_bytes  of
+    /// it.
     void add_streaming(Method method, std::string pattern, std::uint64_t max_bytes, RouteDoc doc,
                        Handler handler);
     /// How large the body of such a route may be; nothing for other routes.
