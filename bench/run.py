@@ -99,7 +99,8 @@ def flat(figures, prefix=""):
 def rqxx_bench(server, jobs, repetitions=1):
     figures = run_json(BUILD / "rqxx", "bench", "--json", "--jobs", jobs, "--repetitions", repetitions, "--log-level", "error",
                        "--redis-url", f"unix://{server.socket}")
-    return {"enqueue_many": figures["enqueue_many_per_second"], "enqueue_one": figures["enqueue_one_per_second"],
+    return {"enqueue_many": figures["enqueue_many_per_second"], "enqueue_batch": figures["enqueue_batch_per_second"],
+            "enqueue_one": figures["enqueue_one_per_second"],
             "run": figures["process_per_second"], "latency": figures["latency_ms"]}, figures["profile"]
 
 
@@ -114,7 +115,9 @@ class Repetitions:
                  ("small", "rqxx, small stream nodes", lambda: rqxx_bench(small, self.jobs)[0]),
                  ("rq", "RQ", lambda: run_json(sys.executable, HERE / "peers.py", plain.socket, "--scale", self.scale)),
                  ("processes", "jobs in processes", lambda: run_json(sys.executable, HERE / "executors.py", plain.socket, BUILD / "rqxx",
-                                                                     "--scale", self.scale))]
+                                                                     "--scale", self.scale)),
+                 ("batches", "batches of lines", lambda: run_json(sys.executable, HERE / "batches.py", plain.socket, BUILD / "rqxx",
+                                                                  "--jobs", 20_000 if quick else 100_000))]
         if bull:
             steps.append(("bullmq", "BullMQ", lambda: run_json("node", HERE / "bullmq.mjs", bull.socket, self.scale, cwd=NODE)))
         self.figures = []
@@ -259,6 +262,15 @@ def table(runs, pages, missing):
               line(["resident", f"{rss['worker']:.1f}", f"{rss['serve']:.1f}", f"{runs.median('rq.latency_worker.rss_mb'):.1f}",
                     f"{runs.median('rq.latency_simple_worker.rss_mb'):.1f}", bull], widths),
               line(["after 800 requests with 1.2 M jobs", "", f"{rss['serve_after']:.1f}"], widths)]
+
+    widths = (38, 9, 11, 10, 12)
+    lines += ["", line(["batches, jobs/s", "rqxx", "x C++ bulk", "peak, MB", "a tenth, MB"], widths),
+              line(["C++", f"{runs.median('rqxx.enqueue_batch'):.0f}", f"{runs.ratio('rqxx.enqueue_batch', 'rqxx.enqueue_many'):.2f}"],
+                   widths)]
+    for way, what in (("http", "HTTP, lines streamed"), ("cli", "command line")):
+        lines.append(line([what, f"{runs.median(f'batches.{way}.rate'):.0f}",
+                           f"{runs.ratio(f'batches.{way}.rate', 'rqxx.enqueue_many'):.2f}", f"{runs.median(f'batches.{way}.mb'):.1f}",
+                           f"{runs.median(f'batches.{way}.mb_tenth'):.1f}"], widths))
 
     widths = (38, 9, 9, 9, 9, 12)
     lines += ["", line(["1.2 M stored jobs, ms", "rqxx p50", "p99", "RQ p50", "p99", "RQ / rqxx"], widths)]

@@ -1,14 +1,13 @@
 -- Count the jobs of batches that stock workers ended, or that are gone, a bounded part at a time.
 -- KEYS: 1 when batches were last seen to
--- ARGV: 1 seconds between passes, or "" to go on in a pass, 2 how many jobs to look at
+-- ARGV: 1 seconds between passes, 2 how many jobs to look at, 3 "1": go on with a pass
 -- Returns: {looked at, counted, {{batch, "cancel" | "retry"}...}: what was begun and nobody drives any more}
 -- Dynamic keys: see includes/transitions.lua and includes/batches.lua
 --- @include time
 --- @include transitions
 --- @include batches
-if ARGV[1] ~= '' and not redis.call('SET', KEYS[1], '1', 'EX', ARGV[1], 'NX') then return {0, 0, {}} end
-redis.call('EXPIRE', KEYS[1], 60)   -- the first write, see transitions
-if ARGV[1] ~= '' then attempt('EXPIRE', KEYS[1], ARGV[1]) end
+if ARGV[3] ~= '1' and redis.call('EXISTS', KEYS[1]) == 1 then return {0, 0, {}} end
+redis.call('SET', KEYS[1], '1', 'EX', ARGV[1])   -- the first write, see transitions
 local looked, counted, left_alone = 0, 0, {}
 
 -- The part of a set or hash that is looked at in this pass; the next pass goes on from there.

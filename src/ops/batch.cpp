@@ -298,6 +298,9 @@ namespace ops {
 asio::awaitable<BatchActionResult> act_on_batch(RedisClient& redis, BatchAction action,
                                                 std::string id, bool begin, Batch::Report report) {
     const Script& script = action == BatchAction::cancel ? lua::cancel_batch : lua::retry_batch;
+    // Who goes on with what others began has more to do, and comes again.
+    constexpr int most_steps = 200;
+    int steps = 0;
     BatchActionResult result;
     std::vector<std::string> open{id};
     while (!open.empty()) {
@@ -322,6 +325,7 @@ asio::awaitable<BatchActionResult> act_on_batch(RedisClient& redis, BatchAction 
             result.done += static_cast<std::uint64_t>(parts.at(1).as_integer());
             if (report) report(result.done);
             if (code != 1) break;
+            if (!begin && ++steps == most_steps) co_return result;
         }
         const auto shown = co_await show(redis, std::vector<std::string>{batch});
         if (!shown.empty() && begin && !result.complete)

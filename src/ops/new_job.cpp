@@ -92,11 +92,11 @@ void refuse(std::string_view option, std::string_view why) {
     throw Error(Errc::usage, fmt::format("{}: {}", option, why));
 }
 
-void check_queue_name(std::string_view name) {
-    if (name.empty()) refuse("queue", "must not be empty");
+void check_queue_name(std::string_view name, std::string_view option) {
+    if (name.empty()) refuse(option, "must not be empty");
     for (char c : name) {
         if (static_cast<unsigned char>(c) < 0x20 || c == 0x7f || c == ',')
-            refuse("queue", "commas and control characters are not allowed");
+            refuse(option, "commas and control characters are not allowed");
     }
 }
 

@@ -10,7 +10,7 @@ namespace rqxx::ops {
 /// @throws Error `Errc::usage` that names the option.
 [[noreturn]] void refuse(std::string_view option, std::string_view why);
 /// @throws Error `Errc::usage` for a name with a comma or a control character, or without any.
-void check_queue_name(std::string_view name);
+void check_queue_name(std::string_view name, std::string_view option = "queue");
 /// @throws Error `Errc::usage` for an option out of range.
 void check(const EnqueueOptions& options);
 /// A job about to be queued. `now` is the producer's clock, as in RQ.

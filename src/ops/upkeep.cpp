@@ -74,10 +74,10 @@ asio::awaitable<std::int64_t> maintain_dedups(RedisClient& redis) {
 
 asio::awaitable<void> maintain_batches(RedisClient& redis) {
     // Where stock workers do the work there is much to count: then one pass takes more.
-    std::string seconds = "2";
     for (int part = 0; part < 50; ++part) {
-        const Reply reply = co_await redis.eval(
-            lua::maintain_batches, {std::string(keys::batches_seen)}, {seconds, "1000"});
+        const Reply reply =
+            co_await redis.eval(lua::maintain_batches, {std::string(keys::batches_seen)},
+                                {"2", "1000", part > 0 ? "1" : "0"});
         const auto& parts = reply.as_array();
         if (part == 0) {
             for (const auto& row : parts.at(2).as_array()) {
@@ -90,7 +90,6 @@ asio::awaitable<void> maintain_batches(RedisClient& redis) {
         if (parts.at(1).as_integer() * 4 < parts.at(0).as_integer() ||
             parts.at(1).as_integer() == 0)
             co_return;
-        seconds.clear();
     }
 }
 

@@ -9,9 +9,11 @@ namespace {
 
 UploadOptions complete(UploadOptions options) {
     if (options.name.empty()) options.name = new_job_id();
+    if (!is_valid_job_id(options.name) || options.name.size() > 200)
+        ops::refuse("name", "only letters, digits, _ and - are allowed, at most 200");
     if (options.follow_queue.empty()) options.follow_queue = options.queue;
     ops::check_queue_name(options.queue);
-    ops::check_queue_name(options.follow_queue);
+    ops::check_queue_name(options.follow_queue, "follow_queue");
     return options;
 }
 
