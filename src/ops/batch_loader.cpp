@@ -116,7 +116,9 @@ asio::awaitable<void> BatchLoader::send_next() {
     next_.number = in_flight_.back().number + 1;
     if (!broken_) send(in_flight_.back());
     co_await asio::post(redis_.executor(), asio::use_awaitable);
-    if (broken_ || in_flight_.size() == calls_in_flight) co_await finish_oldest();
+    if (in_flight_.size() == calls_in_flight) co_await finish_oldest();
+    while (broken_ && !in_flight_.empty())
+        co_await finish_oldest();
 }
 
 asio::awaitable<void> BatchLoader::finish_oldest() {

@@ -333,7 +333,10 @@ def test_the_openapi_document_lists_the_contract_routes(web):
         "/api/rq/workers": {"get"}, "/api/reviewer/sessions/{session_id}/evaluate": {"post"},
         "/api/sessions/{session_id}/evaluate": {"get"}, "/api/reviewer/sessions": {"get", "post"}, "/api/sessions/{session_id}": {"get"},
         "/api/sessions/{session_id}/comments": {"post"}, "/api/sessions/{session_id}/report": {"get"}, "/healthz": {"get"},
-        "/readyz": {"get"}, "/metrics": {"get"}, "/api/v1/openapi.json": {"get"}}
+        "/readyz": {"get"}, "/metrics": {"get"}, "/api/v1/openapi.json": {"get"}, "/api/v1/batches": {"get", "post"},
+        "/api/v1/batches/{batch_id}": {"get"}, "/api/v1/batches/{batch_id}/cancel": {"post"},
+        "/api/v1/batches/{batch_id}/retry-failed": {"post"}, "/api/rq/batches/{batch_id}": {"get"},
+        "/api/reviewer/sessions/evaluate": {"post"}}
     assert document["paths"]["/api/sessions/{session_id}/evaluate"]["get"]["deprecated"]
     limit = document["paths"]["/api/rq/jobs/recent"]["get"]["parameters"][0]["schema"]
     assert limit == {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}

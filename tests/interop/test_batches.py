@@ -119,6 +119,44 @@ def test_what_follows_comes_once_though_workers_are_killed(system, connection):
     check(connection)
 
 
+def test_a_hundred_thousand_over_http_though_workers_and_server_are_killed(system, connection):
+    count = 100_000
+    seed = random.randrange(10**6)
+    print("seed", seed)
+    choice = random.Random(seed)
+    names = iter(range(1000))
+
+    def start():
+        return system.run(BUILD / "test_worker", system.server.url, "--name", f"w{next(names)}", "default")
+
+    def left():
+        return connection.scard("rqxx:batch:big:pending")
+
+    server = system.serve("--no-worker", url=system.server.url)
+    query = "name=big&on_complete=tasks.echo&on_success=tasks.echo&follow_queue=after"
+    body = lines({"func": "tasks.noop", "args": [n], "retry": 50, "result_ttl": 3600} for n in range(count))
+    answer = http("POST", f"{server.url}/api/v1/batches?{query}", body, timeout=120)
+    assert answer.status == 201 and answer.json["jobs"] == count, answer.body
+    after(system)
+    workers = [start(), start()]
+    for quarter in (4, 3, 2, 1):
+        wait_for(lambda: left() < count * quarter / 5, 120, "progress")  # noqa: B023
+        victim = choice.randrange(2)
+        workers[victim].signal(signal.SIGKILL)
+        workers[victim] = start()
+        if quarter == 3:
+            server.signal(signal.SIGKILL)
+            server.wait()
+            server = system.serve("--no-worker", url=system.server.url)
+    wait_until_complete(connection, "big", 120)
+    batch = http("GET", f"{server.url}/api/v1/batches/big").json["batch"]
+    assert batch["finished"] == batch["total"] == count and batch["successful"]
+    assert connection.zcard("rq:finished:default") == count and not connection.exists("rq:failed:default", "rq:wip:default")
+    wait_for(lambda: runs(connection, batch["on_success"]) == 1)
+    assert runs(connection, batch["on_complete"]) == 1
+    assert connection.hget("rqxx:totals", "finished|after") == b"2"
+
+
 def test_a_batch_survives_the_server_that_is_killed(system):
     server = system.redis(persistent=True)
     batch = enqueue(system, lines({"func": "tasks.slow", "args": [0.005], "retry": 5} for _ in range(600)), *FOLLOWED)

@@ -384,14 +384,15 @@ TEST_F(batch, whose_loader_is_gone_is_abandoned_and_then_forgotten) {
         options.on_complete = follow_up("complete");
         Batch batch = co_await Batch::create(redis, options);
         const auto added = co_await batch.add(queue, jobs(1));
-        co_await redis.command("HSET", "rqxx:batch:b", "open_until", 1, "ttl", 2'000'000'000);
+        const auto just_now = (utc_now() - 1s).time_since_epoch().count();
+        co_await redis.command("HSET", "rqxx:batch:b", "open_until", just_now, "ttl", 100);
         JobActions actions(redis);
         co_await actions.remove({added[0].job_id}, {});
         EXPECT_EQ((*co_await batch.progress()).state, "abandoned");
         EXPECT_TRUE((co_await followed(redis)).empty());
         co_await ops::maintain_batches(redis);
         EXPECT_TRUE(co_await batch.progress());
-        co_await redis.command("HSET", "rqxx:batch:b", "ttl", 1);
+        co_await redis.command("HSET", "rqxx:batch:b", "ttl", 0);
         co_await redis.command("DEL", "rqxx:batches:seen");
         co_await ops::maintain_batches(redis);
         EXPECT_FALSE(co_await batch.progress());
