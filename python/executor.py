@@ -28,6 +28,7 @@ measures the same time, and kills what goes on.
 import array
 import asyncio
 import base64
+import contextlib
 import ctypes
 import datetime
 import errno
@@ -166,12 +167,30 @@ class Rq:
         from rq import connections, utils
 
         self.connections = connections if hasattr(connections, "push_connection") else None   # RQ 1.x
-        self.Job, self.JobStatus, self.stack = job.Job, job.JobStatus, job._job_stack
+        self.Job, self.JobStatus = job.Job, job.JobStatus
+        self.current_job = getattr(job, "_current_job", None)   # A context variable since RQ 3.
+        self.stack = None if self.current_job else job._job_stack
         self.Retry = job.Retry
         self.now = getattr(utils, "now", None) or utils.utcnow   # RQ 1.x
         self.JobTimeoutException = timeouts.JobTimeoutException
         self.serializers = {b"json": RqJSONSerializer, b"pickle": None}   # None is RQ's own, without a look at what it is.
         job.str_to_date = self.str_to_date = faster(utils.str_to_date)
+
+    @contextlib.contextmanager
+    def current(self, job):
+        """What get_current_job() answers."""
+        if self.current_job:
+            token = self.current_job.set(job)
+            try:
+                yield
+            finally:
+                self.current_job.reset(token)
+        else:
+            self.stack.push(job)
+            try:
+                yield
+            finally:
+                self.stack.pop()
 
     def warm_up(self, settings):
         """What the first job would import and compile is done before the first fork: three quarters of a short job."""
@@ -414,11 +433,8 @@ class Slot:
 
     def perform(self, job):
         # As Job.perform, without its PERSIST: the claim has done that.
-        self.rq.stack.push(job)
-        try:
+        with self.rq.current(job):
             return job._execute()
-        finally:
-            self.rq.stack.pop()
 
     @staticmethod
     def call(job):

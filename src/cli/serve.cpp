@@ -91,8 +91,9 @@ private:
 
     void make_routes() {
         http::add_monitor_routes(router_, monitor_);
-        if (!options_.no_enqueue) http::add_job_routes(router_, redis_, log_, options_.allow_func);
-        http::add_batch_routes(router_, redis_, directory_.path(), log_);
+        const http::EnqueueRights rights{!options_.no_enqueue, options_.allow_func};
+        http::add_job_routes(router_, redis_, rights, log_);
+        http::add_batch_routes(router_, redis_, directory_.path(), rights, log_);
         http::add_health_routes(router_, redis_, [this] {
             return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;
         });

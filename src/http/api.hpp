@@ -19,13 +19,17 @@ namespace rqxx::http {
 /// `/api/rq/…`, `/api/jobs/{id}`: what the monitor knows.
 void add_monitor_routes(Router& router, Monitor& monitor);
 
-/// `POST /api/v1/jobs`. `log`: where `Job enqueued` is told; outlives the router. `functions`:
-/// which ones may be enqueued, with `*` for any text; empty: all.
-void add_job_routes(Router& router, RedisClient& redis, Logger& log,
-                    std::vector<std::string> functions);
+/// What may be enqueued over HTTP.
+struct EnqueueRights {
+    bool any = true;
+    std::vector<std::string> functions;  ///< `*` stands for any text; empty: all.
+};
+
+/// `POST /api/v1/jobs`. `log`: where `Job enqueued` is told; outlives the router.
+void add_job_routes(Router& router, RedisClient& redis, EnqueueRights rights, Logger& log);
 /// `/api/v1/batches…`, `/api/rq/batches/{id}`. Bodies that arrive are kept in files in `folder`.
 void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path folder,
-                      Logger& log);
+                      EnqueueRights rights, Logger& log);
 
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.

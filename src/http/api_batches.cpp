@@ -138,8 +138,9 @@ Response refusal(const Request& request, const runtime::JobLines& lines) {
 /// The routes' handlers, and what they share.
 class Batches {
 public:
-    Batches(RedisClient& redis, std::filesystem::path folder, Logger& log)
-        : redis_(redis), folder_(std::move(folder)), log_(log) {}
+    Batches(RedisClient& redis, std::filesystem::path folder, std::vector<std::string> functions,
+            Logger& log)
+        : redis_(redis), folder_(std::move(folder)), functions_(std::move(functions)), log_(log) {}
     ~Batches() { blocking_.join(); }
 
     asio::awaitable<Response> create(Request request) {
@@ -148,7 +149,9 @@ public:
             throw HttpError(503, "Other batches are being uploaded", "busy",
                             {{"Retry-After", "1"}});
         const Slot slot(uploads_);
-        runtime::BatchUpload upload(upload_options(request, folder_));
+        auto options = upload_options(request, folder_);
+        options.functions = functions_;
+        runtime::BatchUpload upload(std::move(options));
         co_await upload.check(redis_);
         runtime::JobLines& lines = upload.lines();
         for (;;) {
@@ -216,6 +219,7 @@ private:
 
     RedisClient& redis_;
     std::filesystem::path folder_;
+    std::vector<std::string> functions_;  ///< That may be enqueued; empty: all.
     Logger& log_;
     int uploads_ = 0;
     asio::thread_pool blocking_{1};
@@ -224,8 +228,9 @@ private:
 }  // namespace
 
 void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path folder,
-                      Logger& log) {
-    const auto batches = std::make_shared<Batches>(redis, std::move(folder), log);
+                      EnqueueRights rights, Logger& log) {
+    const auto batches =
+        std::make_shared<Batches>(redis, std::move(folder), std::move(rights.functions), log);
     const auto handler = [&](asio::awaitable<Response> (Batches::*method)(Request)) -> Handler {
         return
             [batches, method](Request request) { return ((*batches).*method)(std::move(request)); };
@@ -250,8 +255,9 @@ void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path 
     create.response_schema = fmt::format(
         R"({{"type":"object","required":["batch_id","jobs","batch"],"properties":{{"batch_id":{{"type":"string"}},"jobs":{{"type":"integer"}},"duplicates":{{"type":"integer"}},"bad_lines":{{"type":"integer"}},"errors":{{"type":"array","items":{{"type":"object"}}}},"batch":{}}}}})",
         progress_schema);
-    router.add_streaming(Method::post, "/api/v1/batches", max_upload, create,
-                         handler(&Batches::create));
+    if (rights.any)
+        router.add_streaming(Method::post, "/api/v1/batches", max_upload, create,
+                             handler(&Batches::create));
 
     RouteDoc list = describe("The newest batches", 200, {422});
     RouteDoc::Param limit = param("limit", "how many", "integer");

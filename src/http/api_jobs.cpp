@@ -1,12 +1,11 @@
 #include <fmt/format.h>
 
-#include <algorithm>
 #include <boost/json/object.hpp>
 
 #include "base/utf8.hpp"
-#include "base/wildcard.hpp"
 #include "http/api.hpp"
 #include "http/job_request.hpp"
+#include "runtime/job_lines.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -19,9 +18,7 @@ json::value text_or_null(const std::string& text) {
 }
 
 void check_allowed(const std::string& function, const std::vector<std::string>& allowed) {
-    if (allowed.empty()) return;
-    const auto fits = [&](const auto& pattern) { return matches_wildcard(pattern, function); };
-    if (!std::ranges::any_of(allowed, fits))
+    if (!runtime::is_allowed(allowed, function))
         throw HttpError(403,
                         fmt::format("func: \"{}\" may not be enqueued over HTTP here",
                                     to_valid_utf8(function.substr(0, 80))),
@@ -52,8 +49,8 @@ asio::awaitable<Response> enqueue_job(RedisClient& redis, Logger& log, Request r
 
 }  // namespace
 
-void add_job_routes(Router& router, RedisClient& redis, Logger& log,
-                    std::vector<std::string> functions) {
+void add_job_routes(Router& router, RedisClient& redis, EnqueueRights rights, Logger& log) {
+    if (!rights.any) return;
     RouteDoc doc;
     doc.summary = "Enqueue a job";
     doc.tag = "jobs";
@@ -70,7 +67,7 @@ void add_job_routes(Router& router, RedisClient& redis, Logger& log,
         "answered the same, without a second job";
     doc.params = {key};
     router.add(Method::post, "/api/v1/jobs", std::move(doc),
-               [&redis, &log, functions = std::move(functions)](Request request) {
+               [&redis, &log, functions = std::move(rights.functions)](Request request) {
                    return enqueue_job(redis, log, std::move(request), functions);
                });
 }

@@ -21,8 +21,7 @@ bool beyond_policy(const EnqueueRequest& request) {
            options.description || request.at || request.in || options.depends_on || more_of_retry ||
            options.repeat || options.on_success || options.on_failure || options.on_stopped ||
            !options.group.empty() || !options.webhooks.empty() || !options.meta.is_none() ||
-           options.rate_limit ||
-           (options.dedup && options.dedup->mode == DedupMode::debounce);
+           options.rate_limit || (options.dedup && options.dedup->mode == DedupMode::debounce);
 }
 
 asio::awaitable<Enqueued> enqueue_under_policy(RedisClient& redis, Logger& log,

@@ -362,7 +362,7 @@ asio::awaitable<EnqueuedBatch> OptimizedQueue::enqueue_evaluations(
     co_await batch.seal();
     for (std::size_t i = 0; i < enqueued.size(); ++i) {
         result.job_ids.push_back(enqueued[i].job_id);
-        log_job_enqueued(*log_, enqueued[i].job_id, session_ids[i], policy.queue, policy.timeout);
+        ops::log_enqueued(*log_, enqueued[i], session_ids[i], policy.queue, policy.timeout);
     }
     co_return result;
 }

@@ -1,6 +1,9 @@
 #include "runtime/batch_upload.hpp"
 
+#include <fmt/format.h>
+
 #include "base/run_blocking.hpp"
+#include "base/utf8.hpp"
 #include "ops/batch_loader.hpp"
 #include "ops/new_job.hpp"
 
@@ -22,7 +25,14 @@ UploadOptions complete(UploadOptions options) {
 BatchUpload::BatchUpload(UploadOptions options)
     : options_(complete(std::move(options))),
       lines_({options_.name, options_.queue, options_.serializer, options_.partial,
-              options_.folder}) {}
+              options_.functions, options_.folder}) {
+    for (const auto* function :
+         {&options_.on_complete, &options_.on_success, &options_.on_first_failure}) {
+        if (!function->empty() && !is_allowed(options_.functions, *function))
+            ops::refuse("func", fmt::format("\"{}\" may not be enqueued here",
+                                            to_valid_utf8(function->substr(0, 80))));
+    }
+}
 
 asio::awaitable<void> BatchUpload::check(RedisClient& redis) {
     Batch batch(redis, options_.name);

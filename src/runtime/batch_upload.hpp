@@ -23,7 +23,8 @@ struct UploadOptions {
     std::string on_complete, on_success, on_first_failure;  ///< Functions; empty for none.
     std::string follow_queue;                               ///< Empty: `queue`.
     Serializer serializer = Serializer::pickle;
-    std::filesystem::path folder;  ///< Of the temporary file.
+    std::filesystem::path folder;          ///< Of the temporary file.
+    std::vector<std::string> functions{};  ///< That may be enqueued, `*` for any text; empty: all.
 };
 
 /// A batch made from lines: they are all there and good (or chosen) before the first is enqueued.

@@ -4,10 +4,13 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstring>
 #include <rqxx/error.hpp>
 #include <system_error>
 
+#include "base/utf8.hpp"
+#include "base/wildcard.hpp"
 #include "ops/new_job.hpp"
 
 namespace rqxx::runtime {
@@ -298,12 +301,21 @@ void JobLines::finish() {
         throw Error(Errc::io, "cannot read the temporary file of a batch");
 }
 
+bool is_allowed(const std::vector<std::string>& functions, std::string_view function) {
+    return functions.empty() || std::ranges::any_of(functions, [&](const auto& pattern) {
+               return matches_wildcard(pattern, function);
+           });
+}
+
 void JobLines::line(std::string_view text) {
     ++lines_;
     if (!too_long_ && text.find_first_not_of(" \t\r") == std::string_view::npos) return;
     try {
         if (too_long_) throw Error(Errc::usage, "longer than 1 MB");
         auto job = parse_job_line(text, settings_.queue);
+        if (!is_allowed(settings_.functions, job.call.func_name))
+            throw Error(Errc::usage, fmt::format("func: \"{}\" may not be enqueued here",
+                                                 to_valid_utf8(job.call.func_name.substr(0, 80))));
         order_.check(job.options);
         std::string id;
         const auto encoded = ops::encode_for_batch(settings_.batch, job.queue, settings_.serializer,

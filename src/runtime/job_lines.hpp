@@ -24,6 +24,9 @@ struct LineJob {
 /// @throws Error `Errc::usage` that names the field.
 [[nodiscard]] LineJob parse_job_line(std::string_view line, const std::string& default_queue);
 
+/// Whether one of the patterns (`*` for any text) fits, or there are none.
+[[nodiscard]] bool is_allowed(const std::vector<std::string>& functions, std::string_view function);
+
 /// Jobs as text, a JSON object per line. They are checked as they come, and kept in a file without
 /// a name until all of them are there, so that memory does not grow with them.
 ///
@@ -35,6 +38,8 @@ public:
         std::string queue = "default";  ///< Of lines that name none.
         Serializer serializer = Serializer::pickle;
         bool partial = false;  ///< Bad lines are left out; else nothing is kept once there is one.
+        std::vector<std::string>
+            functions{};               ///< That may be enqueued, `*` for any text; empty: all.
         std::filesystem::path folder;  ///< Of the file; empty: the system's for temporary ones.
     };
     struct BadLine {

@@ -78,7 +78,7 @@ TEST_F(batch, is_complete_when_its_last_job_ends_and_is_followed_once) {
         EXPECT_EQ(now.total, 100);
         EXPECT_EQ(now.pending, 100);
         EXPECT_EQ(co_await queue.size(), 100);
-        ops::WorkerOps worker(redis, "w", {"q"}, 10s, Strategy::strict);
+        ops::WorkerOps worker(redis, "w", {.queues = {"q"}});
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(100, 100, {})).claimed;
         std::vector<ops::Settlement> first, last;
@@ -126,7 +126,7 @@ TEST_F(batch, counts_a_job_that_fails_is_requeued_and_finishes_once) {
         auto list = jobs(2);
         list[0].options.retry = Retry{1, {}, false};
         Batch batch = co_await Batch::create_with(redis, options, queue, list);
-        ops::WorkerOps worker(redis, "w", {"q"}, 10s, Strategy::strict);
+        ops::WorkerOps worker(redis, "w", {.queues = {"q"}});
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(2, 2, {})).claimed;
         co_await worker.settle({ended(claimed[0], Outcome::failure)}, {}, 500s);
@@ -237,7 +237,7 @@ TEST_F(batch, with_a_parent_holds_it_up) {
         inner.parent = "top";
         inner.on_complete = follow_up("inner complete");
         Batch child = co_await Batch::create_with(redis, inner, queue, jobs(1));
-        ops::WorkerOps worker(redis, "w", {"q"}, 10s, Strategy::strict);
+        ops::WorkerOps worker(redis, "w", {.queues = {"q"}});
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(2, 2, {})).claimed;
         co_await worker.settle({ended(claimed[0], Outcome::success)}, {}, 500s);
@@ -274,7 +274,7 @@ TEST_F(batch, is_canceled_as_a_whole) {
         inner.parent = "b";
         Batch child = co_await Batch::create(redis, inner);
         co_await child.add(queue, jobs(50));
-        ops::WorkerOps worker(redis, "w", {"q"}, 10s, Strategy::strict);
+        ops::WorkerOps worker(redis, "w", {.queues = {"q"}});
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(2, 2, {})).claimed;
         co_await worker.settle({ended(claimed[0], Outcome::success)}, {}, 500s);
@@ -436,7 +436,7 @@ TEST_F(batch, of_another_type_harms_nobody) {
         EnqueueOptions options;
         options.group = "b";
         co_await queue.enqueue(call(), options);
-        ops::WorkerOps worker(redis, "w", {"q"}, 10s, Strategy::strict);
+        ops::WorkerOps worker(redis, "w", {.queues = {"q"}});
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(1, 1, {})).claimed;
         const auto settled =
