@@ -104,7 +104,7 @@ def slow_callback(*args):
     time.sleep(30)
 
 
-def span(path, name, seconds):
+def begin_and_end(path, name, seconds):
     """Notes when it begins and when it ends."""
     leave(path, f"begin {name}")
     time.sleep(seconds)

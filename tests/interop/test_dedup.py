@@ -82,7 +82,7 @@ def at_once(drivers, rounds, dedup, marks, seconds=0, batch=0):
     """Each producer sends its jobs without waiting for answers. Returns the answers by (producer, round)."""
     for round_ in range(rounds):
         for number, driver in enumerate(drivers):
-            driver.send("enqueue", func="tasks.span", args=[str(marks), f"{number}.{round_}.{batch}", seconds],
+            driver.send("enqueue", func="tasks.begin_and_end", args=[str(marks), f"{number}.{round_}.{batch}", seconds],
                         options={"dedup": dedup})
     return {(number, round_): driver.receive() for number, driver in enumerate(drivers) for round_ in range(rounds)}
 

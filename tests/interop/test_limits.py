@@ -111,10 +111,10 @@ def test_a_saturated_limit_is_used_to_95_percent(system, connection, kind):
 
 
 def test_a_limit_on_how_many_run_holds_across_workers_and_comes_back_from_the_dead(system, connection):
-    set_rule(system, "few", "--kind", "concurrency", "--limit", "3", "--function", "tasks.span")
+    set_rule(system, "few", "--kind", "concurrency", "--limit", "3", "--function", "tasks.timed")
     path = system.folder / "spans"
     queue = rq.Queue("default", connection=connection)
-    jobs = [queue.enqueue("tasks.span", str(path), "x", 0.2) for _ in range(40)]
+    jobs = [queue.enqueue("tasks.timed", str(path), "x", 0.2) for _ in range(40)]
     workers = [system.test_worker("--concurrency", "4", "default") for _ in range(3)]
     killed = {}
     wait_for(lambda: path.exists() and len(path.read_text().splitlines()) > 20, 30)
@@ -224,10 +224,10 @@ def test_a_limit_that_is_pushed_back_lets_nothing_pass_until_then(system, connec
 
 
 def test_each_worker_by_itself(system, connection):
-    set_rule(system, "each", "--kind", "concurrency", "--limit", "2", "--function", "tasks.span", "--scope", "worker")
+    set_rule(system, "each", "--kind", "concurrency", "--limit", "2", "--function", "tasks.timed", "--scope", "worker")
     path = system.folder / "spans"
     queue = rq.Queue("default", connection=connection)
-    jobs = [queue.enqueue("tasks.span", str(path), "x", 0.3) for _ in range(24)]
+    jobs = [queue.enqueue("tasks.timed", str(path), "x", 0.3) for _ in range(24)]
     workers = [system.test_worker("--concurrency", "6", "default") for _ in range(2)]
     wait_for(lambda: all(job.get_status() == "finished" for job in jobs), 30)
     by_pid = {}

@@ -141,7 +141,7 @@ def test_a_worker_runs_no_more_jobs_of_a_queue_than_it_has_slots_for(system, con
     path = system.folder / "spans"
     for queue in ("low", "high"):
         for _ in range(12):
-            rq.Queue(queue, connection=connection).enqueue("tasks.span", str(path), queue, 0.1)
+            rq.Queue(queue, connection=connection).enqueue("tasks.timed", str(path), queue, 0.1)
     worker = system.test_worker("--queue-slots", "low=2", "--concurrency", "8", "--burst", "low", "high")
     assert worker.wait(60) == 0
     runs = spans(path)

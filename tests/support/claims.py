@@ -52,7 +52,7 @@ def most_in_any_window(times, length):
 
 
 def spans(path, killed=None):
-    """The runs that `tasks.span` left: (start, end, what). `killed`: pid -> when; whoever has no end ended then."""
+    """The runs that `tasks.timed` left: (start, end, what). `killed`: pid -> when; whoever has no end ended then."""
     runs = {}
     for line in open(path):
         time, event, execution, pid, what = line.rstrip("\n").split(" ", 4)

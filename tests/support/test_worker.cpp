@@ -115,7 +115,7 @@ void register_tasks(HandlerRegistry& handlers) {
     });
     handlers.add("tasks.unserializable", [] { return Value::opaque("tasks.unserializable"); });
     // When it ran, for tests of what runs at the same time.
-    handlers.add("tasks.span",
+    handlers.add("tasks.timed",
                  [](JobContext& context, std::string path, std::string what, double seconds) {
                      const auto line = [&](std::string_view event) {
                          const auto now = std::chrono::system_clock::now().time_since_epoch();
