@@ -12,7 +12,11 @@ first field says what the frame is:
     worker -> slot   run        execution id, job id, serializer, worker's name, started_at, time limit, memory limit in bytes or 0,
                                 then field, value, ...
                      stopped    the same, to call the stopped callback only
-    slot -> worker   progress   execution id, JSON: {"fraction": 0 to 1, "text": text}
+                     group      worker's name, time limit, memory limit, then for each job of the call: execution id, job id,
+                                 serializer, started_at, how many fields it has, field, value, ...
+                     stop       execution id, reason: a job of the call that runs is to end, and others are not
+    slot -> worker   (of each job of a group by itself)
+                     progress   execution id, JSON: {"fraction": 0 to 1, "text": text}
                      callback   execution id, its time limit in seconds: the function has ended, a callback or the
                                  exception handlers begin
                      done       execution id, peak memory in kB and CPU seconds of this process so far, cause, then one of
@@ -140,6 +144,11 @@ class PlainJob:
             pass
         name, instance, self.args, self.kwargs = serializer.loads(data)
         self.func = import_attribute(name) if instance is None else getattr(instance, name)
+
+
+def check_plain(fields):
+    if any(fields.get(name) for name in (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name")):
+        raise RuntimeError("callbacks need rq, which this interpreter does not have")
 
 
 def faster(str_to_date):
@@ -278,6 +287,54 @@ def consumption():
     return str(max(own.ru_maxrss, children.ru_maxrss)), f"{cpu:.6f}"
 
 
+# ---- functions that take many jobs in one call --------------------------------------------------------------------------------
+
+
+class Call(tuple):
+    """One of the jobs that an aggregated function is given: `(args, kwargs)`, and what it is part of."""
+
+    def __new__(cls, slot, member, args, kwargs):
+        self = super().__new__(cls, (args, kwargs))
+        self._slot, self._execution = slot, member.execution
+        self.args, self.kwargs = args, kwargs
+        self.job_id, self.execution_id = member.job_id, member.execution.decode()
+        self.job = member.job if slot.rq else None   # rq's
+        return self
+
+    def progress(self, fraction, text=""):
+        """As rqxx.progress, of this job alone."""
+        self._slot.tell_progress([self._execution], fraction, text)
+
+    def __reduce__(self):
+        return tuple, (tuple(self),)   # It may travel to a process of the function's own.
+
+
+class Member:
+    """A job of a call."""
+
+    def __init__(self, execution, job_id, serializer, started_at, fields):
+        self.execution, self.job_id, self.serializer = execution, job_id.decode(), serializer
+        self.started_at, self.fields = started_at, fields
+        self.job = self.function = self.call = None
+        self.result = self.error = None   # The error as sys.exc_info() has it.
+
+    def answer(self):
+        if self.error:
+            raise self.error[1].with_traceback(self.error[2])
+        if isinstance(self.result, BaseException):
+            raise self.result
+        return self.result
+
+
+def members_of(flat):
+    members, at = [], 0
+    while at < len(flat):
+        first, last = at + 5, at + 5 + 2 * int(flat[at + 4])
+        members.append(Member(*flat[at:at + 4], dict(zip(flat[first:last:2], flat[first + 1:last:2]))))
+        at = last
+    return members
+
+
 # ---- a slot -----------------------------------------------------------------------------------------------------------------
 
 
@@ -309,50 +366,164 @@ class Slot:
     def __init__(self, settings, sock):
         self.settings, self.sock, self.rq = settings, sock, settings.rq
         self.pid, self.execution, self.cause = os.getpid(), b"", ""
+        self.executions = []   # Of the call that runs, those that have not ended.
         self.timeout = self.rq.JobTimeoutException if self.rq else PlainTimeout
 
     def serve(self):
         while True:
             try:
-                what, self.execution, job_id, serializer, worker_name, started_at, timeout, memory, *flat = receive_frame(self.sock)
+                what, *parts = receive_frame(self.sock)
             except EOFError:
                 return
-            os.environ["RQ_WORKER_ID"], os.environ["RQ_JOB_ID"] = worker_name.decode(), job_id.decode()
-            fields = dict(zip(flat[::2], flat[1::2]))
+            if what == b"stop":
+                continue   # It came too late.
             tidy_django()
-            self.cause = ""
-            limit_memory(int(memory))
-            run = self.stopped if what == b"stopped" else self.run
-            try:
-                answer = run(job_id.decode(), serializer, worker_name.decode(), started_at, int(timeout), fields)
-            except BaseException as error:
-                answer = failure(*sys.exc_info())
-                self.note_cause(error)
-            for stream in (sys.stdout, sys.stderr):
-                try:
-                    stream.flush()
-                except Exception:
-                    pass
-            if os.getpid() != self.pid:
-                os._exit(0)   # A child of the function, which came back here.
-            send_frame(self.sock, "done", self.execution, *consumption(), self.cause, *answer)
+            if what == b"group":
+                self.run_group(*parts)
+            else:
+                self.run_one(what, *parts)
             if self.settings.one_job_each:
                 return
             tidy_django()
 
+    def run_one(self, what, execution, job_id, serializer, worker_name, started_at, timeout, memory, *flat):
+        self.begin([execution], worker_name, memory)
+        os.environ["RQ_JOB_ID"] = job_id.decode()
+        fields = dict(zip(flat[::2], flat[1::2]))
+        run = self.stopped if what == b"stopped" else self.run
+        try:
+            answer = run(job_id.decode(), serializer, worker_name.decode(), started_at, int(timeout), fields)
+        except BaseException as error:
+            answer = failure(*sys.exc_info())
+            self.note_cause(error)
+        self.end(answer)
+
+    def begin(self, executions, worker_name, memory):
+        self.executions, self.execution, self.cause = executions, executions[0], ""
+        os.environ["RQ_WORKER_ID"] = worker_name.decode()
+        limit_memory(int(memory))
+
+    def end(self, answer):
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except Exception:
+                pass
+        if os.getpid() != self.pid:
+            os._exit(0)   # A child of the function, which came back here.
+        self.executions.remove(self.execution)
+        send_frame(self.sock, "done", self.execution, *consumption(), self.cause, *answer)
+
+    def run_group(self, worker_name, timeout, memory, *flat):
+        members, timeout = members_of(flat), int(timeout)
+        self.begin([member.execution for member in members], worker_name, memory)
+        os.environ.pop("RQ_JOB_ID", None)
+        try:
+            with Alarm(self.timeout, timeout):
+                self.call_group(members, worker_name.decode())
+        except BaseException:
+            error = sys.exc_info()
+            for member in members:
+                member.error = member.error or error
+        stopped = self.stopped_meanwhile() if os.getpid() == self.pid else ()
+        # What calls nobody back is over; the others wait for each other's callbacks.
+        members.sort(key=lambda member: self.calls_back(member) is not None)
+        self.announce([member for member in members if self.calls_back(member) is not None])
+        for member in members:
+            self.execution, self.cause = member.execution, ""
+            try:
+                answer = self.answer_of(member, member.execution in stopped, timeout)
+            except BaseException as error:
+                answer = failure(*sys.exc_info())
+                self.note_cause(error)
+            self.end(answer)
+
+    def call_group(self, members, worker_name):
+        for member in members:
+            try:
+                self.read(member, worker_name)
+            except self.timeout:
+                raise
+            except Exception:
+                member.error = sys.exc_info()
+        members = [member for member in members if not member.error]
+        if not members:
+            return
+        function = members[0].function
+        # Where stock workers take such jobs as well, they call the function itself, each with its own arguments.
+        results = getattr(function, "aggregated", function)([member.call for member in members])
+        if asyncio.iscoroutine(results):
+            results = asyncio.new_event_loop().run_until_complete(results)
+        name = f"{getattr(function, '__module__', '')}.{getattr(function, '__qualname__', function)}"
+        if not isinstance(results, (list, tuple)):
+            raise TypeError(f"{name} has to return a list with a result for each job, and returned {type(results).__name__}")
+        if len(results) != len(members):
+            raise ValueError(f"{name} returned {len(results)} results for {len(members)} jobs")
+        for member, result in zip(members, results):
+            member.result = result
+
+    def read(self, member, worker_name):
+        """What its function is called with. A job that cannot be read fails alone."""
+        if not self.rq:
+            check_plain(member.fields)
+            member.job = PlainJob(member.fields, self.settings.serializers[member.serializer])
+        else:
+            member.job = self.rq.make_job(self.settings, member.job_id, member.serializer, worker_name, member.started_at, member.fields)
+        member.function = member.job.func
+        member.call = Call(self, member, member.job.args, member.job.kwargs)
+
+    def answer_of(self, member, stopped, timeout):
+        if stopped:
+            return self.stopped_answer(member.job) if self.rq and member.job else ["stopped", ""]
+        if self.rq and member.job:
+            return self.conclude(member.job, member.answer, timeout)
+        return self.success(member.answer(), self.settings.serializers[member.serializer])
+
+    def calls_back(self, member):
+        """For how long at most, or None."""
+        kinds = [kind for kind in ("success", "failure", "stopped") if member.fields.get(f"{kind}_callback_name".encode())]
+        if not self.rq or not (kinds or self.settings.exception_handlers):
+            return None
+        handlers = 60 if self.settings.exception_handlers else 0
+        return handlers + sum(getattr(member.job, f"{kind}_callback_timeout", None) or 60 for kind in kinds)
+
+    def announce(self, members):
+        seconds = 0
+        for member in members if os.getpid() == self.pid else ():
+            seconds += self.calls_back(member)
+            send_frame(self.sock, "callback", member.execution, str(seconds))
+
+    def stopped_meanwhile(self):
+        stopped = set()
+        try:
+            while select.select([self.sock], [], [], 0)[0]:
+                what, execution, *_ = receive_frame(self.sock)
+                if what == b"stop":
+                    stopped.add(execution)
+        except EOFError:
+            pass   # The worker is gone, as the next frame will show.
+        return stopped
+
     def run(self, job_id, serializer, worker_name, started_at, timeout, fields):
         if not self.rq:
-            if any(fields.get(name) for name in (b"success_callback_name", b"failure_callback_name", b"stopped_callback_name")):
-                raise RuntimeError("callbacks need rq, which this interpreter does not have")
+            check_plain(fields)
             with Alarm(self.timeout, timeout):
                 job = PlainJob(fields, self.settings.serializers[serializer])
                 result = self.call(job)
             return self.success(result, self.settings.serializers[serializer])
         job = self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields)
+
+        def perform():
+            with Alarm(self.timeout, timeout):
+                return self.perform(job)
+
+        return self.conclude(job, perform, timeout)
+
+    def conclude(self, job, perform, timeout):
+        """What comes of a job, with its callbacks."""
         try:
             started = time.monotonic()
-            with Alarm(self.timeout, timeout):
-                result = self.perform(job)
+            result = perform()
             job.ended_at = self.rq.now()
             if isinstance(result, self.rq.Retry):
                 wait = self.rq.Retry.get_interval(job.number_of_retries or 0, result.intervals)
@@ -401,9 +572,14 @@ class Slot:
 
     def progress(self, fraction, text=""):
         """For functions, as rqxx.progress: how far the job is, from 0 to 1, shown by monitors while it runs."""
+        self.tell_progress(self.executions, fraction, text)
+
+    def tell_progress(self, executions, fraction, text):
         if os.getpid() == self.pid:
-            state = {"fraction": min(max(float(fraction), 0.0), 1.0), "text": str(text)}
-            send_frame(self.sock, "progress", self.execution, json.dumps(state))
+            state = json.dumps({"fraction": min(max(float(fraction), 0.0), 1.0), "text": str(text)})
+            for execution in executions:
+                if execution in self.executions:   # Not over.
+                    send_frame(self.sock, "progress", execution, state)
 
     def note_cause(self, error):
         if isinstance(error, self.timeout):
@@ -414,7 +590,9 @@ class Slot:
     def stopped(self, job_id, serializer, worker_name, started_at, timeout, fields):
         if not self.rq:
             return ["stopped", ""]
-        job = self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields)
+        return self.stopped_answer(self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields))
+
+    def stopped_answer(self, job):
         try:
             self.call_back(job, "stopped")
             return ["stopped", ""]

@@ -2,7 +2,9 @@
 
 #include <boost/asio/awaitable.hpp>
 #include <chrono>
+#include <exception>
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <rqxx/convert.hpp>
@@ -10,6 +12,7 @@
 #include <rqxx/log.hpp>
 #include <rqxx/queue.hpp>
 #include <rqxx/redis/client.hpp>
+#include <span>
 #include <stop_token>
 #include <string>
 #include <string_view>
@@ -66,12 +69,69 @@ struct CallbackEvent {
     std::string error;  ///< Of a failure: one line.
 };
 
+/// How many jobs of a function one call takes. See docs/aggregation.md.
+struct Aggregation {
+    std::size_t max_size = 1;  ///< 1…1000.
+    /// How long the first job of a call waits for others, from its claim on: 0…1 h.
+    std::chrono::milliseconds max_wait{0};
+};
+
+/// One of the jobs that a call of an aggregated handler is given, and its answer.
+///
+/// A job is answered by a result or an error of its own; a later answer replaces an earlier one.
+/// What has no answer when the handler returns fails with `rqxx.NoAnswer`; where the handler
+/// throws, it ends as if it had thrown that itself, and jobs that have an answer keep it. An answer
+/// that comes after the time limit does not count.
+///
+/// Thread safety: different jobs may be answered by different threads while the handler runs.
+class AggregatedCall {
+public:
+    /// Made by whoever runs the handler. Both outlive it.
+    AggregatedCall(JobContext& context, const Call& call) : context_(&context), call_(&call) {}
+
+    [[nodiscard]] JobContext& context() const noexcept { return *context_; }
+    [[nodiscard]] const Call& call() const noexcept { return *call_; }
+    /// The positional arguments, as a typed handler gets them.
+    /// @throws Error `Errc::usage` where the call does not fit
+    template <class... Args>
+    [[nodiscard]] std::tuple<Args...> arguments() const;
+
+    template <class T>
+    void set_result(T&& result) {
+        set(Convert<std::decay_t<T>>::to(std::forward<T>(result)), nullptr);
+    }
+    void set_result() { set({}, nullptr); }
+    /// As if this job's handler had thrown it: a `RetryRequest` asks for this job alone.
+    void set_error(std::exception_ptr error) { set({}, std::move(error)); }
+    /// A std::runtime_error with this text.
+    void set_error(const std::string& message);
+    /// Answers with what `work()` returns or throws, so that one job's failure is its own.
+    template <class F>
+    void answer(F&& work);
+
+    /// For whoever runs the handler.
+    struct Answer {
+        Value result;
+        std::exception_ptr error;  ///< Null: a success.
+        bool in_time = true;       ///< The job had not been asked to stop.
+    };
+    [[nodiscard]] const std::optional<Answer>& given() const noexcept { return answer_; }
+
+private:
+    void set(Value result, std::exception_ptr error);
+
+    JobContext* context_;
+    const Call* call_;
+    std::optional<Answer> answer_;
+};
+
 /// Native functions by the names under which RQ jobs call them.
 ///
 /// Filled before a worker runs; then read by its threads.
 class HandlerRegistry {
 public:
     using Handler = std::function<Value(JobContext&, const Call&)>;
+    using AggregatedHandler = std::function<void(std::span<AggregatedCall>)>;
 
     /// The raw form: gets the decoded call, returns the result.
     void add_raw(std::string func_name, Handler handler);
@@ -80,6 +140,9 @@ public:
     /// parameter may be left out. A call that does not fit fails the job with a clear message.
     template <class F>
     void add(std::string func_name, F function);
+    /// A function that runs up to `max_size` jobs in one call, and answers for each.
+    /// @throws Error `Errc::usage` for a size or wait out of range
+    void add_aggregated(std::string func_name, Aggregation most, AggregatedHandler handler);
     /// What runs under a name that producers give as `on_success`, `on_failure` or `on_stopped`.
     /// A success callback that throws fails the job, as in RQ; it runs before the result is stored,
     /// so that after a crash both may happen again.
@@ -87,10 +150,20 @@ public:
     void add_callback(std::string name, CallbackFunction function);
     [[nodiscard]] const Handler* find(std::string_view func_name) const noexcept;
     [[nodiscard]] const CallbackFunction* find_callback(std::string_view name) const noexcept;
+    struct Aggregated {
+        Aggregation most;
+        AggregatedHandler handler;
+    };
+    [[nodiscard]] const Aggregated* find_aggregated(std::string_view func_name) const noexcept;
+    [[nodiscard]] bool any_aggregated() const noexcept { return !aggregated_.empty(); }
+    /// Of all functions, aggregated ones too.
     [[nodiscard]] std::vector<std::string> names() const;
 
 private:
+    void check_new(const std::string& func_name) const;
+
     std::map<std::string, Handler, std::less<>> handlers_;
+    std::map<std::string, Aggregated, std::less<>> aggregated_;
     std::map<std::string, CallbackFunction, std::less<>> callbacks_;
 };
 
@@ -146,6 +219,9 @@ struct FunctionRule {
     enum class Place { any, thread, process, python, command, http };
     Place place = Place::any;
     ResourceLimits limits;  ///< In the place of the worker's, each by itself; 0: no limit.
+    /// A call takes many jobs: of a function in Python, which then gets a list; of a native handler
+    /// that was added so, in the place of its own figures.
+    std::optional<Aggregation> aggregate{};
 };
 
 /// How much jobs in Python share: a process that runs one after the other, or only what had been
@@ -280,18 +356,23 @@ T argument(const Call& call, std::size_t index) {
     }
 }
 
+template <class... Args, std::size_t... I>
+std::tuple<Args...> arguments(const Call& call, std::index_sequence<I...>) {
+    refuse_kwargs(call);
+    if (call.args.items().size() > sizeof...(Args))
+        wrong_argument_count(sizeof...(Args), call.args.items().size());
+    return {argument<Args>(call, I)...};
+}
+
 template <class F, class Result, bool WithContext, class... Args>
 struct TypedHandler {
     F function;
     Value operator()(JobContext& context, const Call& call) const {
-        refuse_kwargs(call);
-        if (call.args.items().size() > sizeof...(Args))
-            wrong_argument_count(sizeof...(Args), call.args.items().size());
         return invoke(context, call, std::index_sequence_for<Args...>{});
     }
     template <std::size_t... I>
-    Value invoke(JobContext& context, const Call& call, std::index_sequence<I...>) const {
-        std::tuple<Args...> args{argument<Args>(call, I)...};
+    Value invoke(JobContext& context, const Call& call, std::index_sequence<I...> indexes) const {
+        auto args = arguments<Args...>(call, indexes);
         auto run = [&]() -> Result {
             if constexpr (WithContext)
                 return function(context, std::move(std::get<I>(args))...);
@@ -327,6 +408,25 @@ struct HandlerFor<F, R (*)(A...)> {
 };
 
 }  // namespace detail
+
+template <class... Args>
+std::tuple<Args...> AggregatedCall::arguments() const {
+    return detail::arguments<Args...>(*call_, std::index_sequence_for<Args...>{});
+}
+
+template <class F>
+void AggregatedCall::answer(F&& work) {
+    try {
+        if constexpr (std::is_void_v<decltype(work())>) {
+            work();
+            set_result();
+        } else {
+            set_result(work());
+        }
+    } catch (...) {
+        set_error(std::current_exception());
+    }
+}
 
 template <class F>
 void HandlerRegistry::add(std::string func_name, F function) {

@@ -205,7 +205,7 @@ struct CommandExecutor::Impl : std::enable_shared_from_this<Impl> {
         const Fd input = document(job_document(execution));
         run->output =
             std::make_shared<OutputPipes>(executor, tools.forward_output || tools.max_output == 0);
-        run->output->read_for(run->execution);
+        run->output->read_for({run->execution});
         // Not the run's own: it holds the pipes.
         run->output->set_tap([to = run.get()](OutputPipes::Stream stream, std::string_view text) {
             if (stream == OutputPipes::Stream::out) {

@@ -4,6 +4,27 @@
 
 namespace rqxx::runtime {
 
+std::vector<std::shared_ptr<Execution>> jobs_of_call(const std::shared_ptr<Execution>& execution) {
+    if (!execution->shared) return {execution};
+    std::vector<std::shared_ptr<Execution>> jobs;
+    jobs.reserve(execution->shared->jobs.size());
+    for (const auto& one : execution->shared->jobs) {
+        if (auto job = one.lock()) jobs.push_back(std::move(job));
+    }
+    return jobs;
+}
+
+bool others_need_its_call(const Execution& execution) {
+    if (!execution.shared) return false;
+    for (const auto& one : execution.shared->jobs) {
+        const auto other = one.lock();
+        if (!other || other.get() == &execution || other->settled) continue;
+        const StopReason reason = other->stop_reason;
+        if (reason == StopReason::none || reason == StopReason::time_limit) return true;
+    }
+    return false;
+}
+
 RunOutcome ended_by_force(const Execution& execution) {
     // Word for word as RQ's workers leave it, where RQ does. Source: rq/worker/worker_classes.py.
     switch (execution.stop_reason.load()) {
@@ -20,7 +41,7 @@ RunOutcome ended_by_force(const Execution& execution) {
                 RunOutcome::Kind::failure,
                 fmt::format("rq.timeouts.JobTimeoutException: Task exceeded maximum timeout value "
                             "({} seconds)\n",
-                            execution.job.timeout.value_or(180)),
+                            execution.time_limit),
                 "time limit (hard)");
     }
 }

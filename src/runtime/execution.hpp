@@ -12,6 +12,7 @@
 #include <rqxx/worker.hpp>
 #include <stop_token>
 #include <string>
+#include <vector>
 
 #include "runtime/output.hpp"
 
@@ -21,6 +22,17 @@ namespace rqxx::runtime {
 enum class StopReason { none, time_limit, canceled, lease_lost, shutdown, stopped, killed };
 
 class Executor;
+struct Execution;
+
+/// What the jobs of one call have in common, where a function takes several.
+///
+/// Worker's executor only, but for the list, which stays as it is.
+struct SharedCall {
+    std::vector<std::weak_ptr<Execution>> jobs;  ///< The first stands for all towards executors.
+    const Execution* first = nullptr;            ///< The same, to tell calls apart.
+    std::size_t unsettled = 0;                   ///< Its slot is taken until there is none.
+    bool given_up = false;                       ///< What runs it has been replaced.
+};
 
 /// One run of one job, from the claim until it is settled.
 ///
@@ -35,6 +47,9 @@ struct Execution {
     std::optional<std::chrono::microseconds> queued_for;
     std::chrono::steady_clock::time_point started;  ///< This process' clock.
     std::optional<std::chrono::steady_clock::time_point> function_deadline;
+    std::int64_t time_limit = 180;       ///< In seconds, that of its call; 0 or less: none.
+    bool aggregated = false;             ///< Its function takes a list of jobs.
+    std::shared_ptr<SharedCall> shared;  ///< Null where it has a call of its own.
 
     std::stop_source stop;                                  ///< Of the function. Any thread.
     std::atomic<StopReason> stop_reason{StopReason::none};  ///< Any thread.
@@ -47,7 +62,8 @@ struct Execution {
     // Worker's executor only.
     Executor* runs_in = nullptr;
     ResourceLimits limits;
-    bool settled = false;  ///< Its outcome is decided; a later one is ignored.
+    bool settled = false;      ///< Its outcome is decided; a later one is ignored.
+    bool out_of_call = false;  ///< Of a shared one, which has yet to begin: it ends without.
     bool in_callback = false;
     bool output_stored = false;  ///< Some of its output has been sent to Redis.
     bool being_killed = false;   ///< What runs it has been killed; its end is on the way.
@@ -67,6 +83,12 @@ struct Execution {
         callback_stop.request_stop();
     }
 };
+
+/// The jobs of its call, those that are over and forgotten excepted: most often it alone.
+[[nodiscard]] std::vector<std::shared_ptr<Execution>> jobs_of_call(
+    const std::shared_ptr<Execution>& execution);
+/// Whether its call has to go on for others. Worker's executor only.
+[[nodiscard]] bool others_need_its_call(const Execution& execution);
 
 /// How a run ended.
 struct RunOutcome {
@@ -112,6 +134,7 @@ public:
     [[nodiscard]] virtual bool available() const { return true; }
     /// After the last job: nothing is reported any more, and nothing keeps the event loop running.
     virtual void close() {}
+    /// The first of its call, where it shares one: all of it is started.
     virtual void start(std::shared_ptr<Execution> execution) = 0;
     /// The job has been asked to stop: for executors whose jobs do not look at its stop token.
     virtual void interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) {
@@ -123,7 +146,8 @@ public:
         (void)execution;
         return false;
     }
-    /// The execution is given up: its outcome no longer matters and its resources are replaced.
+    /// The execution is given up: its outcome no longer matters and its resources are replaced. So
+    /// is each other of its call.
     virtual void abandon(const std::shared_ptr<Execution>& execution) = 0;
 };
 

@@ -1,8 +1,11 @@
 #include "runtime/executors.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 
 #include "base/wildcard.hpp"
+#include "runtime/aggregation.hpp"
 #include "runtime/command_executor.hpp"
 #include "runtime/http_executor.hpp"
 #include "runtime/native_zygote.hpp"
@@ -35,14 +38,51 @@ std::optional<T> limit(const std::optional<T>& own, const std::optional<T>& gene
     return *own == T{} ? std::nullopt : own;
 }
 
-void check(const WorkerOptions& options) {
-    if (!options.python && any_in(options, FunctionRule::Place::python))
-        throw Error(Errc::usage, "functions: one is to run in Python, and there is no interpreter");
+void check_aggregated(const FunctionRule& rule, const WorkerOptions& options,
+                      const HandlerRegistry& handlers) {
+    const auto refuse = [&](const char* why) {
+        throw Error(Errc::usage, fmt::format("{}: aggregate: {}", rule.function, why));
+    };
+    check_aggregation(*rule.aggregate, rule.function + ": aggregate");
+    if (rule.place == FunctionRule::Place::command || rule.place == FunctionRule::Place::http)
+        refuse("a command or server takes one job at a time");
+    if (options.python && !options.python->serializer.empty())
+        refuse("does not go with a serializer of the application's own");
+    if (rule.place != FunctionRule::Place::python && handlers.find(rule.function) != nullptr)
+        refuse("its native handler takes one job at a time");
+    if (!options.python && !handlers.any_aggregated())
+        refuse("needs an interpreter: no native handler takes a list of jobs");
 }
 
-}  // namespace
+void check(const WorkerOptions& options, const HandlerRegistry& handlers) {
+    if (!options.python && any_in(options, FunctionRule::Place::python))
+        throw Error(Errc::usage, "functions: one is to run in Python, and there is no interpreter");
+    for (const auto& rule : options.functions) {
+        if (rule.aggregate) check_aggregated(rule, options, handlers);
+    }
+}
 
-Way way_of(const Call& call, const WorkerOptions& options, const HandlerRegistry& handlers) {
+/// For functions in Python, who calls them is told to give a list; native handlers know themselves.
+std::optional<Aggregation> aggregate(const Way& way, const Call& call,
+                                     const HandlerRegistry& handlers) {
+    if (!call.instance.is_none()) return std::nullopt;
+    const auto said = way.rule != nullptr ? way.rule->aggregate : std::nullopt;
+    if (way.place == FunctionRule::Place::python)
+        return call.func_name.empty() ? std::nullopt : said;
+    if (way.place != FunctionRule::Place::thread && way.place != FunctionRule::Place::process)
+        return std::nullopt;
+    const auto* registered = handlers.find_aggregated(call.func_name);
+    if (registered == nullptr) return std::nullopt;
+    return said ? said : registered->most;
+}
+
+/// What a process writes while it runs a call is kept for each of its jobs.
+std::size_t share_of_output(std::size_t most, std::size_t jobs) {
+    constexpr std::size_t enough = std::size_t{16} << 10;
+    return std::min(most, std::max(most / jobs, enough));
+}
+
+Way place_of(const Call& call, const WorkerOptions& options, const HandlerRegistry& handlers) {
     using enum FunctionRule::Place;
     const auto found = std::ranges::find_if(options.functions, [&](const FunctionRule& rule) {
         return matches_wildcard(rule.function, call.func_name);
@@ -57,7 +97,9 @@ Way way_of(const Call& call, const WorkerOptions& options, const HandlerRegistry
     if (way.place == command && !any_fits(options.commands, call)) way.place = any;
     if (way.place == http && !any_fits(options.http, call)) way.place = any;
     if (way.place != any) return way;
-    const bool registered = call.instance.is_none() && handlers.find(call.func_name) != nullptr;
+    const bool registered =
+        call.instance.is_none() && (handlers.find(call.func_name) != nullptr ||
+                                    handlers.find_aggregated(call.func_name) != nullptr);
     if (any_fits(options.commands, call))
         way.place = command;
     else if (any_fits(options.http, call))
@@ -66,6 +108,14 @@ Way way_of(const Call& call, const WorkerOptions& options, const HandlerRegistry
         way.place = python;
     else
         way.place = options.native == NativeIsolation::process ? process : thread;
+    return way;
+}
+
+}  // namespace
+
+Way way_of(const Call& call, const WorkerOptions& options, const HandlerRegistry& handlers) {
+    Way way = place_of(call, options, handlers);
+    way.aggregate = aggregate(way, call, handlers);
     return way;
 }
 
@@ -82,8 +132,11 @@ Executors::Executors(RedisClient& redis, const HandlerRegistry& handlers,
                      Events events)
     : handlers_(handlers),
       options_(options),
+      aggregate_(handlers.any_aggregated() ||
+                 std::ranges::any_of(options.functions,
+                                     [](const auto& rule) { return rule.aggregate.has_value(); })),
       watch_(std::make_shared<ProcessWatch>(redis.executor())) {
-    check(options);
+    check(options, handlers);
     const auto executor = redis.executor();
     const bool in_processes =
         options.native == NativeIsolation::process || any_in(options, FunctionRule::Place::process);
@@ -144,12 +197,19 @@ Executor& Executors::executor_of(FunctionRule::Place place) const {
     return *threads_;
 }
 
+std::optional<Aggregation> Executors::aggregation_of(const Call& call) const {
+    return way_of(call, options_, handlers_).aggregate;
+}
+
 void Executors::start(std::shared_ptr<Execution> execution) {
     const Way way = way_of(execution->call, options_, handlers_);
-    execution->limits = way.limits;
-    execution->output.set_limit(options_.max_output);
     Executor& chosen = executor_of(way.place);
-    execution->runs_in = &chosen;
+    const auto jobs = jobs_of_call(execution);
+    for (const auto& job : jobs) {
+        job->limits = way.limits;
+        job->output.set_limit(share_of_output(options_.max_output, jobs.size()));
+        job->runs_in = &chosen;
+    }
     chosen.start(std::move(execution));
 }
 

@@ -15,7 +15,8 @@ namespace rqxx::runtime {
 struct Way {
     FunctionRule::Place place;  ///< Never `any`; `thread` also where nothing can run it.
     ResourceLimits limits;
-    const FunctionRule* rule = nullptr;  ///< Of the options, where one fits.
+    const FunctionRule* rule = nullptr;      ///< Of the options, where one fits.
+    std::optional<Aggregation> aggregate{};  ///< Its function takes a list of jobs.
 };
 [[nodiscard]] Way way_of(const Call& call, const WorkerOptions& options,
                          const HandlerRegistry& handlers);
@@ -29,6 +30,10 @@ public:
     boost::asio::awaitable<void> prepare() override;
     [[nodiscard]] bool available() const override;
     void close() override;
+    /// How many jobs a call takes; none: one at a time.
+    [[nodiscard]] std::optional<Aggregation> aggregation_of(const Call& call) const;
+    /// Whether any function takes a list of jobs.
+    [[nodiscard]] bool aggregate() const { return aggregate_; }
     void start(std::shared_ptr<Execution> execution) override;
     void interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) override;
     bool kill(const std::shared_ptr<Execution>& execution) override;
@@ -41,6 +46,7 @@ private:
 
     const HandlerRegistry& handlers_;
     const WorkerOptions& options_;
+    const bool aggregate_;
     std::shared_ptr<ProcessWatch> watch_;
     std::vector<std::unique_ptr<Executor>> all_;
     // Null where nothing can need it.

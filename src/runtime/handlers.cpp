@@ -1,14 +1,43 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <rqxx/worker.hpp>
+#include <stdexcept>
+
+#include "runtime/aggregation.hpp"
 
 namespace rqxx {
 
-void HandlerRegistry::add_raw(std::string func_name, Handler handler) {
+void AggregatedCall::set_error(const std::string& message) {
+    set_error(std::make_exception_ptr(std::runtime_error(message)));
+}
+
+void AggregatedCall::set(Value result, std::exception_ptr error) {
+    answer_ = Answer{std::move(result), std::move(error), !context_->stop_token().stop_requested()};
+}
+
+void HandlerRegistry::check_new(const std::string& func_name) const {
     if (func_name.empty()) throw Error(Errc::usage, "a handler needs the name of a function");
-    const auto [it, added] = handlers_.emplace(std::move(func_name), std::move(handler));
-    if (!added)
-        throw Error(Errc::usage, fmt::format("there is a handler for {} already", it->first));
+    if (handlers_.contains(func_name) || aggregated_.contains(func_name))
+        throw Error(Errc::usage, fmt::format("there is a handler for {} already", func_name));
+}
+
+void HandlerRegistry::add_raw(std::string func_name, Handler handler) {
+    check_new(func_name);
+    handlers_.emplace(std::move(func_name), std::move(handler));
+}
+
+void HandlerRegistry::add_aggregated(std::string func_name, Aggregation most,
+                                     AggregatedHandler handler) {
+    check_new(func_name);
+    runtime::check_aggregation(most, func_name);
+    aggregated_.emplace(std::move(func_name), Aggregated{most, std::move(handler)});
+}
+
+const HandlerRegistry::Aggregated* HandlerRegistry::find_aggregated(
+    std::string_view func_name) const noexcept {
+    const auto it = aggregated_.find(func_name);
+    return it == aggregated_.end() ? nullptr : &it->second;
 }
 
 const HandlerRegistry::Handler* HandlerRegistry::find(std::string_view func_name) const noexcept {
@@ -30,9 +59,12 @@ const HandlerRegistry::CallbackFunction* HandlerRegistry::find_callback(
 
 std::vector<std::string> HandlerRegistry::names() const {
     std::vector<std::string> names;
-    names.reserve(handlers_.size());
+    names.reserve(handlers_.size() + aggregated_.size());
     for (const auto& [name, handler] : handlers_)
         names.push_back(name);
+    for (const auto& [name, handler] : aggregated_)
+        names.push_back(name);
+    std::ranges::sort(names);
     return names;
 }
 

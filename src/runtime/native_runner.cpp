@@ -7,8 +7,12 @@
 #include <boost/json/value.hpp>
 #include <cmath>
 #include <new>
+#include <tuple>
 
 namespace rqxx::runtime {
+
+using namespace std::chrono_literals;
+
 namespace {
 
 std::string type_name(const std::exception& error) {
@@ -66,8 +70,8 @@ private:
 };
 
 RunOutcome time_limit(const Execution& execution) {
-    auto outcome = failure(execution, "rq.timeouts.JobTimeoutException",
-                           timeout_text(execution.job.timeout.value_or(180)));
+    auto outcome =
+        failure(execution, "rq.timeouts.JobTimeoutException", timeout_text(execution.time_limit));
     outcome.cause = "time limit (soft)";
     return outcome;
 }
@@ -90,19 +94,150 @@ RunOutcome retry(const Execution& execution, const Retry& asked) {
             .error = "the function asked for a retry"};
 }
 
+RunOutcome success(const Execution& execution, const Value& result) {
+    return {.kind = RunOutcome::Kind::success,
+            .payload = encode_return_value(result, execution.serializer),
+            .error = {}};
+}
+
+/// What becomes of a job whose function has thrown what is being handled.
+RunOutcome thrown_in(const Execution& execution, bool in_time) {
+    const auto timed_out = [&] {
+        return !in_time && execution.stop_reason == StopReason::time_limit;
+    };
+    try {
+        throw;
+    } catch (const RetryRequest& request) {
+        if (timed_out()) return time_limit(execution);
+        return retry(execution, request.retry());
+    } catch (const std::bad_alloc& error) {
+        auto outcome = failure(execution, type_name(error), error.what());
+        if (execution.limits.max_rss) outcome.cause = "memory limit";
+        return outcome;
+    } catch (const std::exception& error) {
+        if (timed_out()) return time_limit(execution);
+        return failure(execution, type_name(error), error.what());
+    } catch (...) {
+        return failure(execution, "unknown",
+                       "the handler threw something that is not a std::exception");
+    }
+}
+
+RunOutcome thrown_in(const Execution& execution, const std::exception_ptr& error, bool in_time) {
+    try {
+        std::rethrow_exception(error);
+    } catch (...) {
+        return thrown_in(execution, in_time);
+    }
+}
+
+/// Of a job that an aggregated handler has not answered for.
+RunOutcome unanswered(const Execution& execution, const std::exception_ptr& thrown) {
+    if (thrown) return thrown_in(execution, thrown, false);
+    if (execution.stop_reason == StopReason::time_limit) return time_limit(execution);
+    return failure(execution, "rqxx.NoAnswer", "the handler gave no answer for this job");
+}
+
+bool is_to_end(const Execution& execution) {
+    return execution.stop_reason != StopReason::none &&
+           execution.stop_reason != StopReason::time_limit;
+}
+
+/// How long one job's callbacks may take.
+std::chrono::seconds longest_callbacks(const Job& job) {
+    std::int64_t longest = 0;
+    for (const auto& [name, timeout] :
+         {std::pair{&job.success_callback_name, job.success_callback_timeout},
+          {&job.failure_callback_name, job.failure_callback_timeout},
+          {&job.stopped_callback_name, job.stopped_callback_timeout}})
+        if (!name->empty()) longest += std::clamp<std::int64_t>(timeout.value_or(60), 1, 86400);
+    return std::chrono::seconds(longest);
+}
+
 }  // namespace
 
 RunOutcome NativeRunner::run(const std::shared_ptr<Execution>& execution) const {
-    const Job& job = execution->job;
+    if (auto refused = refuse(*execution)) return std::move(*refused);
+    Value result;
+    RunOutcome outcome = call(*execution, result);
+    return call_back(execution, std::move(outcome), std::move(result));
+}
+
+void NativeRunner::run_together(const std::vector<std::shared_ptr<Execution>>& jobs,
+                                const Report& report) const {
+    struct Member {
+        std::shared_ptr<Execution> execution;
+        Context context;
+        AggregatedCall call;
+        Member(std::shared_ptr<Execution> one, Logger& log, const Hooks& hooks)
+            : execution(std::move(one)),
+              context(*execution, execution->stop.get_token(), execution->function_deadline, log,
+                      hooks),
+              call(context, execution->call) {}
+    };
+    std::vector<std::unique_ptr<Member>> members;
+    std::vector<AggregatedCall> calls;
+    for (const auto& job : jobs) {
+        if (auto refused = refuse(*job))
+            report(job, std::move(*refused));
+        else if (is_to_end(*job))  // Before it could begin.
+            report(job, call_back(job, ended_by_force(*job), {}));
+        else
+            members.push_back(std::make_unique<Member>(job, log_, hooks_));
+    }
+    if (members.empty()) return;
+    for (const auto& member : members)
+        calls.push_back(member->call);
+    std::exception_ptr thrown = nullptr;
+    try {
+        handlers_.find_aggregated(members.front()->execution->call.func_name)->handler(calls);
+    } catch (...) {
+        thrown = std::current_exception();
+    }
+    // What calls nobody back is over; the others' callbacks come one after the other.
+    std::vector<std::tuple<std::shared_ptr<Execution>, RunOutcome, Value>> rest;
+    for (std::size_t i = 0; i < members.size(); ++i) {
+        const auto& execution = members[i]->execution;
+        const auto& answer = calls[i].given();
+        RunOutcome outcome;
+        Value result;
+        if (answer && !answer->error) result = answer->result;
+        if (answer && (answer->in_time || execution->stop_reason != StopReason::time_limit))
+            outcome = answer->error ? thrown_in(*execution, answer->error, answer->in_time)
+                                    : success(*execution, result);
+        else
+            outcome = unanswered(*execution, thrown);
+        if (longest_callbacks(execution->job) > 0s)
+            rest.emplace_back(execution, std::move(outcome), std::move(result));
+        else
+            report(execution, call_back(execution, std::move(outcome), std::move(result)));
+    }
+    std::chrono::seconds limit{0};
+    for (const auto& [execution, outcome, result] : rest) {
+        limit += longest_callbacks(execution->job);
+        hooks_.on_callback(execution, limit);
+    }
+    for (auto& [execution, outcome, result] : rest)
+        report(execution, call_back(execution, std::move(outcome), std::move(result)));
+}
+
+/// A job that cannot run here.
+std::optional<RunOutcome> NativeRunner::refuse(const Execution& execution) const {
+    const Job& job = execution.job;
     for (const auto* name :
          {&job.success_callback_name, &job.failure_callback_name, &job.stopped_callback_name}) {
         if (callbacks_ == CallbackPolicy::require && !name->empty() &&
             handlers_.find_callback(*name) == nullptr)
-            return failure(*execution, "rqxx.UnknownCallback",
+            return failure(execution, "rqxx.UnknownCallback",
                            fmt::format("no native callback is registered for {}", *name));
     }
-    Value result;
-    RunOutcome outcome = call(*execution, result);
+    return std::nullopt;
+}
+
+/// How the run ends whose function has ended so.
+RunOutcome NativeRunner::call_back(const std::shared_ptr<Execution>& execution, RunOutcome outcome,
+                                   Value result) const {
+    const Job& job = execution->job;
     switch (execution->stop_reason.load()) {
         case StopReason::stopped:
             call_back(execution, job.stopped_callback_name, job.stopped_callback_timeout,
@@ -141,7 +276,6 @@ RunOutcome NativeRunner::run(const std::shared_ptr<Execution>& execution) const 
 RunOutcome NativeRunner::call(Execution& execution, Value& result) const {
     Context context(execution, execution.stop.get_token(), execution.function_deadline, log_,
                     hooks_);
-    const auto timed_out = [&] { return execution.stop_reason == StopReason::time_limit; };
     try {
         const auto* handler = handlers_.find(execution.call.func_name);
         if (handler == nullptr)
@@ -152,24 +286,11 @@ RunOutcome NativeRunner::call(Execution& execution, Value& result) const {
             return failure(execution, "rqxx.UnsupportedCall",
                            "a native handler cannot run a method of an object");
         result = (*handler)(context, execution.call);
-        if (timed_out()) return time_limit(execution);
-        return {.kind = RunOutcome::Kind::success,
-                .payload = encode_return_value(result, execution.serializer),
-                .error = {}};
-    } catch (const RetryRequest& request) {
-        if (timed_out()) return time_limit(execution);
-        return retry(execution, request.retry());
-    } catch (const std::bad_alloc& error) {
-        auto outcome = failure(execution, type_name(error), error.what());
-        if (execution.limits.max_rss) outcome.cause = "memory limit";
-        return outcome;
-    } catch (const std::exception& error) {
-        if (timed_out()) return time_limit(execution);
-        return failure(execution, type_name(error), error.what());
     } catch (...) {
-        return failure(execution, "unknown",
-                       "the handler threw something that is not a std::exception");
+        return thrown_in(execution, false);
     }
+    return execution.stop_reason == StopReason::time_limit ? time_limit(execution)
+                                                           : success(execution, result);
 }
 
 /// Runs a callback, if the job has one. What it throws, or its overrun, as a failure.

@@ -24,12 +24,20 @@ public:
                  Hooks hooks)
         : handlers_(handlers), callbacks_(callbacks), log_(log), hooks_(std::move(hooks)) {}
     [[nodiscard]] RunOutcome run(const std::shared_ptr<Execution>& execution) const;
+    using Report = std::function<void(const std::shared_ptr<Execution>&, RunOutcome)>;
+    /// The jobs of one call of an aggregated handler, but for those that are to end already. Each
+    /// is reported as soon as its outcome is known, in this thread.
+    void run_together(const std::vector<std::shared_ptr<Execution>>& jobs,
+                      const Report& report) const;
     /// Of a job that was stopped in another process; the error of the callback, or nothing.
     [[nodiscard]] std::string call_stopped_callback(
         const std::shared_ptr<Execution>& execution) const;
 
 private:
+    [[nodiscard]] std::optional<RunOutcome> refuse(const Execution& execution) const;
     RunOutcome call(Execution& execution, Value& result) const;
+    [[nodiscard]] RunOutcome call_back(const std::shared_ptr<Execution>& execution,
+                                       RunOutcome outcome, Value result) const;
     /// Runs a callback, if the job has one. What it throws, or its overrun, as a failure.
     std::optional<RunOutcome> call_back(const std::shared_ptr<Execution>& execution,
                                         const std::string& name,

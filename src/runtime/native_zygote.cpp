@@ -20,6 +20,7 @@
 #include <exception>
 #include <rqxx/codec.hpp>
 #include <set>
+#include <span>
 #include <thread>
 
 #include "runtime/frames.hpp"
@@ -85,7 +86,11 @@ public:
                        send(Frame().add("progress").add(execution.id).add(json).finish());
                    },
                .on_print =
-                   [](Execution&, std::string_view text) {
+                   [this](Execution& execution, std::string_view text) {
+                       if (execution.aggregated) {  // What is on stdout is said of all jobs.
+                           send(Frame().add("print").add(execution.id).add(text).finish());
+                           return;
+                       }
                        std::fwrite(text.data(), 1, text.size(), stdout);
                        std::fflush(stdout);
                    }}) {}
@@ -100,16 +105,21 @@ public:
                 stop(fields[1], fields[2]);
             } else if (fields.size() >= 8) {
                 if (jobs.joinable()) jobs.join();  // The last one has said that it is done.
-                auto execution = std::make_shared<Execution>();
-                execution->id = fields[1];
+                auto executions = executions_in(fields);
                 {
                     // Before anything else is read: a request to stop may stand behind it.
                     const std::scoped_lock lock(current_mutex_);
-                    current_ = execution;
+                    current_ = executions;
                     in_callback_ = false;
                 }
-                jobs = std::thread(
-                    [this, execution, said = std::move(body)] { run(execution, fields_of(said)); });
+                jobs =
+                    std::thread([this, executions = std::move(executions), said = std::move(body)] {
+                        const auto parts = fields_of(said);
+                        if (parts[0] == "group")
+                            run_together(executions, parts);
+                        else
+                            run(executions.front(), parts);
+                    });
             }
         }
         std::fflush(nullptr);
@@ -135,31 +145,59 @@ private:
         }
     }
 
+    /// With their ids alone.
+    static std::vector<std::shared_ptr<Execution>> executions_in(
+        const std::vector<std::string_view>& fields) {
+        std::vector<std::shared_ptr<Execution>> executions;
+        const auto add = [&](std::string_view id) {
+            executions.push_back(std::make_shared<Execution>());
+            executions.back()->id = id;
+        };
+        if (fields[0] != "group") add(fields[1]);
+        for (std::size_t at = first_of_group; fields[0] == "group" && at + 4 < fields.size();
+             at = next_of_group(fields, at))
+            add(fields[at]);
+        return executions;
+    }
+
+    /// Where the jobs of a call begin, each with five fields and its hash.
+    static constexpr std::size_t first_of_group = 4;
+    static std::size_t next_of_group(const std::vector<std::string_view>& fields, std::size_t at) {
+        return at + 5 + 2 * std::strtoull(std::string(fields[at + 4]).c_str(), nullptr, 10);
+    }
+
     void stop(std::string_view execution_id, std::string_view reason) {
         const std::scoped_lock lock(current_mutex_);
-        if (!current_ || current_->id != execution_id) return;
+        const auto found = std::ranges::find_if(
+            current_, [&](const auto& execution) { return execution->id == execution_id; });
+        if (found == current_.end()) return;
         const auto why = static_cast<StopReason>(std::atoi(std::string(reason).c_str()));
         if (in_callback_ && why == StopReason::time_limit)
-            current_->callback_over_limit();
+            (*found)->callback_over_limit();
         else
-            current_->request_stop(why);
+            (*found)->request_stop(why);
+    }
+
+    static void read_job(Execution& execution, std::string_view id, std::string_view serializer,
+                         std::span<const std::string_view> hash, std::string_view time_limit) {
+        std::vector<std::pair<std::string_view, std::string_view>> fields;
+        for (std::size_t i = 0; i + 1 < hash.size(); i += 2)
+            fields.emplace_back(hash[i], hash[i + 1]);
+        auto job = parse_job(id, fields);
+        if (job) execution.job = std::move(*job);
+        auto call = decode_call(execution.job.data, {}, &execution.serializer);
+        if (call) execution.call = std::move(*call);
+        execution.serializer = serializer == "json" ? Serializer::json : Serializer::pickle;
+        execution.time_limit = std::atoll(std::string(time_limit).c_str());
+        if (execution.time_limit > 0)
+            execution.function_deadline =
+                std::chrono::steady_clock::now() + std::chrono::seconds(execution.time_limit);
     }
 
     void run(const std::shared_ptr<Execution>& execution,
              const std::vector<std::string_view>& fields) {
-        std::vector<std::pair<std::string_view, std::string_view>> hash;
-        for (std::size_t i = 8; i + 1 < fields.size(); i += 2)
-            hash.emplace_back(fields[i], fields[i + 1]);
-        auto job = parse_job(fields[2], hash);
-        if (job) execution->job = std::move(*job);
-        auto call = decode_call(execution->job.data, {}, &execution->serializer);
-        if (call) execution->call = std::move(*call);
-        execution->serializer = fields[3] == "json" ? Serializer::json : Serializer::pickle;
+        read_job(*execution, fields[2], fields[3], std::span(fields).subspan(8), fields[6]);
         limit_memory(*execution, fields[7]);
-        const std::int64_t timeout = execution->job.timeout.value_or(180);
-        if (timeout > 0)
-            execution->function_deadline =
-                std::chrono::steady_clock::now() + std::chrono::seconds(timeout);
         Frame frame;
         if (fields[0] == "stopped") {
             const std::string error = runner_.call_stopped_callback(execution);
@@ -169,12 +207,38 @@ private:
             begin_done(frame, *execution, outcome.cause);
             add_outcome(frame, outcome);
         }
-        {
-            const std::scoped_lock lock(current_mutex_);
-            current_.reset();
-        }
+        forget(*execution);
         std::fflush(nullptr);
         send(frame.finish());
+    }
+
+    void run_together(const std::vector<std::shared_ptr<Execution>>& executions,
+                      const std::vector<std::string_view>& fields) {
+        std::size_t at = first_of_group;
+        for (const auto& execution : executions) {
+            const std::size_t next = next_of_group(fields, at);
+            read_job(*execution, fields[at + 1], fields[at + 2],
+                     std::span(fields).subspan(at + 5, next - at - 5), fields[2]);
+            execution->aggregated = true;
+            if (at == first_of_group) limit_memory(*execution, fields[3]);
+            execution->limits = executions.front()->limits;
+            at = next;
+        }
+        runner_.run_together(
+            executions, [this](const std::shared_ptr<Execution>& execution, RunOutcome outcome) {
+                Frame frame;
+                begin_done(frame, *execution, outcome.cause);
+                add_outcome(frame, outcome);
+                forget(*execution);
+                std::fflush(nullptr);
+                send(frame.finish());
+            });
+    }
+
+    /// It is not to be stopped any more.
+    void forget(const Execution& execution) {
+        const std::scoped_lock lock(current_mutex_);
+        std::erase_if(current_, [&](const auto& one) { return one.get() == &execution; });
     }
 
     static void limit_memory(Execution& execution, std::string_view max_rss) {
@@ -229,7 +293,7 @@ private:
     NativeRunner runner_;
     std::mutex sending_;
     std::mutex current_mutex_;
-    std::shared_ptr<Execution> current_;
+    std::vector<std::shared_ptr<Execution>> current_;
     std::atomic<bool> in_callback_{false};
 };
 

@@ -54,7 +54,8 @@ bool OutputPipes::take(Pipe& pipe) {
         if (size < 0) return errno == EAGAIN || errno == EINTR;
         if (size == 0) return false;
         const std::string_view text(bytes.data(), static_cast<std::size_t>(size));
-        if (execution_) execution_->output.add(pipe.stream, text);
+        for (const auto& execution : executions_)
+            execution->output.add(pipe.stream, text);
         if (tap_) tap_(pipe.stream, text);
         if (forward_ && ::write(pipe.forward_to, text.data(), text.size()) < 0) forward_ = false;
         if (text.size() < bytes.size()) return true;
@@ -69,7 +70,7 @@ void OutputPipes::drain() {
 }
 
 void OutputPipes::close() {
-    execution_.reset();
+    executions_.clear();
     tap_ = {};
     boost::system::error_code ignored;
     for (Pipe& pipe : pipes_)

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string_view>
+#include <vector>
 
 #include "runtime/execution.hpp"
 #include "runtime/process.hpp"
@@ -27,8 +28,10 @@ public:
     [[nodiscard]] std::array<int, 2> their_ends() const;
     /// Once the process has them.
     void start();
-    /// What comes from now on is this execution's; null: nobody's.
-    void read_for(std::shared_ptr<Execution> execution) { execution_ = std::move(execution); }
+    /// What comes from now on belongs to each of these executions.
+    void read_for(std::vector<std::shared_ptr<Execution>> executions) {
+        executions_ = std::move(executions);
+    }
     /// Also told of all that comes.
     void set_tap(Tap tap) { tap_ = std::move(tap); }
     /// Takes what stands in the pipes now.
@@ -48,7 +51,7 @@ private:
 
     bool forward_;
     std::array<Pipe, 2> pipes_;
-    std::shared_ptr<Execution> execution_;
+    std::vector<std::shared_ptr<Execution>> executions_;
     Tap tap_;
 };
 

@@ -61,9 +61,10 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
             : number(number_), socket(executor, asio::local::stream_protocol(), fd) {}
         std::uint64_t number;
         asio::local::stream_protocol::socket socket;
-        pid_t pid = 0;                         ///< 0 until the zygote has told.
-        std::optional<int> status;             ///< As waitpid has it, once it has ended.
-        std::shared_ptr<Execution> execution;  ///< What it runs.
+        pid_t pid = 0;              ///< 0 until the zygote has told.
+        std::optional<int> status;  ///< As waitpid has it, once it has ended.
+        /// What it runs: those of its call that have not ended.
+        std::vector<std::shared_ptr<Execution>> jobs;
         bool in_stopped_callback = false;
         bool last_job = false;    ///< Takes no other after the one it has.
         bool doomed = false;      ///< Is being killed; takes no job any more.
@@ -71,7 +72,8 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
         StopReason killed_for = StopReason::none;
         std::deque<std::string> outbox;       ///< Frames; the first is being written.
         std::shared_ptr<OutputPipes> output;  ///< Null where it is not captured.
-        std::uint64_t jobs = 0;
+        std::uint64_t jobs_begun = 0;
+        bool first_call = true;  ///< It has not begun its second.
         std::chrono::steady_clock::time_point born = std::chrono::steady_clock::now();
         std::uint64_t first_rss = 0;       ///< Bytes, at its first job.
         double cpu_before = 0;             ///< Used by earlier jobs.
@@ -199,10 +201,10 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     void meet(const std::shared_ptr<Slot>& slot, pid_t pid) {
         slot->pid = pid;
         tools.guardian->watch(pid);
-        if (slot->jobs == 1) note_first_rss(*slot);
+        if (slot->first_call) note_first_rss(*slot);
         if (slot->doomed)
             slot->kill();
-        else if (slot->execution)
+        else if (!slot->jobs.empty())
             watch(slot);
     }
 
@@ -214,7 +216,7 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
 
     /// Its job's limits are kept from now on.
     void watch(const std::shared_ptr<Slot>& slot) {
-        const ResourceLimits& limits = slot->execution->limits;
+        const ResourceLimits& limits = slot->jobs.front()->limits;
         if (slot->pid == 0 || slot->status) return;
         tools.watch->watch(
             slot->pid, limits, [slot](std::string cause, std::string text, ops::Usage usage) {
@@ -272,13 +274,14 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
 
     /// Jobs go back to their queue until there is a zygote again.
     void give_back_waiting() {
-        for (auto& [execution, only_callback] : std::exchange(waiting, {}))
-            report(std::move(execution),
-                   only_callback
-                       ? stopped()
-                       : RunOutcome{.kind = RunOutcome::Kind::postponed,
-                                    .payload = "0",
-                                    .error = kind.name + " cannot be started: " + trouble});
+        for (const auto& [execution, only_callback] : std::exchange(waiting, {})) {
+            for (const auto& job : only_callback ? std::vector{execution} : jobs_of_call(execution))
+                report(job, only_callback ? stopped()
+                                          : RunOutcome{.kind = RunOutcome::Kind::postponed,
+                                                       .payload = "0",
+                                                       .error = kind.name +
+                                                                " cannot be started: " + trouble});
+        }
     }
 
     // ---- slots --------------------------------------------------------------------------------
@@ -297,21 +300,50 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
         self->serve_waiting();
     }
 
-    /// Whether there was a slot for it.
+    /// Whether there was a slot for it, or none is needed any more.
     bool give(const std::shared_ptr<Execution>& execution, bool only_callback) {
+        auto jobs = only_callback ? std::vector{execution} : jobs_of_call(execution);
+        if (!only_callback && execution->shared) {
+            end_early(jobs);
+            if (jobs.empty()) return true;
+        }
         const auto idle =
             std::ranges::find_if(slots, [](const auto& slot) { return is_idle(*slot); });
         const auto slot = idle != slots.end() ? *idle : fork_slot();
         if (!slot) return false;
-        slot->execution = execution;
+        slot->jobs = std::move(jobs);
         slot->in_stopped_callback = only_callback;
         slot->last_job = kind.one_job_each;
-        if (slot->output) slot->output->read_for(execution);
-        if (++slot->jobs == 1) note_first_rss(*slot);
+        if (slot->output) slot->output->read_for(slot->jobs);
+        slot->first_call = slot->jobs_begun == 0;
+        slot->jobs_begun += slot->jobs.size();
+        if (slot->first_call) note_first_rss(*slot);
         watch(slot);
         if (slot->last_job) fork_ahead();
         send(slot, request(*slot));
         return true;
+    }
+
+    /// Takes those out of a call whose end has been asked for while it waited.
+    void end_early(std::vector<std::shared_ptr<Execution>>& jobs) {
+        std::erase_if(jobs, [&](const auto& job) {
+            const StopReason reason = job->stop_reason;
+            if (job->settled || job->out_of_call) return true;
+            if (reason == StopReason::none || reason == StopReason::time_limit) return false;
+            job->out_of_call = true;
+            end_later(job, reason);
+            return true;
+        });
+    }
+
+    /// Without having run. Later, because the caller may be on its way through all that runs.
+    void end_later(const std::shared_ptr<Execution>& execution, StopReason reason) {
+        asio::post(executor, [self = shared_from_this(), execution, reason] {
+            if (reason == StopReason::stopped)
+                self->end_stopped(execution);
+            else
+                self->report(execution, ended_by_force(*execution));
+        });
     }
 
     /// For the next jobs, while this one runs: a fork takes longer than a short job.
@@ -322,25 +354,50 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     }
 
     static bool is_idle(const Slot& slot) {
-        return !slot.execution && !slot.status && !slot.doomed && !slot.last_job;
+        return slot.jobs.empty() && !slot.status && !slot.doomed && !slot.last_job;
     }
 
     std::string request(const Slot& slot) const {
-        const Execution& execution = *slot.execution;
+        const Execution& first = *slot.jobs.front();
         Frame frame;
+        if (first.aggregated && !slot.in_stopped_callback) {
+            frame.add("group")
+                .add(tools.worker)
+                .add(std::to_string(first.time_limit))
+                .add(std::to_string(first.limits.max_rss.value_or(0)));
+            for (const auto& job : slot.jobs) {
+                const auto fields = to_fields(job->job);
+                frame.add(job->id)
+                    .add(job->job.id)
+                    .add(serializer_of(*job))
+                    .add(format_utc(job->started_at))
+                    .add(std::to_string(fields.size()));
+                add_fields(frame, fields);
+            }
+            return frame.finish();
+        }
         frame.add(slot.in_stopped_callback ? "stopped" : "run")
-            .add(execution.id)
-            .add(execution.job.id)
-            .add(kind.serializer.empty() ? to_string(execution.serializer) : kind.serializer)
+            .add(first.id)
+            .add(first.job.id)
+            .add(serializer_of(first))
             .add(tools.worker)
-            .add(format_utc(execution.started_at))
-            .add(std::to_string(execution.job.timeout.value_or(180)))
-            .add(std::to_string(execution.limits.max_rss.value_or(0)));
-        for (const auto& [name, value] : to_fields(execution.job)) {
+            .add(format_utc(first.started_at))
+            .add(std::to_string(first.time_limit))
+            .add(std::to_string(first.limits.max_rss.value_or(0)));
+        add_fields(frame, to_fields(first.job));
+        return frame.finish();
+    }
+
+    [[nodiscard]] std::string serializer_of(const Execution& execution) const {
+        return kind.serializer.empty() ? std::string(to_string(execution.serializer))
+                                       : kind.serializer;
+    }
+
+    static void add_fields(Frame& frame, const FieldList& fields) {
+        for (const auto& [name, value] : fields) {
             frame.add(name);
             frame.add(value);
         }
-        return frame.finish();
     }
 
     /// Null where it has to wait: the zygote is not there or behind, or there is no descriptor
@@ -432,57 +489,78 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
             slot->output->close();
         }
         self->slots.remove(slot);
-        if (slot->execution && slot->not_forked && slot->killed_for == StopReason::none &&
+        if (!slot->jobs.empty() && slot->not_forked && slot->killed_for == StopReason::none &&
             !self->closed) {
-            self->waiting.emplace_front(std::exchange(slot->execution, nullptr),
-                                        slot->in_stopped_callback);
+            self->waiting.emplace_front(slot->jobs.front(), slot->in_stopped_callback);
+            slot->jobs.clear();
             co_await pause.wait(200ms);
-        } else if (slot->execution) {
+        } else {
             self->conclude(*slot);
         }
         self->serve_waiting();
     }
 
-    /// Whether it was something that a slot says of the job that it has.
+    /// Whether it was something that a slot says of a job that it has.
     bool heed(Slot& slot, const std::vector<std::string_view>& fields) {
-        if (!slot.execution || fields.size() < 3 || fields[1] != slot.execution->id) return false;
+        if (fields.size() < 3) return false;
+        const auto job = std::ranges::find_if(
+            slot.jobs, [&](const auto& execution) { return execution->id == fields[1]; });
+        if (job == slot.jobs.end()) return false;
+        const auto& execution = *job;
         if (fields[0] == "callback") {
             const auto seconds = number_of<std::int64_t>(fields[2]);
             if (!seconds) return false;
             if (events.on_callback)
-                events.on_callback(slot.execution, std::chrono::seconds(std::clamp<std::int64_t>(
-                                                       *seconds, -1, 100'000'000)));
+                events.on_callback(execution, std::chrono::seconds(std::clamp<std::int64_t>(
+                                                  *seconds, -1, 100'000'000)));
             return true;
         }
         if (fields[0] == "progress") {
-            const std::scoped_lock lock(slot.execution->progress_mutex);
-            slot.execution->progress = fields[2];
+            const std::scoped_lock lock(execution->progress_mutex);
+            execution->progress = fields[2];
+            return true;
+        }
+        if (fields[0] == "print") {
+            execution->output.add(ops::OutputChunk::Stream::out, fields[2]);
             return true;
         }
         if (fields[0] != "done" || fields.size() < 6) return false;
-        auto outcome = outcome_said(slot, std::span(fields).subspan(5));
+        auto outcome = outcome_said(slot, *execution, std::span(fields).subspan(5));
         const auto rss = number_of<std::int64_t>(fields[2]);
         const auto cpu = number_of<double>(fields[3]);
         if (!outcome || !rss || !cpu) return false;
         outcome->cause = fields[4];
-        outcome->usage = ops::Usage{*rss, std::max(*cpu - slot.cpu_before, 0.0)};
-        slot.cpu_before = *cpu;
-        tools.watch->forget(slot.pid);
-        if (slot.output) {
-            slot.output->drain();
-            slot.output->read_for(nullptr);
+        outcome->usage = ops::Usage{*rss, share_of_cpu(slot, *cpu)};
+        if (slot.output) slot.output->drain();
+        auto ended = std::move(*job);
+        slot.jobs.erase(job);
+        if (slot.jobs.empty()) {
+            tools.watch->forget(slot.pid);
+            if (slot.output) slot.output->read_for({});
+            if (is_spent(slot)) retire(slot);
         }
-        auto execution = std::exchange(slot.execution, nullptr);
-        if (is_spent(slot)) retire(slot);
-        report(std::move(execution), std::move(*outcome));
+        // The call went on for others, and did not hear of it.
+        if (ended->shared && ended->stop_reason == StopReason::stopped &&
+            outcome->kind != RunOutcome::Kind::stopped)
+            end_stopped(std::move(ended));
+        else
+            report(std::move(ended), std::move(*outcome));
         return true;
+    }
+
+    /// What its process has used for one of its jobs: those of a call have equal parts.
+    static double share_of_cpu(Slot& slot, double used_so_far) {
+        const double share = std::max(used_so_far - slot.cpu_before, 0.0) /
+                             static_cast<double>(std::max<std::size_t>(slot.jobs.size(), 1));
+        slot.cpu_before += share;
+        return share;
     }
 
     /// Whether a slot has run for long enough, or grown too large.
     [[nodiscard]] bool is_spent(const Slot& slot) const {
         const Recycling& most = tools.recycling;
         if (slot.last_job || slot.doomed) return false;
-        if (most.jobs > 0 && slot.jobs >= most.jobs) return true;
+        if (most.jobs > 0 && slot.jobs_begun >= most.jobs) return true;
         if (most.age.count() > 0 && std::chrono::steady_clock::now() - slot.born >= most.age)
             return true;
         return most.growth > 0 && slot.pid != 0 &&
@@ -491,13 +569,14 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
 
     /// It takes no job any more and ends; the next is ready by the time it is needed.
     void retire(Slot& slot) {
-        log.debug("A process is replaced", "kind", kind.name, "pid", slot.pid, "jobs", slot.jobs);
+        log.debug("A process is replaced", "kind", kind.name, "pid", slot.pid, "jobs",
+                  slot.jobs_begun);
         slot.last_job = true;
         ::shutdown(slot.socket.native_handle(), SHUT_WR);
         fork_slot();
     }
 
-    std::optional<RunOutcome> outcome_said(const Slot& slot,
+    std::optional<RunOutcome> outcome_said(const Slot& slot, const Execution& execution,
                                            std::span<const std::string_view> fields) {
         const std::string_view how = fields[0];
         if (how == "success" && fields.size() == 2)
@@ -509,36 +588,47 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
             return RunOutcome{RunOutcome::Kind::retry,
                               fmt::format("{} {} {}", fields[1], fields[2], fields[3]),
                               "the function asked for a retry"};
-        if (how == "stopped" && fields.size() == 2 && (slot.in_stopped_callback || kind.listens)) {
+        if (how == "stopped" && fields.size() == 2 &&
+            (slot.in_stopped_callback || kind.listens || execution.shared)) {
             if (!fields[1].empty())
-                log.error("Callback failed", "id", slot.execution->job.id, "callback",
-                          slot.execution->job.stopped_callback_name, "error", fields[1]);
+                log.error("Callback failed", "id", execution.job.id, "callback",
+                          execution.job.stopped_callback_name, "error", fields[1]);
             return stopped();
         }
         return std::nullopt;
     }
 
-    /// A slot has ended with a job in it.
+    /// A slot has ended, perhaps with jobs in it.
     void conclude(Slot& slot) {
-        auto execution = std::exchange(slot.execution, nullptr);
-        const bool was_stopped = slot.in_stopped_callback || slot.killed_for == StopReason::stopped;
-        if (was_stopped && !slot.in_stopped_callback) {
-            end_stopped(std::move(execution));
-            return;
+        const double used = slot.used ? slot.used->cpu_seconds : 0;
+        while (!slot.jobs.empty()) {
+            const double share = share_of_cpu(slot, used);
+            auto execution = std::move(slot.jobs.front());
+            slot.jobs.erase(slot.jobs.begin());
+            const bool to_be_stopped = execution->shared
+                                           ? execution->stop_reason == StopReason::stopped
+                                           : slot.killed_for == StopReason::stopped;
+            if (to_be_stopped && !slot.in_stopped_callback) {
+                end_stopped(std::move(execution));
+                continue;
+            }
+            RunOutcome outcome =
+                slot.in_stopped_callback ? stopped() : how_it_ended(slot, *execution);
+            if (!outcome.usage && slot.used)
+                outcome.usage = ops::Usage{slot.used->max_rss_kb, share};
+            else if (outcome.usage && execution->shared)
+                outcome.usage->cpu_seconds = share;
+            report(std::move(execution), std::move(outcome));
         }
-        RunOutcome outcome = was_stopped ? stopped() : how_it_ended(slot, *execution);
-        if (!outcome.usage && slot.used)
-            outcome.usage = ops::Usage{slot.used->max_rss_kb,
-                                       std::max(slot.used->cpu_seconds - slot.cpu_before, 0.0)};
-        report(std::move(execution), std::move(outcome));
     }
 
-    RunOutcome how_it_ended(Slot& slot, const Execution& execution) {
+    RunOutcome how_it_ended(const Slot& slot, const Execution& execution) {
         if (slot.excess) {
-            if (slot.used && slot.excess->usage)
-                slot.excess->usage->max_rss_kb =
-                    std::max(slot.excess->usage->max_rss_kb, slot.used->max_rss_kb);
-            return std::move(*slot.excess);
+            RunOutcome outcome = *slot.excess;
+            if (slot.used && outcome.usage)
+                outcome.usage->max_rss_kb =
+                    std::max(outcome.usage->max_rss_kb, slot.used->max_rss_kb);
+            return outcome;
         }
         if (slot.killed_for == StopReason::time_limit) return ended_by_force(execution);
         return failed_with(RunOutcome::Kind::failure, kind.died(slot.status),
@@ -556,9 +646,9 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
     }
 
     /// The soft stage, for a slot that listens.
-    void tell(const std::shared_ptr<Slot>& slot, StopReason reason) {
+    void tell(const std::shared_ptr<Slot>& slot, const Execution& execution, StopReason reason) {
         Frame frame;
-        frame.add("stop").add(slot->execution->id).add(std::to_string(static_cast<int>(reason)));
+        frame.add("stop").add(execution.id).add(std::to_string(static_cast<int>(reason)));
         send(slot, frame.finish());
     }
 
@@ -569,14 +659,13 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
             slot->kill();
             return true;
         }
-        if (!forget_waiting(*execution)) return false;
-        // Later, because the caller may be on its way through all that runs.
-        asio::post(executor, [self = shared_from_this(), execution, reason] {
-            if (reason == StopReason::stopped)
-                self->end_stopped(execution);
-            else
-                self->report(execution, ended_by_force(*execution));
-        });
+        if (execution->shared && !execution->out_of_call) {
+            if (!is_waiting(*execution)) return false;
+            execution->out_of_call = true;  // The others go on waiting.
+        } else if (!forget_waiting(*execution)) {
+            return false;
+        }
+        end_later(execution, reason);
         return true;
     }
 
@@ -586,9 +675,18 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
 
     [[nodiscard]] std::shared_ptr<Slot> slot_of(const Execution& execution) const {
         for (const auto& slot : slots) {
-            if (slot->execution.get() == &execution) return slot;
+            for (const auto& job : slot->jobs) {
+                if (job.get() == &execution) return slot;
+            }
         }
         return nullptr;
+    }
+
+    /// Whether its call waits for a slot.
+    [[nodiscard]] bool is_waiting(const Execution& execution) const {
+        return std::ranges::any_of(waiting, [&](const auto& one) {
+            return !one.second && one.first->shared == execution.shared;
+        });
     }
 
     /// Whether it was waiting for its slot.
@@ -638,6 +736,10 @@ asio::awaitable<void> SlotExecutor::prepare() {
 }
 
 void SlotExecutor::start(std::shared_ptr<Execution> execution) {
+    if (execution->stop_reason == StopReason::stopped) {  // Before it could begin.
+        impl_->end_later(execution, StopReason::stopped);
+        return;
+    }
     impl_->waiting.emplace_back(std::move(execution), false);
     impl_->serve_waiting();
 }
@@ -649,8 +751,12 @@ bool SlotExecutor::available() const {
 void SlotExecutor::interrupt(const std::shared_ptr<Execution>& execution, StopReason reason) {
     const auto slot = impl_->slot_of(*execution);
     if (slot && impl_->kind.listens) {
-        impl_->tell(slot, reason);
+        impl_->tell(slot, *execution, reason);
     } else if (reason != StopReason::time_limit) {  // A slot measures that itself.
+        if (others_need_its_call(*execution)) {
+            if (slot) impl_->tell(slot, *execution, reason);  // It listens between calls.
+            return;
+        }
         if (!slot || !slot->in_stopped_callback || reason != StopReason::stopped)
             impl_->kill(execution, reason);
     }
@@ -663,7 +769,7 @@ bool SlotExecutor::kill(const std::shared_ptr<Execution>& execution) {
 void SlotExecutor::abandon(const std::shared_ptr<Execution>& execution) {
     impl_->forget_waiting(*execution);
     if (const auto slot = impl_->slot_of(*execution)) {
-        slot->execution.reset();
+        std::erase(slot->jobs, execution);
         slot->kill();
     }
 }

@@ -57,9 +57,9 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
     std::deque<std::pair<std::shared_ptr<Execution>, std::chrono::steady_clock::time_point>>
         waiting;  ///< Since when.
     std::vector<Done> done;
-    std::set<const Execution*> abandoned;
-    std::size_t idle = 0;   ///< Threads asleep, those being woken included.
-    std::size_t woken = 0;  ///< Of them, those told to get up.
+    std::set<const Execution*> abandoned;  ///< The first of a call stands for it.
+    std::size_t idle = 0;                  ///< Threads asleep, those being woken included.
+    std::size_t woken = 0;                 ///< Of them, those told to get up.
     std::size_t threads = 0;
     bool delivery_posted = false;
     bool closing = false;
@@ -80,16 +80,32 @@ struct ThreadExecutor::Pool : std::enable_shared_from_this<Pool> {
             auto execution = std::move(pool->waiting.front().first);
             pool->waiting.pop_front();
             lock.unlock();
-            RunOutcome outcome = pool->runner.run(execution);
+            std::optional<RunOutcome> outcome;
+            if (execution->aggregated)
+                run_together(*pool, execution);
+            else
+                outcome = pool->runner.run(execution);
             lock.lock();
             if (pool->closing)
                 return;  // Nobody is left to be told, perhaps not even an event loop.
             const bool given_up = pool->abandoned.erase(execution.get()) > 0;
-            pool->done.push_back({std::move(execution), std::move(outcome)});
-            pool->post_delivery();
+            if (outcome) {
+                pool->done.push_back({std::move(execution), std::move(*outcome)});
+                pool->post_delivery();
+            }
             if (given_up) return;  // Its place has been taken; it is not counted any more.
         }
         --pool->threads;
+    }
+
+    static void run_together(Pool& pool, const std::shared_ptr<Execution>& first) {
+        pool.runner.run_together(jobs_of_call(first),
+                                 [&](const std::shared_ptr<Execution>& job, RunOutcome outcome) {
+                                     const std::scoped_lock held(pool.mutex);
+                                     if (pool.closing) return;
+                                     pool.done.push_back({job, std::move(outcome)});
+                                     pool.post_delivery();
+                                 });
     }
 
     void tell_callback(const std::shared_ptr<Execution>& execution, std::chrono::seconds limit) {
@@ -171,8 +187,13 @@ void ThreadExecutor::start(std::shared_ptr<Execution> execution) {
 }
 
 void ThreadExecutor::abandon(const std::shared_ptr<Execution>& execution) {
+    const Execution* of_call = execution.get();
+    if (execution->shared) {
+        if (std::exchange(execution->shared->given_up, true)) return;
+        of_call = execution->shared->first;
+    }
     const std::scoped_lock lock(pool_->mutex);
-    pool_->abandoned.insert(execution.get());
+    pool_->abandoned.insert(of_call);
     --pool_->threads;
 }
 

@@ -79,6 +79,7 @@ Worker::Impl::Impl(RedisClient& redis_, const HandlerRegistry& handlers, WorkerO
       slot_freed(executor),
       hashes_wanted(executor),
       ahead_changed(executor),
+      forming_changed(executor),
       work_arrived(executor),
       queues_empty(executor),
       settle_wanted(executor),
@@ -106,6 +107,7 @@ asio::awaitable<WorkerSummary> Worker::Impl::run() {
     co_await executors.prepare();
     prepared = true;
     co_await be_born();
+    lease_renewed = std::chrono::steady_clock::now();
     for (const auto& [queue, key] : options.fair_by) {
         if (co_await Rules(redis).share_queue(queue, key))
             log.info("Queue is shared", "queue", queue, "by", key);
@@ -124,6 +126,7 @@ asio::awaitable<WorkerSummary> Worker::Impl::run() {
     tasks.spawn("starting", start_loop());
     tasks.spawn("output", output_loop());
     tasks.spawn("ahead", ahead_loop());
+    tasks.spawn("groups", group_loop());
     std::exception_ptr failure;
     try {
         co_await claim_loop();
@@ -190,12 +193,14 @@ asio::awaitable<void> Worker::Impl::drain() {
         }
     }
     while (busy() && stop_requests < 2) {
+        end_groups();
         const auto now = std::chrono::steady_clock::now();
         if (stopping() && now >= until) break;
         co_await drained.wait(
             stopping() ? std::min<std::chrono::steady_clock::duration>(until - now, 500ms) : 500ms);
     }
     closed = true;
+    give_back_groups();
     for (const auto& execution : std::list(running)) {
         interrupt(execution, StopReason::shutdown);
         executors.abandon(execution);

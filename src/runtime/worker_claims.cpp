@@ -30,19 +30,43 @@ std::size_t Worker::Impl::most_ahead() const {
 }
 
 void Worker::Impl::place(ops::Claimed job) {
-    if (running.size() < options.concurrency) {
-        start(std::move(job));
-    } else {
-        ahead.emplace_back(std::move(job), std::chrono::steady_clock::now());
-        ahead_changed.notify();
+    const bool slot_is_free = slots_in_use() < options.concurrency;
+    if (slot_is_free || !forming.empty()) {
+        auto [execution, unreadable] = read(job);
+        if (execution->aggregated && stopping()) {
+            give_back({&execution, 1});
+            return;
+        }
+        if (join_group(execution)) return;
+        if (slot_is_free) {
+            if (unreadable)
+                refuse(execution, *unreadable);
+            else if (!begin_group(execution))
+                launch({&execution, 1});
+            return;
+        }
     }
+    ahead.emplace_back(std::move(job), std::chrono::steady_clock::now());
+    ahead_changed.notify();
+    no_slot_for_a_job();
+}
+
+void Worker::Impl::refuse(const std::shared_ptr<Execution>& execution, ParseError unreadable) {
+    ++slots_running;
+    execution->started = std::chrono::steady_clock::now();
+    running.push_back(execution);
+    log_job_started(log, execution->job.id, execution->queued_for.value_or(0us));
+    if (unreadable.field.empty()) unreadable.field = "data";
+    const std::string line = "rqxx.DeserializationError: " + unreadable.describe();
+    finish(execution, Settlement::Outcome::terminal_failure,
+           {.payload = encode_exc_string(line + "\n"), .error = line});
 }
 
 void Worker::Impl::start_ahead() {
-    while (!ahead.empty() && !stopping() && running.size() < options.concurrency) {
+    while (!ahead.empty() && !stopping() && slots_in_use() < options.concurrency) {
         auto job = std::move(ahead.front().first);
         ahead.pop_front();
-        start(std::move(job));
+        place(std::move(job));
     }
 }
 
@@ -50,6 +74,7 @@ void Worker::Impl::give_back_ahead() {
     std::vector<ops::Claimed> jobs;
     for (auto& [job, since] : std::exchange(ahead, {}))
         jobs.push_back(std::move(job));
+    claimed -= jobs.size();
     give_back(jobs);
 }
 
@@ -88,13 +113,17 @@ asio::awaitable<void> Worker::Impl::gather_slots() {
 
 asio::awaitable<void> Worker::Impl::claim_loop() {
     while (!stopping()) {
-        if (options.max_jobs && claimed >= *options.max_jobs) co_return;
+        if (options.max_jobs && claimed >= *options.max_jobs) {
+            if (ahead.empty()) co_return;
+            co_await slot_freed.wait(20ms);  // What goes back has not been one of them.
+            continue;
+        }
         if (!executors.available()) {
             co_await stop_wanted.wait(200ms);
             continue;
         }
         co_await gather_slots();
-        std::size_t free = std::min(free_slots(), most_per_claim());
+        std::size_t free = std::min(free_slots() + room_in_groups(), most_per_claim());
         if (options.max_jobs) free = std::min<std::size_t>(free, *options.max_jobs - claimed);
         if (free == 0) {
             co_await slot_freed.wait();
@@ -110,9 +139,8 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
             }
             woken = false;
             // What is settled by a command that stands before this one no longer counts.
-            result =
-                co_await redis_ops.claim(free, options.concurrency + most_ahead() + outcomes.size(),
-                                         oldest_job(), running_by_queue());
+            result = co_await redis_ops.claim(free, most_held() + most_ahead() + outcomes.size(),
+                                              oldest_job(), running_by_queue());
             last_poll = std::chrono::steady_clock::now();
         } catch (const Error& error) {
             failed = error;
@@ -141,6 +169,7 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
         held_back = std::move(result);
         if (any || dropped || woken || !held_back.unsorted.empty()) continue;
         if (options.burst) {
+            if (unstarted == 0) start_groups();  // Nothing comes that they could wait for.
             // A running job may yet come back as a retry, and limited ones have their time.
             if (!busy() && outcomes.empty() && settling == 0 && !held_back.held_up &&
                 !held_back.look_again)
@@ -301,8 +330,7 @@ asio::awaitable<void> Worker::Impl::watch(RedisClient& client, std::string key) 
         bool failed = false;
         ops::ClaimResult result;
         try {
-            if (co_await redis_ops.wait_for_job(client, key, 30s, limit, options.concurrency,
-                                                result))
+            if (co_await redis_ops.wait_for_job(client, key, 30s, limit, most_held(), result))
                 work_may_wait = true;
             last_poll = std::chrono::steady_clock::now();
         } catch (const Error& error) {
@@ -387,11 +415,10 @@ asio::awaitable<void> Worker::Impl::start_loop() {
     }
 }
 
-void Worker::Impl::start(ops::Claimed claimed_job) {
+Worker::Impl::Read Worker::Impl::read(const ops::Claimed& claimed_job) const {
     auto execution = std::make_shared<Execution>();
-    execution->id = std::move(claimed_job.execution_id);
+    execution->id = claimed_job.execution_id;
     execution->started_at = claimed_job.started_at;
-    execution->started = std::chrono::steady_clock::now();
     std::vector<std::pair<std::string_view, std::string_view>> fields(claimed_job.fields.begin(),
                                                                       claimed_job.fields.end());
     auto job = parse_job(claimed_job.job_id, fields);
@@ -410,28 +437,44 @@ void Worker::Impl::start(ops::Claimed claimed_job) {
         unreadable = job.error();
         execution->job.id = claimed_job.job_id;
     }
-    execution->job.origin = std::move(claimed_job.origin);
+    execution->job.origin = claimed_job.origin;
     if (execution->job.enqueued_at)
         execution->queued_for = std::max(execution->started_at - *execution->job.enqueued_at, 0us);
     if (options.serializer) execution->serializer = *options.serializer;
-    running.push_back(execution);
-    const auto queued_for = execution->queued_for.value_or(0us);
-    if (unreadable) {
-        log_job_started(log, execution->job.id, queued_for);
-        if (unreadable->field.empty()) unreadable->field = "data";
-        const std::string line = "rqxx.DeserializationError: " + unreadable->describe();
-        finish(execution, Settlement::Outcome::terminal_failure,
-               {.payload = encode_exc_string(line + "\n"), .error = line});
-        return;
+    execution->aggregated = !unreadable && executors.aggregate() &&
+                            executors.aggregation_of(execution->call).has_value();
+    return {std::move(execution), std::move(unreadable)};
+}
+
+void Worker::Impl::launch(std::span<const std::shared_ptr<Execution>> jobs) {
+    std::shared_ptr<runtime::SharedCall> shared;
+    if (jobs.size() > 1) {
+        shared = std::make_shared<runtime::SharedCall>();
+        shared->jobs.assign(jobs.begin(), jobs.end());
+        shared->first = jobs.front().get();
+        shared->unsettled = jobs.size();
     }
-    const std::int64_t timeout = execution->job.timeout.value_or(180);
-    if (timeout > 0) {
-        execution->function_deadline = execution->started + std::chrono::seconds(timeout);
-        execution->deadline = execution->function_deadline;
+    std::int64_t timeout = 0;  // The smallest.
+    for (const auto& execution : jobs) {
+        const std::int64_t own = execution->job.timeout.value_or(180);
+        if (own > 0) timeout = timeout > 0 ? std::min(timeout, own) : own;
+    }
+    const auto now = std::chrono::steady_clock::now();
+    ++slots_running;
+    for (const auto& execution : jobs) {
+        execution->started = now;
+        execution->shared = shared;
+        execution->time_limit = timeout;
+        if (timeout > 0) {
+            execution->function_deadline = now + std::chrono::seconds(timeout);
+            execution->deadline = execution->function_deadline;
+        }
+        running.push_back(execution);
     }
     // The handler's thread wakes up while the rest is done here.
-    executors.start(execution);
-    log_job_started(log, execution->job.id, queued_for);
+    executors.start(jobs.front());
+    for (const auto& execution : jobs)
+        log_job_started(log, execution->job.id, execution->queued_for.value_or(0us));
     if (timeout > 0) deadline_changed.notify();
 }
 

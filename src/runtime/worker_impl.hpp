@@ -61,7 +61,18 @@ struct Worker::Impl {
     /// Claimed beyond the free slots, with the time: started as soon as a slot is free. With short
     /// jobs a slot would else spend most of its time waiting for Redis.
     std::deque<std::pair<ops::Claimed, std::chrono::steady_clock::time_point>> ahead;
-    Seconds usual_run_time{1};                 ///< Of the newest jobs.
+    /// Jobs that wait for others of their function, to run in one call. Each such group keeps a
+    /// slot free, so that it starts when its time has come.
+    struct Forming {
+        Aggregation most;
+        std::vector<std::shared_ptr<runtime::Execution>> jobs;
+        std::chrono::steady_clock::time_point until;
+    };
+    std::map<std::string, Forming> forming;  ///< By function.
+    std::size_t grouped_in_a_row = 0;        ///< Jobs claimed since one that joined no group.
+    bool groups_blocked = false;    ///< What is claimed next needs a slot, and there is none.
+    std::size_t slots_running = 0;  ///< A call of several jobs takes one.
+    Seconds usual_run_time{1};      ///< Of the newest jobs.
     std::map<std::string, ops::Running> held;  ///< Claimed and not settled, by execution.
     WorkerSummary summary;
     std::uint64_t claimed = 0;
@@ -77,8 +88,10 @@ struct Worker::Impl {
     bool woken = false;                ///< Since the newest claim was sent.
     ops::ClaimResult held_back;        ///< The newest claim, for what it says of waiting.
 
-    Event slot_freed, hashes_wanted, ahead_changed, work_arrived, queues_empty, settle_wanted,
-        deadline_changed, stop_wanted, drained, heartbeat_wanted;
+    std::chrono::steady_clock::time_point lease_renewed = std::chrono::steady_clock::now();
+
+    Event slot_freed, hashes_wanted, ahead_changed, forming_changed, work_arrived, queues_empty,
+        settle_wanted, deadline_changed, stop_wanted, drained, heartbeat_wanted;
     runtime::Executors executors;
     std::vector<std::unique_ptr<RedisClient>> blocking;
     std::unique_ptr<RedisSubscriber> commands;
@@ -88,14 +101,21 @@ struct Worker::Impl {
     TaskGroup tasks;
 
     [[nodiscard]] bool stopping() const { return stop_requests > 0; }
-    [[nodiscard]] bool busy() const { return !running.empty() || unstarted > 0 || !ahead.empty(); }
+    [[nodiscard]] bool busy() const {
+        return !running.empty() || unstarted > 0 || !ahead.empty() || !forming.empty();
+    }
+    [[nodiscard]] std::size_t slots_in_use() const { return slots_running + forming.size(); }
     [[nodiscard]] std::string oldest_job() const {
         return running.empty() ? std::string() : running.front()->job.id;
     }
     /// How many jobs may be claimed.
     [[nodiscard]] std::size_t free_slots() const {
         const std::size_t most = options.concurrency + most_ahead();
-        return most - std::min(running.size() + unstarted + ahead.size(), most);
+        return most - std::min(slots_in_use() + unstarted + ahead.size(), most);
+    }
+    /// How many may be held in all, those ahead and those to be settled aside.
+    [[nodiscard]] std::size_t most_held() const {
+        return options.concurrency + beside_slots() + room_in_groups();
     }
     /// Only while jobs are short: one that is claimed too early waits for a slot here, though
     /// another worker may have one.
@@ -158,13 +178,47 @@ struct Worker::Impl {
     /// Starts the jobs of large claims, whose hashes come behind; the next claim does not wait for
     /// it.
     boost::asio::awaitable<void> start_loop();
-    void start(ops::Claimed claimed_job);
-    /// Starts it, or keeps it for the next free slot.
+    /// What is to run, and why it cannot.
+    using Read = std::pair<std::shared_ptr<runtime::Execution>, std::optional<ParseError>>;
+    [[nodiscard]] Read read(const ops::Claimed& claimed_job) const;
+    /// Ends a job whose call cannot be read.
+    void refuse(const std::shared_ptr<runtime::Execution>& execution, ParseError unreadable);
+    /// Starts the jobs of one call in a slot.
+    void launch(std::span<const std::shared_ptr<runtime::Execution>> jobs);
+    /// Starts it, or keeps it for its group or the next free slot.
     void place(ops::Claimed job);
     void start_ahead();
     void give_back_ahead();
     /// Gives back what has waited for too long: a job before it is not short.
     boost::asio::awaitable<void> ahead_loop();
+
+    // ---- jobs that share a call: worker_groups.cpp ----
+
+    /// How many jobs are held that take no slot of their own.
+    [[nodiscard]] std::size_t beside_slots() const;
+    /// How many jobs may be claimed for groups alone. Which function a job calls is known only once
+    /// it is claimed: so this follows from what came before.
+    [[nodiscard]] std::size_t room_in_groups() const;
+    /// Whether there was a group for it.
+    bool join_group(const std::shared_ptr<runtime::Execution>& execution);
+    /// Whether it waits for others from now on, in a slot.
+    bool begin_group(const std::shared_ptr<runtime::Execution>& execution);
+    [[nodiscard]] bool goes_into_group(const runtime::Execution& execution) const;
+    void start_group(std::map<std::string, Forming>::iterator group);
+    void start_groups();
+    void give_back_groups();
+    /// Nothing is claimed any more.
+    void end_groups();
+    void give_back(std::span<const std::shared_ptr<runtime::Execution>> jobs);
+    /// A job has been claimed for which there is neither group nor slot.
+    void no_slot_for_a_job();
+    /// Starts groups whose first job has waited for long enough.
+    boost::asio::awaitable<void> group_loop();
+    /// Takes a job out of its group. Null where there is none.
+    std::shared_ptr<runtime::Execution> take_out(
+        const std::function<bool(const runtime::Execution&)>& wanted);
+    void end_waiting(const std::shared_ptr<runtime::Execution>& execution,
+                     runtime::StopReason reason);
 
     // ---- ending jobs: worker_results.cpp ----
 

@@ -33,9 +33,11 @@ asio::awaitable<void> Worker::Impl::heartbeat_loop() {
                             : Seconds(std::chrono::steady_clock::now() - running.front()->started);
         bool lease_held = true;
         bool failed = false;
+        const auto asked_at = std::chrono::steady_clock::now();
         try {
             const auto result = co_await redis_ops.heartbeat(std::move(jobs), oldest_job(), oldest);
             lease_held = result.lease_held;
+            if (lease_held) lease_renewed = asked_at;
             if (result.orphans > 0)
                 log.warning("Jobs put back whose claim was never answered", "jobs", result.orphans);
             for (const auto& notice : result.notices)
@@ -72,6 +74,11 @@ asio::awaitable<void> Worker::Impl::register_again() {
 
 void Worker::Impl::obey(const ops::HeartbeatResult::Notice& notice) {
     using Why = ops::HeartbeatResult::Notice::Why;
+    const auto waiting =
+        take_out([&](const Execution& execution) { return execution.id == notice.execution_id; });
+    if (waiting)
+        end_waiting(waiting, notice.why == Why::asked_to_stop ? StopReason::stopped
+                                                              : StopReason::lease_lost);
     for (const auto& execution : std::list(running)) {
         if (execution->id != notice.execution_id) continue;
         if (notice.why != Why::asked_to_stop) {
@@ -86,8 +93,11 @@ void Worker::Impl::obey(const ops::HeartbeatResult::Notice& notice) {
 
 void Worker::Impl::ask_to_stop(const std::shared_ptr<Execution>& execution, StopReason reason) {
     interrupt(execution, reason);
-    if (execution->give_up_at) return;
-    execution->give_up_at = std::chrono::steady_clock::now() + patience(reason);
+    if (execution->give_up_at || runtime::others_need_its_call(*execution)) return;
+    const auto give_up_at = std::chrono::steady_clock::now() + patience(reason);
+    for (const auto& one : runtime::jobs_of_call(execution)) {
+        if (!one->settled) one->give_up_at = give_up_at;
+    }
     deadline_changed.notify();
 }
 
@@ -185,6 +195,12 @@ void Worker::Impl::obey(const std::string& payload) {
     } else if (what == "stop-job" || what == "stop-execution" || what == "kill-horse") {
         const auto reason = what == "kill-horse" ? StopReason::killed : StopReason::stopped;
         const std::string id = text("job_id"), execution_id = text("execution_id");
+        const auto is_meant = [&](const Execution& execution) {
+            return reason == StopReason::stopped && execution.job.id == id &&
+                   (what != "stop-execution" || execution.id == execution_id);
+        };
+        while (const auto waiting = take_out(is_meant))
+            end_waiting(waiting, reason);
         for (const auto& execution : std::list(running)) {
             if (reason == StopReason::stopped && execution->job.id != id) continue;
             if (what == "stop-execution" && execution->id != execution_id) continue;

@@ -68,6 +68,10 @@ void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlemen
                           RunOutcome outcome) {
     execution->settled = true;
     running.remove(execution);
+    if (!execution->shared || --execution->shared->unsettled == 0) {
+        --slots_running;
+        groups_blocked = false;
+    }
     last_worked = std::chrono::steady_clock::now();
     const auto run_time = std::chrono::duration_cast<std::chrono::microseconds>(
         std::chrono::steady_clock::now() - execution->started);

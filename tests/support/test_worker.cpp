@@ -4,7 +4,8 @@
 //   [--recover fail] [--strategy S] [--max-idle-time S] [--max-jobs N] [--callbacks skip]
 //   [--json-log] [--webhooks] [--processes] [--max-rss BYTES] [--max-cpu S] [--python INTERPRETER]
 //   [--path FOLDER] [--preload MODULE] [--command FUNCTION=LINE] [--http FUNCTION=URL]
-//   [--recycle-growth BYTES] [--weight QUEUE=N] [--queue-slots QUEUE=N] [--ageing S] QUEUE...
+//   [--recycle-growth BYTES] [--weight QUEUE=N] [--queue-slots QUEUE=N] [--ageing S]
+//   [--together-wait MS] [--aggregate FUNCTION=SIZE,MS] QUEUE...
 #include <unistd.h>
 #include <base/task_group.hpp>
 #include <boost/asio/co_spawn.hpp>
@@ -14,6 +15,7 @@
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
+#include <filesystem>
 #include <fstream>
 #include <mutex>
 #include <ops/lua_scripts.hpp>
@@ -49,7 +51,31 @@ std::string leave(std::string path, std::string text) {
     return text;
 }
 
-void register_tasks(HandlerRegistry& handlers) {
+void answer(AggregatedCall& one) {
+    const std::string what = one.call().args.items()[0].as_text();
+    auto& context = one.context();
+    if (what == "none") return;
+    if (what == "crash") std::raise(SIGKILL);
+    if (what == "throw") throw std::runtime_error("of all");
+    if (what == "retry")
+        one.set_error(std::make_exception_ptr(
+            RetryRequest({.max = 1, .intervals = {}, .enqueue_at_front = false})));
+    if (what == "retry") return;
+    one.answer([&]() -> std::string {
+        if (what == "fail") throw std::runtime_error("of one");
+        if (what == "print") context.print("of " + context.job().id);
+        if (what == "write") std::puts("of all");
+        if (what == "nap") nap(context.stop_token(), 60);
+        if (what == "wait") {
+            const auto path = one.call().args.items()[1].as_text() + ".go";
+            while (!std::filesystem::exists(path))
+                std::this_thread::sleep_for(std::chrono::milliseconds(5));
+        }
+        return context.job().id;
+    });
+}
+
+void register_tasks(HandlerRegistry& handlers, int together_wait) {
     handlers.add("tasks.add", [](std::int64_t a, std::int64_t b) { return a + b; });
     handlers.add("tasks.noop", [](std::int64_t n) { return n; });
     handlers.add_raw("tasks.echo", [](JobContext&, const Call& call) {
@@ -113,6 +139,17 @@ void register_tasks(HandlerRegistry& handlers) {
         if (runs <= failures) throw std::runtime_error("not yet");
         return std::string("at last");
     });
+    // Leaves a line with the ids of each call. What a job of the call does is its first argument.
+    handlers.add_aggregated(
+        "tasks.together", {.max_size = 50, .max_wait = std::chrono::milliseconds(together_wait)},
+        [](std::span<AggregatedCall> calls) {
+            std::string ids;
+            for (const auto& one : calls)
+                ids += (ids.empty() ? "" : " ") + one.context().job().id;
+            leave(std::get<1>(calls[0].arguments<std::string, std::string>()), ids);
+            for (auto& one : calls)
+                answer(one);
+        });
     handlers.add("tasks.unserializable", [] { return Value::opaque("tasks.unserializable"); });
     // When it ran, for tests of what runs at the same time.
     handlers.add("tasks.timed",
@@ -207,6 +244,7 @@ int main(int argc, char** argv) {
     WorkerOptions options;
     options.queues.clear();
     bool with_scheduler = false, with_webhooks = false;
+    int together_wait = 300;
     RedisOptions redis_options;
     LogFormat log_format = LogFormat::text;
     redis_options.max_backoff = std::chrono::seconds(1);
@@ -235,7 +273,16 @@ int main(int argc, char** argv) {
             options.queue_slots[queue] = std::strtoul(slots.c_str(), nullptr, 10);
         } else if (arg == "--ageing")
             options.ageing = std::chrono::seconds(std::atoi(argv[++i]));
-        else if (arg == "--max-idle-time")
+        else if (arg == "--together-wait")
+            together_wait = std::atoi(argv[++i]);
+        else if (arg == "--aggregate") {
+            const auto [function, most] = divided(argv[++i]);
+            options.functions.push_back({.function = function, .place = {}, .limits = {}});
+            options.functions.back().aggregate = {
+                .max_size = std::strtoul(most.c_str(), nullptr, 10),
+                .max_wait = std::chrono::milliseconds(
+                    std::strtoul(most.c_str() + most.find(',') + 1, nullptr, 10))};
+        } else if (arg == "--max-idle-time")
             options.max_idle_time = std::chrono::seconds(std::atoi(argv[++i]));
         else if (arg == "--max-jobs")
             options.max_jobs = std::strtoul(argv[++i], nullptr, 10);
@@ -274,7 +321,7 @@ int main(int argc, char** argv) {
             options.queues.push_back(arg);
     }
     HandlerRegistry handlers;
-    register_tasks(handlers);
+    register_tasks(handlers, together_wait);
     register_callbacks(handlers);
     Logger log(LogLevel::info, log_format);
     boost::asio::io_context context(1);
