@@ -10,7 +10,6 @@ import aggregated_jobs
 import pytest
 from conftest import INTEROP, needs_rq2, wait_for
 from rq import Queue, Retry
-from rq.command import send_stop_job_command
 from rq.job import Callback
 
 pytestmark = needs_rq2
@@ -69,6 +68,14 @@ def output(connection, job):
     newest = connection.lindex(f"rqxx:output:{job.id}", 0)
     entries = connection.xrange(f"rqxx:output:{job.id}:{newest.decode()}") if newest else []
     return b"".join(fields.get(b"1", b"") for _, fields in entries)
+
+
+def stop(system, job):
+    """Until the worker has acknowledged."""
+    [record] = system.server.client.keys(f"rq:execution:{job.id}:*")
+    done = system.rqxx("job", "stop", job.id, "--no-wait", "--redis-url", system.server.url)
+    assert done.returncode == 0, done.stderr
+    wait_for(lambda: system.server.client.hget(record, "stop") in (b"acknowledged", None))
 
 
 def nothing_is_left(connection):
@@ -376,9 +383,7 @@ def test_one_job_of_a_call_that_is_stopped_ends_so_when_the_call_returns(system,
     made = put(connection, kind, marks, *["wait"] * 3, **options)
     running = worker(system, kind)
     wait_for(lambda: len(calls(marks)) == 1)
-    send_stop_job_command(connection, made[1].id)
-    wait_for(lambda: b"stop" in b"".join(connection.hgetall(connection.keys(f"rq:execution:{made[1].id}:*")[0]).keys())
-             or time.sleep(1) is None)
+    stop(system, made[1])
     (system.folder / "marks.go").touch()
     wait_for(lambda: statuses(connection, made) == ["finished", "stopped", "finished"])
     called = (system.folder / "marks.called").read_text().splitlines()
@@ -392,7 +397,7 @@ def test_a_call_none_of_whose_jobs_is_wanted_ends(system, connection, marks, kin
     worker(system, kind)
     wait_for(lambda: len(calls(marks)) == 1)
     for job in made:
-        send_stop_job_command(connection, job.id)
+        stop(system, job)
     wait_for(lambda: statuses(connection, made) == ["stopped"] * 2)
     assert len(calls(marks)) == 1
 
@@ -417,7 +422,7 @@ def test_a_job_that_is_stopped_while_it_waits_for_others_does_not_run(system, co
     running = worker(system, kind, size=3, wait=60000)
     made = put(connection, kind, marks, "ok", "ok", **options)
     wait_for(lambda: statuses(connection, made) == ["started"] * 2)
-    send_stop_job_command(connection, made[0].id)
+    stop(system, made[0])
     wait_for(lambda: status(connection, made[0]) == "stopped")
     wait_for(lambda: (system.folder / "marks.called").exists())
     assert not marks.exists()
@@ -427,12 +432,13 @@ def test_a_job_that_is_stopped_while_it_waits_for_others_does_not_run(system, co
 
 
 def test_a_job_that_is_canceled_or_deleted_while_it_waits_for_others_does_not_run(system, connection, marks):
-    worker(system, "thread", size=3, wait=60000)
+    running = worker(system, "thread", size=3, wait=60000)
     made = put(connection, "thread", marks, "ok", "ok")
     wait_for(lambda: statuses(connection, made) == ["started"] * 2)
     made[0].cancel()
     made[1].delete()
-    wait_for(lambda: not connection.zcard("rq:wip:default"))
+    running.wait_for_log(f"Job canceled: id={made[0].id}")   # With its next heartbeat.
+    running.wait_for_log(f"Job deleted while it ran: id={made[1].id}")
     later = put(connection, "thread", marks, *["ok"] * 3)
     wait_for(lambda: statuses(connection, later) == ["finished"] * 3)
     assert calls(marks) == [[job.id for job in later]] and status(connection, made[0]) == "canceled"
