@@ -83,6 +83,7 @@ ConfigFile read_config(const std::string& file, const CLI::App& root, const CLI:
 std::string_view separators_of(const std::string& name) {
     if (name == "path") return ":";
     if (name == "command" || name == "http" || name == "webhook") return "";
+    if (name == "aggregate") return " \t\n";
     return ", \t\n";
 }
 

@@ -99,6 +99,7 @@ struct WorkerCommandOptions {
     std::string isolation = "warm";
     std::vector<std::string> path, init, preload, exception_handlers;
     std::vector<std::string> command;
+    std::vector<std::string> aggregate;
     std::string native_isolation = "thread";
     std::uint64_t max_rss = 0, max_output = std::uint64_t{1} << 20;
     std::string max_cpu;

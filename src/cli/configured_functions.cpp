@@ -1,10 +1,13 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <chrono>
 #include <map>
 #include <rqxx/error.hpp>
 
 #include "cli/commands.hpp"
+#include "runtime/aggregation.hpp"
 #include "runtime/command_line.hpp"
 #include "runtime/http_client.hpp"
 
@@ -66,6 +69,35 @@ ConfiguredFunction http_of_flag(const std::string& text) {
     return result;
 }
 
+std::size_t number_in(const std::string& where, std::string_view text) {
+    std::size_t number = 0;
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), number);
+    if (error != std::errc() || end != text.data() + text.size())
+        throw Error(Errc::usage, printable(fmt::format("{}: \"{}\" is not a number", where,
+                                                       text.substr(0, 40))));
+    return number;
+}
+
+/// A duration, also in milliseconds such as 500ms.
+std::chrono::milliseconds wait_in(const std::string& where, const std::string& text) {
+    if (text.size() > 2 && text.ends_with("ms"))
+        return std::chrono::milliseconds(
+            number_in(where, std::string_view(text).substr(0, text.size() - 2)));
+    return duration_option(where, text);
+}
+
+/// SIZE,WAIT. @throws Error that begins with `where`
+Aggregation aggregation_in(const std::string& where, const std::string& text) {
+    const auto comma = text.find(',');
+    if (comma == std::string::npos)
+        throw Error(Errc::usage, printable(fmt::format("{}: \"{}\" is not SIZE,WAIT such as 50,2s",
+                                                       where, text.substr(0, 40))));
+    const Aggregation most{number_in(where + " max_size", text.substr(0, comma)),
+                           wait_in(where + " max_wait", text.substr(comma + 1))};
+    runtime::check_aggregation(most, where);
+    return most;
+}
+
 /// The keys of one table, each with the rules for its value.
 class FunctionTable {
 public:
@@ -74,15 +106,27 @@ public:
     [[nodiscard]] const std::string& function() const { return function_; }
 
     void add(TomlEntry entry) {
-        static constexpr std::string_view known[] = {"command", "shell",   "result", "http",
-                                                     "runs-in", "max-rss", "max-cpu"};
+        static constexpr std::string_view known[] = {"command", "shell",   "result",  "http",
+                                                     "runs-in", "max-rss", "max-cpu", "aggregate"};
         if (std::ranges::find(known, entry.key) == std::end(known))
             refuse(entry.key, fmt::format("unknown key; known are {}", fmt::join(known, ", ")));
         entries_.insert_or_assign(entry.key, std::move(entry));
     }
 
+    /// Its table `aggregate`, or a key of it.
+    void add_aggregate(TomlEntry entry) {
+        has_aggregate_ = true;
+        if (entry.key.empty()) return;
+        std::ranges::replace(entry.key, '-', '_');
+        if (entry.key != "max_size" && entry.key != "max_wait")
+            refuse("aggregate", "unknown key " + entry.key + "; known are max_size, max_wait");
+        const std::string name = "aggregate " + entry.key;
+        entries_.insert_or_assign(name, std::move(entry));
+    }
+
     [[nodiscard]] ConfiguredFunction finish() const {
-        if (entries_.empty()) throw Error(Errc::usage, where_ + ": says nothing of its function");
+        if (entries_.empty() && !has_aggregate_)
+            throw Error(Errc::usage, where_ + ": says nothing of its function");
         const std::vector<std::string> ways = given({"command", "http", "runs-in"});
         if (ways.size() > 1) refuse(ways[1], fmt::format("does not go with {}", ways[0]));
         if (!entries_.contains("command"))
@@ -112,6 +156,7 @@ public:
             result.rule.limits.max_rss = size_option(where_ + " max-rss", amount("max-rss"));
         if (entries_.contains("max-cpu"))
             result.rule.limits.max_cpu = duration_option(where_ + " max-cpu", amount("max-cpu"));
+        result.rule.aggregate = aggregate();
         return result;
     }
 
@@ -152,6 +197,15 @@ private:
         refuse(key, printable(fmt::format("\"{}\" is not one of {}", chosen.substr(0, 40), names)));
     }
 
+    [[nodiscard]] std::optional<Aggregation> aggregate() const {
+        if (entries_.contains("aggregate"))
+            return aggregation_in(where_ + " aggregate", text("aggregate"));
+        const auto parts = given({"aggregate max_size", "aggregate max_wait"});
+        if (!has_aggregate_) return std::nullopt;
+        if (parts.size() < 2) refuse("aggregate", "needs both max_size and max_wait");
+        return aggregation_in(where_ + " aggregate", amount(parts[0]) + "," + amount(parts[1]));
+    }
+
     [[nodiscard]] CommandFunction command() const {
         using Result = CommandFunction::Result;
         CommandFunction result{.function = function_};
@@ -177,6 +231,7 @@ private:
     }
 
     std::string function_, where_;
+    bool has_aggregate_ = false;
     std::map<std::string, TomlEntry, std::less<>> entries_;
 };
 
@@ -198,7 +253,8 @@ std::vector<ConfiguredFunction> read_functions(const std::vector<TomlEntry>& ent
         if (path.size() == 1)
             refuse("[functions] " + entry.key,
                    "must stand in the table of a function, such as [functions.\"app.tasks.f\"]");
-        if (path.size() > 2)
+        const bool aggregates = path.size() == 3 && path[2] == "aggregate";
+        if (path.size() > 2 && !aggregates)
             refuse(fmt::format("[{}]", fmt::join(path, ".")),
                    "a function's name with dots needs quotes, such as [functions.\"app.tasks.f\"]");
         if (path[1].empty()) refuse("[functions.\"\"]", "the name of a function is missing");
@@ -208,7 +264,10 @@ std::vector<ConfiguredFunction> read_functions(const std::vector<TomlEntry>& ent
                 path[1], fmt::format("--config: {}: [functions.\"{}\"]", file, printable(path[1])));
             table = std::prev(tables.end());
         }
-        if (!entry.key.empty()) table->add(entry);
+        if (aggregates)
+            table->add_aggregate(entry);
+        else if (!entry.key.empty())
+            table->add(entry);
     }
     std::vector<ConfiguredFunction> functions;
     functions.reserve(tables.size());
@@ -217,11 +276,36 @@ std::vector<ConfiguredFunction> read_functions(const std::vector<TomlEntry>& ent
     return functions;
 }
 
+namespace {
+
+/// A flag says this of a function whatever else is said of it, and how it runs.
+void add_aggregate(std::vector<ConfiguredFunction>& functions, const std::string& text,
+                   const std::string& source) {
+    auto [function, most] = function_and_rest("--aggregate", text);
+    const std::string where = fmt::format("--aggregate: {}", function);
+    const auto aggregate = aggregation_in(where, most);
+    auto named = std::ranges::find_if(
+        functions, [&](const ConfiguredFunction& one) { return one.rule.function == function; });
+    if (named == functions.end()) {
+        // Before tables, as other flags.
+        named = std::ranges::find_if(functions, [](const auto& one) { return one.from == "file"; });
+        named = functions.insert(named, {{function, Place::any, {}}, {}, {}, where, source});
+    } else {
+        named->from = fmt::format("{}, {}", source, named->from);
+    }
+    named->rule.aggregate = aggregate;
+}
+
+}  // namespace
+
 std::vector<ConfiguredFunction> configured_functions(const WorkerCommandOptions& options) {
     std::vector<ConfiguredFunction> functions;
-    const auto add = [&](const std::string& flag, ConfiguredFunction one) {
+    const auto source_of = [&](const std::string& flag) {
         const auto source = options.sources.find(flag);
-        one.from = source == options.sources.end() ? "flag" : source->second;
+        return source == options.sources.end() ? std::string("flag") : source->second;
+    };
+    const auto add = [&](const std::string& flag, ConfiguredFunction one) {
+        one.from = source_of(flag);
         functions.push_back(std::move(one));
     };
     for (const auto& text : options.command)
@@ -241,10 +325,16 @@ std::vector<ConfiguredFunction> configured_functions(const WorkerCommandOptions&
         if (flag->command && table.command) flag->command->result = table.command->result;
         flag->from += ", file";
     }
+    for (const auto& text : options.aggregate)
+        add_aggregate(functions, text, source_of("aggregate"));
     const auto secrets =
         secrets_option("--http-secret-file", options.http_secret_file, "RQXX_HTTP_SECRET");
     for (auto& one : functions) {
         if (one.http) one.http->secrets = secrets;
+        if (one.rule.aggregate && (one.command || one.http))
+            throw Error(Errc::usage, one.where +
+                                         ": aggregate: a command or server takes one job "
+                                         "at a time");
         if (one.rule.place == Place::python && options.python.empty())
             throw Error(Errc::usage, one.where + " runs-in: python needs --python");
     }

@@ -49,7 +49,9 @@ private:
         for (const auto& [key, node] : table) {
             const std::string name(key.str());
             if (name.empty()) refuse(key.source(), "a name is missing");
-            if (const auto* inner = node.as_table(); inner != nullptr && !inner->is_inline()) {
+            // What belongs to one function may be a table of its own, in either form.
+            if (const auto* inner = node.as_table();
+                inner != nullptr && (!inner->is_inline() || path.size() == 2)) {
                 auto deeper = path;
                 deeper.push_back(name);
                 add_table(deeper, *inner);

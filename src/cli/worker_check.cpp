@@ -74,6 +74,7 @@ struct Row {
     ResourceLimits limits;
     std::string from;
     const CommandFunction* command = nullptr;
+    std::optional<Aggregation> aggregate{};
 };
 
 class Rows {
@@ -140,6 +141,7 @@ private:
     void describe(Row& row, const runtime::Way& way, const ConfiguredFunction* used) const {
         const bool pattern = row.function.find('*') != std::string::npos;
         row.limits = way.limits;
+        row.aggregate = way.aggregate;
         if (pattern && used != nullptr && used->rule.place == Place::any) {
             row.runs_in = "as others";
             return;
@@ -226,6 +228,9 @@ json::object row_json(const Row& row) {
     } else if (!row.with.empty()) {
         object["with"] = row.with;
     }
+    if (row.aggregate)
+        object["aggregate"] = json::object{{"max_size", row.aggregate->max_size},
+                                           {"max_wait", Seconds(row.aggregate->max_wait).count()}};
     object["max_rss"] = row.limits.max_rss ? json::value(*row.limits.max_rss) : json::value();
     object["max_cpu"] =
         row.limits.max_cpu ? json::value(row.limits.max_cpu->count()) : json::value();
@@ -260,6 +265,9 @@ void print_tables(const std::vector<Setting>& settings, const std::vector<Row>& 
         std::string with = row.with;
         if (row.command != nullptr && row.command->result != CommandFunction::Result::json)
             with += fmt::format("  (result: {})", result_name(row.command->result));
+        if (row.aggregate)
+            with += fmt::format("  (up to {} jobs in a call, waiting for {}s)",
+                                row.aggregate->max_size, format_seconds(row.aggregate->max_wait));
         std::ranges::replace(with, '\n', ' ');
         functions.add({printable(row.function), row.runs_in, printable(with),
                        limits_text(row.limits), row.from});

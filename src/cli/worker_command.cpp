@@ -193,6 +193,11 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     HandlerRegistry handlers;
     const auto application = make_application({common.data_dir, options.packages, true});
     application->register_handlers(handlers);
+    for (const auto& one : functions) {
+        if (one.rule.aggregate && !settings.python &&
+            handlers.find_aggregated(one.rule.function) == nullptr)
+            throw Error(Errc::usage, one.where + ": aggregate: needs --python");
+    }
 
     asio::io_context context(1);
     RedisOptions redis_settings = redis_options(common, "rqxx-worker");

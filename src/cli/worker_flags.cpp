@@ -12,7 +12,8 @@ std::vector<Setting> settings_of(const CLI::App& app,
     for (const auto* option : app.get_options()) {
         if (option->get_lnames().empty()) continue;
         const std::string& name = option->get_lnames().front();
-        constexpr std::string_view left_out[] = {"help", "check", "json", "command", "http"};
+        constexpr std::string_view left_out[] = {"help",    "check", "json",
+                                                 "command", "http",  "aggregate"};
         if (std::ranges::find(left_out, name) != std::end(left_out)) continue;
         const std::string type = option->get_type_name();
         Setting setting{name, Setting::Kind::text, option->results(), "default"};
@@ -115,6 +116,12 @@ Command add_worker(CLI::App& root, const CommonOptions& common, WorkerCommandOpt
                        "arguments; may be repeated")
             ->type_name("FUNC=CMD")
             ->allow_extra_args(false));
+    named(app.add_option("--aggregate", o.aggregate,
+                         "FUNC=SIZE,WAIT: call a Python function with a list of up to SIZE jobs, "
+                         "the first of which has waited for others for at most WAIT (50,500ms or "
+                         "50,2s); may be repeated")
+              ->type_name("FUNC=SIZE,WAIT")
+              ->allow_extra_args(false));
     add_option(app, "--native-isolation", o.native_isolation,
                "native handlers run in threads of the worker, or in processes of their own")
         ->check(CLI::IsMember({"thread", "process"}));

@@ -2,11 +2,14 @@
 
 #include <atomic>
 #include <base/task_group.hpp>
+#include <numeric>
 #include <ops/keys.hpp>
 #include <rqxx/actions.hpp>
+#include <rqxx/codec.hpp>
 #include <rqxx/monitor.hpp>
 #include <rqxx/queue.hpp>
 #include <rqxx/worker.hpp>
+#include <set>
 #include <support/redis_fixture.hpp>
 
 using namespace rqxx;
@@ -278,4 +281,104 @@ TEST_F(worker, ends_when_it_has_been_idle_for_long_enough) {
         Worker worker(redis, handlers, options, null_logger());
         EXPECT_EQ((co_await worker.run()).finished, 1u);
     });
+}
+
+TEST_F(worker, gives_the_jobs_of_an_aggregated_handler_to_it_in_calls_of_many) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        std::mutex mutex;
+        std::vector<std::size_t> sizes;
+        std::multiset<int> seen;
+        HandlerRegistry handlers;
+        handlers.add("other", [](int n) { return n; });
+        handlers.add_aggregated("square", {.max_size = 16, .max_wait = 50ms},
+                                [&](std::span<AggregatedCall> calls) {
+                                    const std::scoped_lock lock(mutex);
+                                    sizes.push_back(calls.size());
+                                    for (auto& one : calls) {
+                                        one.answer([&] {
+                                            const auto [n] = one.arguments<int>();
+                                            seen.insert(n);
+                                            one.context().progress(1, "squared");
+                                            if (n % 10 == 0) throw std::runtime_error("no tens");
+                                            return n * n;
+                                        });
+                                    }
+                                });
+        std::vector<NewJob> jobs;
+        for (int n = 0; n < 400; ++n)
+            jobs.push_back(call(n % 4 == 3 ? "other" : "square", {Value(n)}));
+        Queue queue(redis, "default");
+        const auto made = co_await queue.enqueue_many(std::move(jobs));
+        Worker worker(redis, handlers, burst(4), null_logger());
+        const auto summary = co_await worker.run();
+        EXPECT_EQ(summary.finished, 360u);
+        EXPECT_EQ(summary.failed, 40u);
+        EXPECT_EQ(seen.size(), 300u);
+        EXPECT_EQ(std::set<int>(seen.begin(), seen.end()).size(), 300u);
+        EXPECT_EQ(std::accumulate(sizes.begin(), sizes.end(), std::size_t{0}), 300u);
+        EXPECT_LE(*std::ranges::max_element(sizes), 16u);
+        Monitor monitor(redis);
+        const auto nine = co_await monitor.job_info(made[9].job_id);
+        EXPECT_EQ(repr(*decode(nine->executions.front().return_value)), "81");
+        EXPECT_NE(
+            (co_await monitor.job_info(made[10].job_id))->executions.front().error.find("no tens"),
+            std::string::npos);
+        EXPECT_EQ((co_await redis.command("ZCARD", "rq:wip:default")).as_integer(), 0);
+    });
+}
+
+TEST_F(worker, fails_what_an_aggregated_handler_leaves_open_or_throws) {
+    run([](RedisClient& redis) -> asio::awaitable<void> {
+        HandlerRegistry handlers;
+        handlers.add_aggregated("open", {.max_size = 8, .max_wait = 10s},
+                                [](std::span<AggregatedCall> calls) {
+                                    calls[0].set_result(1);
+                                    calls[0].set_result(2);
+                                    calls[1].set_error("refused");
+                                    calls[2].answer([] {});
+                                    if (calls[0].call().args.items().empty()) return;
+                                    throw 42;
+                                });
+        std::vector<NewJob> jobs;
+        for (int n = 0; n < 4; ++n)
+            jobs.push_back(call("open"));
+        Queue queue(redis, "default");
+        const auto silent = co_await queue.enqueue_many(std::vector<NewJob>(jobs));
+        Worker worker(redis, handlers, burst(1), null_logger());
+        auto summary = co_await worker.run();
+        EXPECT_EQ(summary.finished, 2u);
+        Monitor monitor(redis);
+        const auto error = [&](const std::string& id) -> asio::awaitable<std::string> {
+            co_return (co_await monitor.job_info(id))->executions.front().error;
+        };
+        const auto twice = co_await monitor.job_info(silent[0].job_id);
+        EXPECT_EQ(repr(*decode(twice->executions.front().return_value)), "2");
+        EXPECT_NE((co_await error(silent[1].job_id)).find("std::runtime_error: refused"),
+                  std::string::npos);
+        EXPECT_NE((co_await error(silent[3].job_id)).find("NoAnswer"), std::string::npos);
+        for (auto& job : jobs)
+            job.call.args = Value::tuple({Value(1)});
+        const auto thrown = co_await queue.enqueue_many(std::move(jobs));
+        Worker second(redis, handlers, burst(1), null_logger());
+        summary = co_await second.run();
+        EXPECT_EQ(summary.finished, 2u);
+        EXPECT_NE((co_await error(thrown[3].job_id)).find("not a std::exception"),
+                  std::string::npos);
+    });
+}
+
+TEST_F(worker, refuses_figures_and_names_of_aggregated_handlers_that_cannot_be) {
+    HandlerRegistry handlers;
+    const auto nothing = [](std::span<AggregatedCall>) {};
+    handlers.add("taken", [] {});
+    EXPECT_THROW(handlers.add_aggregated("taken", {.max_size = 1}, nothing), Error);
+    EXPECT_THROW(handlers.add_aggregated("", {.max_size = 1}, nothing), Error);
+    EXPECT_THROW(handlers.add_aggregated("none", {.max_size = 0}, nothing), Error);
+    EXPECT_THROW(handlers.add_aggregated("many", {.max_size = 1001}, nothing), Error);
+    EXPECT_THROW(handlers.add_aggregated("late", {.max_size = 1, .max_wait = -1ms}, nothing),
+                 Error);
+    EXPECT_THROW(handlers.add_aggregated("later", {.max_size = 1, .max_wait = 2h}, nothing), Error);
+    handlers.add_aggregated("many", {.max_size = 1000, .max_wait = 1h}, nothing);
+    EXPECT_THROW(handlers.add("many", [] {}), Error);
+    EXPECT_EQ(handlers.names(), (std::vector<std::string>{"many", "taken"}));
 }
