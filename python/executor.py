@@ -14,7 +14,8 @@ first field says what the frame is:
                      stopped    the same, to call the stopped callback only
                      group      worker's name, time limit, memory limit, then for each job of the call: execution id, job id,
                                  serializer, started_at, how many fields it has, field, value, ...
-                     stop       execution id, reason: a job of the call that runs is to end, and others are not
+                     stop       execution id, reason (5: stopped; else canceled or lost): a job of the call that runs is not
+                                 wanted any more, others are
     slot -> worker   (of each job of a group by itself)
                      progress   execution id, JSON: {"fraction": 0 to 1, "text": text}
                      callback   execution id, its time limit in seconds: the function has ended, a callback or the
@@ -425,14 +426,14 @@ class Slot:
             error = sys.exc_info()
             for member in members:
                 member.error = member.error or error
-        stopped = self.stopped_meanwhile() if os.getpid() == self.pid else ()
+        unwanted = self.unwanted_meanwhile() if os.getpid() == self.pid else {}
         # What calls nobody back is over; the others wait for each other's callbacks.
         members.sort(key=lambda member: self.calls_back(member) is not None)
         self.announce([member for member in members if self.calls_back(member) is not None])
         for member in members:
             self.execution, self.cause = member.execution, ""
             try:
-                answer = self.answer_of(member, member.execution in stopped, timeout)
+                answer = self.answer_of(member, unwanted.get(member.execution), timeout)
             except BaseException as error:
                 answer = failure(*sys.exc_info())
                 self.note_cause(error)
@@ -472,9 +473,10 @@ class Slot:
         member.function = member.job.func
         member.call = Call(self, member, member.job.args, member.job.kwargs)
 
-    def answer_of(self, member, stopped, timeout):
-        if stopped:
-            return self.stopped_answer(member.job) if self.rq and member.job else ["stopped", ""]
+    def answer_of(self, member, unwanted, timeout):
+        if unwanted:
+            calls_back = unwanted == b"5" and self.rq and member.job
+            return self.stopped_answer(member.job) if calls_back else ["stopped", ""]
         if self.rq and member.job:
             return self.conclude(member.job, member.answer, timeout)
         return self.success(member.answer(), self.settings.serializers[member.serializer])
@@ -493,16 +495,17 @@ class Slot:
             seconds += self.calls_back(member)
             send_frame(self.sock, "callback", member.execution, str(seconds))
 
-    def stopped_meanwhile(self):
-        stopped = set()
+    def unwanted_meanwhile(self):
+        """By execution, why. The first reason counts."""
+        unwanted = {}
         try:
             while select.select([self.sock], [], [], 0)[0]:
-                what, execution, *_ = receive_frame(self.sock)
+                what, execution, *reason = receive_frame(self.sock)
                 if what == b"stop":
-                    stopped.add(execution)
+                    unwanted.setdefault(execution, reason[0])
         except EOFError:
             pass   # The worker is gone, as the next frame will show.
-        return stopped
+        return unwanted
 
     def run(self, job_id, serializer, worker_name, started_at, timeout, fields):
         if not self.rq:

@@ -290,4 +290,5 @@ def test_the_example_is_valid(system):
     assert done.returncode == 0, done.stderr
     said = json.loads(done.stdout)
     assert said["settings"]["preload"]["value"] == ["example_tasks"] and said["others"]["runs_in"] == "python"
-    assert [one["runs_in"] for one in said["functions"]] == ["command", "shell", "http", "process", "as others"]
+    assert [one["runs_in"] for one in said["functions"]] == ["command", "shell", "http", "process", "python", "as others"]
+    assert function(said, "example_tasks.import_rows")["aggregate"] == {"max_size": 50, "max_wait": 2}

@@ -144,7 +144,8 @@ def test_a_group_does_not_wait_for_ever_behind_a_job_that_takes_the_slot(system,
     wait_for(lambda: status(connection, long) == "started")
     running.signal(signal.SIGTERM)
     running.signal(signal.SIGINT)   # Two of a kind may count as one.
-    assert running.wait(20) == 1 or status(connection, long) == "queued"
+    running.wait(20)
+    assert status(connection, long) == "queued"
 
 
 def test_a_worker_ends_after_its_jobs_though_some_wait_for_others(system, connection, marks):
@@ -331,8 +332,7 @@ def test_a_killed_workers_jobs_come_back_and_take_no_others_with_them_again(syst
     second = worker(system, kind)
     wait_for(lambda: statuses(connection, made + waiting) == ["finished"] * 5, 40)
     assert second.process.poll() is None
-    assert sorted(map(tuple, calls(marks)[1:]), key=len)[:3] == [(job.id,) for job in made] or \
-        {job.id for job in made} <= {call[0] for call in calls(marks)[1:] if len(call) == 1}
+    assert {job.id for job in made} <= {call[0] for call in calls(marks)[1:] if len(call) == 1}
     assert all(connection.hget(f"rq:job:{job.id}", "rqxx_recoveries") == b"1" for job in made)
 
 
@@ -404,12 +404,15 @@ def test_a_call_none_of_whose_jobs_is_wanted_ends(system, connection, marks, kin
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_job_of_a_call_that_is_canceled_ends_so(system, connection, marks, kind):
-    made = put(connection, kind, marks, *["wait"] * 2)
+    options = {} if kind != "python" else {"on_success": Callback(aggregated_jobs.on_end), "on_stopped": Callback(aggregated_jobs.on_end)}
+    made = put(connection, kind, marks, "wait", **options) + put(connection, kind, marks, "wait")
     worker(system, kind)
     wait_for(lambda: len(calls(marks)) == 1)
     made[0].cancel()
+    time.sleep(4)   # It hears of it with its next heartbeat.
     (system.folder / "marks.go").touch()
     wait_for(lambda: statuses(connection, made) == ["canceled", "finished"])
+    assert not (system.folder / "marks.called").exists() and len(calls(marks)) == 1
     wait_for(lambda: not connection.zcard("rq:wip:default") and not connection.keys("rq:execution:*"))
 
 

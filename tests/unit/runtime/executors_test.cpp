@@ -37,6 +37,31 @@ TEST_F(Functions, run_by_what_names_them_then_natively_then_in_python) {
     EXPECT_EQ(place("other.f"), Place::python);
 }
 
+TEST_F(Functions, take_many_jobs_where_a_rule_or_their_registration_says_so) {
+    const auto size = [&](const std::string& function) {
+        const auto most = way_of(call_of(function), options, handlers).aggregate;
+        return most ? most->max_size : 0;
+    };
+    handlers.add_aggregated("many.f", {.max_size = 7}, [](std::span<AggregatedCall>) {});
+    EXPECT_EQ(place("many.f"), Place::thread);
+    EXPECT_EQ(size("many.f"), 7u);
+    EXPECT_EQ(size("native.f"), 0u);
+    for (const std::string name : {"many.*", "native.*", "cmd.*", "py.*"}) {
+        options.functions.push_back({.function = name, .place = Place::any, .limits = {}});
+        options.functions.back().aggregate = {.max_size = 9};
+    }
+    EXPECT_EQ(size("many.f"), 9u);
+    EXPECT_EQ(size("native.f"), 0u);
+    EXPECT_EQ(size("cmd.f"), 0u);
+    EXPECT_EQ(size("py.f"), 0u);
+    options.python.emplace();
+    EXPECT_EQ(size("py.f"), 9u);
+    EXPECT_EQ(size("other.f"), 0u);
+    Call method = call_of("py.f");
+    method.instance = Value("an object");
+    EXPECT_FALSE(way_of(method, options, handlers).aggregate);
+}
+
 TEST_F(Functions, run_where_the_first_rule_that_fits_says) {
     options.python.emplace();
     options.functions = {{"cmd.py", Place::python, {}},
