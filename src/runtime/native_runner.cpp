@@ -168,12 +168,10 @@ void NativeRunner::run_together(const std::vector<std::shared_ptr<Execution>>& j
     struct Member {
         std::shared_ptr<Execution> execution;
         Context context;
-        AggregatedCall call;
         Member(std::shared_ptr<Execution> one, Logger& log, const Hooks& hooks)
             : execution(std::move(one)),
               context(*execution, execution->stop.get_token(), execution->function_deadline, log,
-                      hooks),
-              call(context, execution->call) {}
+                      hooks) {}
     };
     std::vector<std::unique_ptr<Member>> members;
     std::vector<AggregatedCall> calls;
@@ -187,7 +185,7 @@ void NativeRunner::run_together(const std::vector<std::shared_ptr<Execution>>& j
     }
     if (members.empty()) return;
     for (const auto& member : members)
-        calls.push_back(member->call);
+        calls.emplace_back(member->context, member->execution->call);
     std::exception_ptr thrown = nullptr;
     try {
         handlers_.find_aggregated(members.front()->execution->call.func_name)->handler(calls);

@@ -115,6 +115,18 @@ def test_a_job_waits_for_others_no_longer_than_it_may(system, connection, marks,
     assert 0.6 < max(waited) < 5   # By Redis' clock, from its claim on.
 
 
+def test_jobs_that_go_on_coming_do_not_make_the_first_wait_longer(system, connection, marks):
+    worker(system, "thread", "--concurrency", "2", size=1000, wait=500)
+    made = []
+    while len(calls(marks)) < 2:
+        made += put(connection, "thread", marks, "ok")
+        time.sleep(0.02)
+    wait_for(lambda: statuses(connection, made) == ["finished"] * len(made))
+    ended = [last_result(connection, job) for job in made]
+    assert max(float(one["execution_ended_at"]) - float(one["execution_started_at"]) for one in ended) < 5
+    assert sorted(sum(calls(marks), [])) == sorted(job.id for job in made)
+
+
 def test_jobs_that_come_one_by_one_share_a_call(system, connection, marks):
     worker(system, "thread", "--concurrency", "1", size=5, wait=60000)
     made = []
