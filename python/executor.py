@@ -469,7 +469,8 @@ class Slot:
             check_plain(member.fields)
             member.job = PlainJob(member.fields, self.settings.serializers[member.serializer])
         else:
-            member.job = self.rq.make_job(self.settings, member.job_id, member.serializer, worker_name, member.started_at, member.fields)
+            member.job = self.rq.make_job(self.settings, member.job_id, member.serializer, worker_name, member.started_at,
+                                          member.fields)
         member.function = member.job.func
         member.call = Call(self, member, member.job.args, member.job.kwargs)
 

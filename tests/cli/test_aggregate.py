@@ -29,8 +29,8 @@ def functions(done):
 def test_jobs_of_a_function_share_calls_as_the_flag_says(system, connection):
     marks = system.folder / "marks"
     made = [Queue("default", connection=connection).enqueue("aggregated_jobs.together", "ok", str(marks)) for _ in range(7)]
-    done = system.rqxx("worker", "--burst", "--redis-url", system.server.url, *PYTHON, "--aggregate", "aggregated_jobs.together=5,50ms",
-                       "default")
+    done = system.rqxx("worker", "--burst", "--redis-url", system.server.url, *PYTHON, "--aggregate",
+                       "aggregated_jobs.together=5,50ms", "default")
     assert done.returncode == 0, done.stderr
     assert [job.return_value() for job in made] == [job.id for job in made]
     assert sorted(len(line.split()) for line in marks.read_text().splitlines()) == [2, 5]

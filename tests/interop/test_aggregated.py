@@ -79,7 +79,7 @@ def stop(system, job):
 
 
 def nothing_is_left(connection):
-    return not connection.zcard("rq:wip:default") and not connection.keys("rq:execution:*") and not connection.llen("rq:queue:default")
+    return not (connection.zcard("rq:wip:default") or connection.keys("rq:execution:*") or connection.llen("rq:queue:default"))
 
 
 # ---- sizes and waits ---------------------------------------------------------------------------------------------------------
@@ -416,7 +416,7 @@ def test_a_call_none_of_whose_jobs_is_wanted_ends(system, connection, marks, kin
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_job_of_a_call_that_is_canceled_ends_so(system, connection, marks, kind):
-    options = {} if kind != "python" else {"on_success": Callback(aggregated_jobs.on_end), "on_stopped": Callback(aggregated_jobs.on_end)}
+    options = {name: Callback(aggregated_jobs.on_end) for name in ("on_success", "on_stopped") if kind == "python"}
     made = put(connection, kind, marks, "wait", **options) + put(connection, kind, marks, "wait")
     worker(system, kind)
     wait_for(lambda: len(calls(marks)) == 1)
