@@ -112,8 +112,8 @@ public:
     /// For whoever runs the handler.
     struct Answer {
         Value result;
-        std::exception_ptr error;  ///< Null: a success.
-        bool in_time = true;       ///< The job had not been asked to stop.
+        std::exception_ptr error;                  ///< Null: a success.
+        std::chrono::steady_clock::time_point at;  ///< When it was given.
     };
     [[nodiscard]] const std::optional<Answer>& given() const noexcept { return answer_; }
 

@@ -53,8 +53,10 @@ struct Execution {
 
     std::stop_source stop;                                  ///< Of the function. Any thread.
     std::atomic<StopReason> stop_reason{StopReason::none};  ///< Any thread.
-    std::stop_source callback_stop;                         ///< Of a callback. Any thread.
-    std::atomic<bool> callback_overran{false};              ///< Any thread.
+    /// When its time was over: ticks of the steady clock, 0 before. Any thread.
+    std::atomic<std::chrono::steady_clock::rep> over_since{0};
+    std::stop_source callback_stop;             ///< Of a callback. Any thread.
+    std::atomic<bool> callback_overran{false};  ///< Any thread.
     std::mutex progress_mutex;
     std::string progress;  ///< JSON; guarded by the mutex above.
     Output output;         ///< Any thread.
@@ -75,6 +77,8 @@ struct Execution {
     void request_stop(StopReason reason) {
         StopReason none = StopReason::none;
         stop_reason.compare_exchange_strong(none, reason);
+        if (reason == StopReason::time_limit && over_since == 0)
+            over_since = std::chrono::steady_clock::now().time_since_epoch().count();
         stop.request_stop();
         if (reason != StopReason::time_limit) callback_stop.request_stop();
     }

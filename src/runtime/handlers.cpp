@@ -13,7 +13,7 @@ void AggregatedCall::set_error(const std::string& message) {
 }
 
 void AggregatedCall::set(Value result, std::exception_ptr error) {
-    answer_ = Answer{std::move(result), std::move(error), !context_->stop_token().stop_requested()};
+    answer_ = Answer{std::move(result), std::move(error), std::chrono::steady_clock::now()};
 }
 
 void HandlerRegistry::check_new(const std::string& func_name) const {

@@ -101,21 +101,18 @@ RunOutcome success(const Execution& execution, const Value& result) {
 }
 
 /// What becomes of a job whose function has thrown what is being handled.
-RunOutcome thrown_in(const Execution& execution, bool in_time) {
-    const auto timed_out = [&] {
-        return !in_time && execution.stop_reason == StopReason::time_limit;
-    };
+RunOutcome thrown_in(const Execution& execution, bool over_time) {
     try {
         throw;
     } catch (const RetryRequest& request) {
-        if (timed_out()) return time_limit(execution);
+        if (over_time) return time_limit(execution);
         return retry(execution, request.retry());
     } catch (const std::bad_alloc& error) {
         auto outcome = failure(execution, type_name(error), error.what());
         if (execution.limits.max_rss) outcome.cause = "memory limit";
         return outcome;
     } catch (const std::exception& error) {
-        if (timed_out()) return time_limit(execution);
+        if (over_time) return time_limit(execution);
         return failure(execution, type_name(error), error.what());
     } catch (...) {
         return failure(execution, "unknown",
@@ -123,19 +120,34 @@ RunOutcome thrown_in(const Execution& execution, bool in_time) {
     }
 }
 
-RunOutcome thrown_in(const Execution& execution, const std::exception_ptr& error, bool in_time) {
+RunOutcome thrown_in(const Execution& execution, const std::exception_ptr& error, bool over_time) {
     try {
         std::rethrow_exception(error);
     } catch (...) {
-        return thrown_in(execution, in_time);
+        return thrown_in(execution, over_time);
     }
 }
 
 /// Of a job that an aggregated handler has not answered for.
-RunOutcome unanswered(const Execution& execution, const std::exception_ptr& thrown) {
-    if (thrown) return thrown_in(execution, thrown, false);
-    if (execution.stop_reason == StopReason::time_limit) return time_limit(execution);
+RunOutcome unanswered(const Execution& execution, const std::exception_ptr& thrown,
+                      bool over_time) {
+    if (thrown) return thrown_in(execution, thrown, over_time);
+    if (over_time) return time_limit(execution);
     return failure(execution, "rqxx.NoAnswer", "the handler gave no answer for this job");
+}
+
+/// When the time of a call was over: its jobs hear of it one after the other, and the first that
+/// does wakes the handler.
+std::optional<std::chrono::steady_clock::time_point> over_since(
+    const std::vector<std::shared_ptr<Execution>>& jobs) {
+    std::optional<std::chrono::steady_clock::time_point> first;
+    for (const auto& job : jobs) {
+        const auto ticks = job->over_since.load();
+        if (ticks == 0) continue;
+        const std::chrono::steady_clock::time_point at{std::chrono::steady_clock::duration(ticks)};
+        first = std::min(first.value_or(at), at);
+    }
+    return first;
 }
 
 bool is_to_end(const Execution& execution) {
@@ -192,6 +204,7 @@ void NativeRunner::run_together(const std::vector<std::shared_ptr<Execution>>& j
     } catch (...) {
         thrown = std::current_exception();
     }
+    const auto over = over_since(jobs);
     // What calls nobody back is over; the others' callbacks come one after the other.
     std::vector<std::tuple<std::shared_ptr<Execution>, RunOutcome, Value>> rest;
     for (std::size_t i = 0; i < members.size(); ++i) {
@@ -200,11 +213,11 @@ void NativeRunner::run_together(const std::vector<std::shared_ptr<Execution>>& j
         RunOutcome outcome;
         Value result;
         if (answer && !answer->error) result = answer->result;
-        if (answer && (answer->in_time || execution->stop_reason != StopReason::time_limit))
-            outcome = answer->error ? thrown_in(*execution, answer->error, answer->in_time)
+        if (answer && (!over || answer->at < *over))
+            outcome = answer->error ? thrown_in(*execution, answer->error, false)
                                     : success(*execution, result);
         else
-            outcome = unanswered(*execution, thrown);
+            outcome = unanswered(*execution, answer ? answer->error : thrown, over.has_value());
         if (longest_callbacks(execution->job) > 0s)
             rest.emplace_back(execution, std::move(outcome), std::move(result));
         else
@@ -285,7 +298,7 @@ RunOutcome NativeRunner::call(Execution& execution, Value& result) const {
                            "a native handler cannot run a method of an object");
         result = (*handler)(context, execution.call);
     } catch (...) {
-        return thrown_in(execution, false);
+        return thrown_in(execution, execution.stop_reason == StopReason::time_limit);
     }
     return execution.stop_reason == StopReason::time_limit ? time_limit(execution)
                                                            : success(execution, result);
