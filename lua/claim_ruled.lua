@@ -57,6 +57,15 @@ local function use_all(uses, member)
     return holds
 end
 
+-- For one that is told to come back later, see settle.lua.
+local function note_limits(member, ...)
+    local names = {}
+    for _, uses in ipairs({...}) do
+        for _, one in ipairs(uses) do names[#names + 1] = one[1].name end
+    end
+    if #names > 0 then redis.call('HSET', 'rq:execution:' .. member, 'limits', table.concat(names, '\n')) end
+end
+
 -- Waits for a limiter: who is woken when something is given back, or when its time comes.
 local function wait_for(limiter, waiter, number, queue, until_us)
     redis.call('ZADD', 'rqxx:waiters:' .. limiter.name, number, waiter)
@@ -220,6 +229,7 @@ local function take(queue)
             local holds = use_all(uses, member)
             if lane_uses_of_job then holds = holds .. use_all(lane_uses_of_job, member) end
             if holds ~= '' then redis.call('HSET', holds_of_worker, member, holds) end
+            note_limits(member, uses, lane_uses_of_job)
             if queue.most > 0 then queue.most = queue.most - 1 end
             return true
         end

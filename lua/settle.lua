@@ -8,7 +8,7 @@
 --       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry, X stopped by
 --       command (payload: exc_string), R return to the front of its queue (no attempt used), Y the function asked for a
 --       retry (payload: "<most retries> <seconds to wait> <return value in base64>"), L to be run later without using an
---       attempt (payload: seconds to wait)
+--       attempt (payload: seconds to wait, then " limit" where its limits let nothing pass until then either)
 -- Returns: for each {code, wait, attempt, of}; code 0 refused (lease lost), 1 finished, 2 failed, 3 retried
 --       (wait in seconds, this attempt, of how many), 4 returned, 5 it had been canceled, 6 it had been deleted, 7 stopped,
 --       8 postponed (wait)
@@ -28,12 +28,22 @@ local finished, failed, working_us = 0, 0, 0
 local finished_by_queue = {}
 local totals = {}
 
+local pushed_back = {}   -- limiters, by until when
+
+local function push_back_limits(payload, names)
+    local seconds = string.match(payload, '^(%d+) limit$')
+    for name in string.gmatch(seconds and type(names) == 'string' and names or '', '[^\n]+') do
+        pushed_back[name] = math.max(pushed_back[name] or 0, now_us + count_of(seconds) * 1000000)
+    end
+end
+
 -- One question for all: which executions are still held, and whether any job has dependents.
 local width = 10
 local held, wip_members, wip_places, dependents = {}, {}, {}, {}
 for at = 4, #ARGV, width do
     local origin, member = ARGV[at + 2], ARGV[at] .. ':' .. ARGV[at + 1]
     members[#members + 1] = member
+    if ARGV[at + 3] == 'L' then push_back_limits(ARGV[at + 4], redis.pcall('HGET', 'rq:execution:' .. member, 'limits')) end
     records[#records + 1] = 'rq:execution:' .. member
     dependents[#dependents + 1] = 'rq:job:' .. ARGV[at] .. ':dependents'
     local list = wip_members[origin]
@@ -46,6 +56,7 @@ for at = 4, #ARGV, width do
 end
 redis.call('DEL', unpack(records))   -- the first write, see transitions
 release_all_holds(worker, members)
+for name, until_us in pairs(pushed_back) do attempt('ZADD', 'rqxx:limits:until', 'GT', text_of(until_us), name) end
 for origin, list in pairs(wip_members) do
     local registry = 'rq:wip:' .. origin
     local scores = attempt('ZMSCORE', registry, unpack(list))
@@ -210,8 +221,9 @@ for at = 4, #ARGV, width do
         return_job(id, origin)
         answer = {4}
     elseif outcome == 'L' then
-        run_again(id, origin, count_of(payload), true, job[11])
-        answer = {8, count_of(payload)}
+        local wait = count_of(string.match(payload, '^%d+'))
+        run_again(id, origin, wait, true, job[11])
+        answer = {8, wait}
     elseif outcome == 'X' then
         end_without_success(id, execution, origin, 'stopped', payload, started, job, account)
         count_failure('stopped', origin, run_us, wait_us)

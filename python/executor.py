@@ -25,6 +25,7 @@ first field says what the frame is:
                                  failure, exc_string as stored, its last line
                                  retry, most, wait in seconds, the Retry in base64
                                  stopped, last line of what the callback raised or ""
+                                 later, seconds to wait: see RateLimited
 
 Nothing here changes a job's state. A slot raises RQ's JobTimeoutException in a function that is over its limit; the worker
 measures the same time, and kills what goes on.
@@ -103,6 +104,18 @@ def send_frame(sock, *fields):
 
 class PlainTimeout(Exception):
     """Where there is no rq."""
+
+
+class RateLimited(Exception):
+    """For functions, as rqxx.RateLimited: raised by one that was told to come back after so many seconds. Its job runs again
+    then without using an attempt, and the limits under which it ran let nothing pass before."""
+
+    def __init__(self, seconds):
+        super().__init__(f"told to come back in {seconds} s")
+        self.seconds = seconds
+
+    def answer(self):
+        return ["later", str(max(1, math.ceil(self.seconds)))]
 
 
 class JSONSerializer:
@@ -511,9 +524,12 @@ class Slot:
     def run(self, job_id, serializer, worker_name, started_at, timeout, fields):
         if not self.rq:
             check_plain(fields)
-            with Alarm(self.timeout, timeout):
-                job = PlainJob(fields, self.settings.serializers[serializer])
-                result = self.call(job)
+            try:
+                with Alarm(self.timeout, timeout):
+                    job = PlainJob(fields, self.settings.serializers[serializer])
+                    result = self.call(job)
+            except RateLimited as told:
+                return told.answer()
             return self.success(result, self.settings.serializers[serializer])
         job = self.rq.make_job(self.settings, job_id, serializer, worker_name, started_at, fields)
 
@@ -536,6 +552,8 @@ class Slot:
             job._status = self.rq.JobStatus.FINISHED
             self.call_back(job, "success", result)
             return self.success(result, job.serializer)
+        except RateLimited as told:
+            return told.answer()
         except BaseException:
             job._status = self.rq.JobStatus.FAILED
             job.ended_at = self.rq.now()
@@ -652,6 +670,7 @@ class Settings:
         if spec is None or spec.origin is None:   # The application has none of this name: a folder is none.
             self.module = sys.modules["rqxx"] = types.ModuleType("rqxx", "What a job can tell the rqxx worker that runs it.")
             self.module.progress = lambda fraction, text="": None   # Not in a job.
+            self.module.RateLimited = RateLimited
         for call in said["init"]:
             said["at"] = f"--init {call}: "
             module, _, attributes = call.partition(":")

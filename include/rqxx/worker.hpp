@@ -45,6 +45,20 @@ public:
     [[nodiscard]] virtual Logger& log() noexcept = 0;
 };
 
+/// Thrown by a handler that was told to come back later, as by an answer 429.
+///
+/// Its job runs again after `delay` (at least a second) without using an attempt, and the limits
+/// under which it ran let nothing pass until then.
+class RateLimited : public std::exception {
+public:
+    explicit RateLimited(std::chrono::seconds delay) : delay_(delay) {}
+    [[nodiscard]] std::chrono::seconds delay() const noexcept { return delay_; }
+    [[nodiscard]] const char* what() const noexcept override { return "told to come back later"; }
+
+private:
+    std::chrono::seconds delay_;
+};
+
 /// Thrown by a handler that wants to be run again: RQ's "return Retry(…)".
 ///
 /// Counts apart from the retries that the producer granted. Source: rq/worker/base.py

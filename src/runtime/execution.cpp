@@ -2,6 +2,8 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 namespace rqxx::runtime {
 
 std::vector<std::shared_ptr<Execution>> jobs_of_call(const std::shared_ptr<Execution>& execution) {
@@ -23,6 +25,12 @@ bool others_need_its_call(const Execution& execution) {
         if (reason == StopReason::none || reason == StopReason::time_limit) return true;
     }
     return false;
+}
+
+RunOutcome rate_limited(std::chrono::seconds delay, std::string why) {
+    return {.kind = RunOutcome::Kind::postponed,
+            .payload = fmt::format("{} limit", std::max<std::int64_t>(delay.count(), 1)),
+            .error = std::move(why)};
 }
 
 RunOutcome ended_by_force(const Execution& execution) {

@@ -101,7 +101,8 @@ struct RunOutcome {
         failure,
         stopped,
         retry,      ///< Asked for by the function.
-        postponed,  ///< Not now: without using an attempt; `payload` is the seconds to wait.
+        postponed,  ///< Not now: without using an attempt; `payload`: the
+                    ///< seconds to wait, " limit" behind them where its limits wait as well.
     };
     Kind kind = Kind::failure;
     /// As stored: `return_value` or `exc_string`; of a retry, what lua/settle.lua asks for.
@@ -116,6 +117,8 @@ struct RunOutcome {
 /// A run that ended without success: `text` is stored as its exception, and its last line logged.
 [[nodiscard]] RunOutcome failed_with(RunOutcome::Kind kind, std::string_view text,
                                      std::string cause = {});
+/// To be run later, because somebody else asked for it: the limits under which it ran wait too.
+[[nodiscard]] RunOutcome rate_limited(std::chrono::seconds delay, std::string why);
 /// How a run ends that took no notice of being asked to stop, by the reason that it was given.
 [[nodiscard]] RunOutcome ended_by_force(const Execution& execution);
 

@@ -104,7 +104,10 @@ RunOutcome http_job_outcome(const HttpResponse& response, const HttpUrl& url,
                             Serializer serializer) {
     const std::string answered = fmt::format(" answered {}", response.status);
     if (response.status == 429 || response.status == 503) {
-        if (const auto wait = retry_after(response))
+        const auto wait = retry_after(response);
+        if (wait && response.status == 429)
+            return rate_limited(*wait, fmt::format("POST {}{}", shown_url(url), answered));
+        if (wait)
             return {.kind = RunOutcome::Kind::postponed,
                     .payload = std::to_string(std::max(*wait, 1s).count()),
                     .error = fmt::format("POST {}{}", shown_url(url), answered)};

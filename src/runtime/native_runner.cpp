@@ -107,6 +107,9 @@ RunOutcome thrown_in(const Execution& execution, bool over_time) {
     } catch (const RetryRequest& request) {
         if (over_time) return time_limit(execution);
         return retry(execution, request.retry());
+    } catch (const RateLimited& told) {
+        if (over_time) return time_limit(execution);
+        return rate_limited(told.delay(), told.what());
     } catch (const std::bad_alloc& error) {
         auto outcome = failure(execution, type_name(error), error.what());
         if (execution.limits.max_rss) outcome.cause = "memory limit";

@@ -282,6 +282,9 @@ private:
                     .add(payload.substr(second + 1));
                 break;
             }
+            case RunOutcome::Kind::postponed:
+                frame.add("later").add(outcome.payload.substr(0, outcome.payload.find(' ')));
+                break;
             case RunOutcome::Kind::stopped:
                 frame.add("stopped").add("");
                 break;

@@ -588,6 +588,11 @@ struct SlotExecutor::Impl : std::enable_shared_from_this<Impl> {
             return RunOutcome{RunOutcome::Kind::retry,
                               fmt::format("{} {} {}", fields[1], fields[2], fields[3]),
                               "the function asked for a retry"};
+        if (how == "later" && fields.size() == 2) {
+            std::int64_t seconds = 1;
+            std::from_chars(fields[1].data(), fields[1].data() + fields[1].size(), seconds);
+            return rate_limited(std::chrono::seconds(seconds), "told to come back later");
+        }
         if (how == "stopped" && fields.size() == 2 &&
             (slot.in_stopped_callback || kind.listens || execution.shared)) {
             if (!fields[1].empty())

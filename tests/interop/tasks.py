@@ -109,3 +109,13 @@ def begin_and_end(path, name, seconds):
     leave(path, f"begin {name}")
     time.sleep(seconds)
     return leave(path, f"end {name}")
+
+
+def told(path, seconds):
+    """Is told to come back later, the first time."""
+    import rqxx
+
+    if os.path.exists(path):
+        return "done"
+    leave(path, "told")
+    raise rqxx.RateLimited(seconds)

@@ -2,13 +2,14 @@
 
 import json
 import random
+import sys
 import threading
 import time
 
 import pytest
 import rq
 from claims import Claims, most_at_once, most_in_any_window, spans
-from conftest import wait_for
+from conftest import BUILD, INTEROP, wait_for
 from test_priorities import finished, make_jobs, rqxx, set_rule
 
 SEED = random.SystemRandom().randrange(1 << 32)
@@ -221,6 +222,28 @@ def test_a_limit_that_is_pushed_back_lets_nothing_pass_until_then(system, connec
     assert job.get_status() == "queued"
     rqxx(system, "limit", "push-back", "api", "0")
     wait_for(lambda: job.get_status() == "finished")
+
+
+@pytest.mark.parametrize("where", ["thread", "process", "python"])
+def test_a_job_that_is_told_to_come_back_later_holds_its_limits_back(system, connection, where):
+    set_rule(system, "api", "--kind", "token-bucket", "--limit", "100", "--per", "1s", "--function", "tasks.*")
+    set_rule(system, "few", "--kind", "concurrency", "--limit", "5", "--queue", "default")
+    queue = rq.Queue("default", connection=connection)
+    if where == "python":
+        system.run(BUILD / "rqxx", "worker", "--redis-url", system.server.url, "--python", sys.executable, "--path", INTEROP,
+                   "--with-scheduler", "default")
+    else:
+        system.test_worker("--with-scheduler", *(["--processes"] if where == "process" else []), "default")
+    told = queue.enqueue("tasks.told", str(system.folder / "told"), 3)
+    wait_for(lambda: told.get_status() == "scheduled")
+    begin = time.time()
+    other = queue.enqueue("tasks.noop", 1)
+    time.sleep(1)
+    assert other.get_status() == "queued"
+    wait_for(lambda: told.get_status() == other.get_status() == "finished")
+    assert time.time() - begin > 1.8
+    assert told.return_value() == "done" and not connection.exists("rqxx:limit:concurrency:few")
+    assert not connection.zcard("rq:failed:default")
 
 
 def test_each_worker_by_itself(system, connection):

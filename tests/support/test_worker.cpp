@@ -152,6 +152,11 @@ void register_tasks(HandlerRegistry& handlers, int together_wait) {
         });
     handlers.add("tasks.unserializable", [] { return Value::opaque("tasks.unserializable"); });
     // When it ran, for tests of what runs at the same time.
+    handlers.add("tasks.told", [](std::string path, std::int64_t seconds) {
+        if (std::ifstream(path)) return std::string("done");
+        leave(path, "told");
+        throw RateLimited(std::chrono::seconds(seconds));
+    });
     handlers.add("tasks.timed",
                  [](JobContext& context, std::string path, std::string what, double seconds) {
                      const auto line = [&](std::string_view event) {
