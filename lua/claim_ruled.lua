@@ -57,13 +57,12 @@ local function use_all(uses, member)
     return holds
 end
 
--- For one that is told to come back later, see settle.lua.
-local function note_limits(member, ...)
+-- Names of the limiters of one or two lists of uses, or nil; for settle.lua, where a job is told to come back later.
+local function names_of(uses, more)
     local names = {}
-    for _, uses in ipairs({...}) do
-        for _, one in ipairs(uses) do names[#names + 1] = one[1].name end
-    end
-    if #names > 0 then redis.call('HSET', 'rq:execution:' .. member, 'limits', table.concat(names, '\n')) end
+    for _, one in ipairs(uses) do names[#names + 1] = one[1].name end
+    for _, one in ipairs(more or {}) do names[#names + 1] = one[1].name end
+    if #names > 0 then return table.concat(names, '\n') end
 end
 
 -- Waits for a limiter: who is woken when something is given back, or when its time comes.
@@ -108,8 +107,36 @@ local function uses_of(lane)
     return uses
 end
 
-local function forget_if_empty(queue, fair)
-    if redis.call('EXISTS', ready_of(queue, fair)) == 0 then redis.call('LREM', ring_of(queue), -1, fair) end
+-- Whose turn it is. Keys are taken off the ring several at a time, and go back to it at the end of the script.
+local function next_fair(queue)
+    local turns = queue.turns
+    if not turns then
+        turns = {at = 0, taken = {}, served = {}}
+        queue.turns = turns
+    end
+    turns.at = turns.at + 1
+    if turns.at > #turns.taken then
+        local more = redis.call('LPOP', ring_of(queue), math.min(limit - #claimed, 100))
+        if not more then   -- All have had their turn.
+            more, turns.served = turns.served, {}
+        end
+        turns.taken, turns.at = more, 1
+    end
+    return turns.taken[turns.at]
+end
+
+local function store_ring(queue)
+    local turns = queue.turns
+    if not turns then return end
+    for i = #turns.taken, math.max(turns.at, 0) + 1, -1 do redis.call('LPUSH', ring_of(queue), turns.taken[i]) end
+    if #turns.served > 0 then redis.call('RPUSH', ring_of(queue), unpack(turns.served)) end
+end
+
+-- A key whose turn is over stays on the ring while it has lanes that are ready. Before others are let pass: those put it
+-- on the ring where it has none.
+local function end_turn(queue, fair, has_more)
+    if has_more == nil then has_more = redis.call('EXISTS', ready_of(queue, fair)) == 1 end
+    if has_more then table.insert(queue.turns.served, fair) end
 end
 
 -- Lets those pass whose time has come.
@@ -139,6 +166,7 @@ end
 -- The lane is held up by `limiter`; a place that it was let pass for elsewhere goes to the next one there.
 local function park(queue, fair, lane, number, uses, limiter, until_us)
     redis.call('ZREM', ready_of(queue, fair), lane)
+    end_turn(queue, fair)
     if limiter.rule.worker then
         aside[#aside + 1] = {queue, lane, number}
     else
@@ -147,20 +175,24 @@ local function park(queue, fair, lane, number, uses, limiter, until_us)
             if other[1] ~= limiter and not wait_of(other[1], other[2]) then wake(other[1].name, 1) end
         end
     end
-    forget_if_empty(queue, fair)
 end
 
--- The first job of the lane leaves it.
-local function pop_lane(queue, fair, lane)
+-- The first job of the lane leaves it. `alone`: no other lane of the key is ready, so that its number is of no interest.
+local function pop_lane(queue, fair, lane, alone)
     local key = 'rqxx:lane:' .. lane .. '@' .. queue.name
     local first = redis.call('ZPOPMIN', key)
+    if alone and redis.call('EXISTS', key) == 1 then
+        end_turn(queue, fair, true)
+        return first[1]
+    end
     local following = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
     if following[2] then
         redis.call('ZADD', ready_of(queue, fair), following[2], lane)
+        end_turn(queue, fair, true)
     else
         redis.call('ZREM', ready_of(queue, fair), lane)
         redis.call('SREM', 'rqxx:lanes:' .. queue.name, lane)
-        forget_if_empty(queue, fair)
+        end_turn(queue, fair)
     end
     return first[1]
 end
@@ -169,12 +201,10 @@ end
 local function take_from_lanes(queue)
     while looks > 0 do
         looks = looks - 1
-        local fair = redis.call('LMOVE', ring_of(queue), ring_of(queue), 'LEFT', 'RIGHT')
+        local fair = next_fair(queue)
         if not fair then return nil end
-        local lane, number = unpack(redis.call('ZRANGE', ready_of(queue, fair), 0, 0, 'WITHSCORES'))
-        if not lane then
-            redis.call('LREM', ring_of(queue), -1, fair)
-        else
+        local lane, number, another = unpack(redis.call('ZRANGE', ready_of(queue, fair), 0, 1, 'WITHSCORES'))
+        if lane then
             local uses = uses_of(lane)
             local blocked, until_us
             for _, one in ipairs(uses) do
@@ -187,7 +217,7 @@ local function take_from_lanes(queue)
             if blocked then
                 park(queue, fair, lane, number, uses, blocked, until_us)
             else
-                local id = pop_lane(queue, fair, lane)
+                local id = pop_lane(queue, fair, lane, not another)
                 if id then
                     queue.left = (queue.left or 0) + 1
                     return id, uses
@@ -200,8 +230,27 @@ end
 
 -- ---- queues ----
 
+-- Whether jobs can be taken from a queue. Looked at when it is its turn for the first time.
+local function is_sound(queue)
+    if started_registry(queue.name) == false then
+        skipped[#skipped + 1] = {'', queue.name, 'rq:wip:' .. queue.name .. ' is not a sorted set'}
+        return false
+    end
+    if queue.epoch ~= '' then
+        wake_due(queue)
+        -- What was put at the front is sorted first.
+        if redis.call('EXISTS', 'rqxx:front:' .. queue.name) == 1 then
+            queue.unfinished = redis.call('EXISTS', list_of(queue)) == 1
+            if not queue.unfinished then redis.call('DEL', 'rqxx:front:' .. queue.name) end
+        end
+    end
+    return not queue.unfinished
+end
+
 -- Takes one job of a queue and starts it. Returns whether it did; else the queue has nothing for now.
 local function take(queue)
+    if queue.sound == nil then queue.sound = is_sound(queue) end
+    if not queue.sound then return false end
     while budget > 0 do
         budget = budget - 1
         local uses, until_us = queue_limits(queue)
@@ -221,7 +270,7 @@ local function take(queue)
             end
         end
         if not id then return false end
-        local why, member = start(id, queue.name)
+        local why, member = start(id, queue.name, names_of(uses, lane_uses_of_job))
         if why then
             skipped[#skipped + 1] = {id, queue.name, why}
             for _, one in ipairs(lane_uses_of_job or {}) do wake(one[1].name, one[2]) end
@@ -229,7 +278,6 @@ local function take(queue)
             local holds = use_all(uses, member)
             if lane_uses_of_job then holds = holds .. use_all(lane_uses_of_job, member) end
             if holds ~= '' then redis.call('HSET', holds_of_worker, member, holds) end
-            note_limits(member, uses, lane_uses_of_job)
             if queue.most > 0 then queue.most = queue.most - 1 end
             return true
         end
@@ -243,7 +291,8 @@ local function head_time(queue)
     if queue.head == nil then
         local id
         if queue.epoch ~= '' then
-            local fair = redis.call('LINDEX', ring_of(queue), 0)
+            local turns = queue.turns
+            local fair = turns and turns.taken[turns.at + 1] or redis.call('LINDEX', ring_of(queue), 0) or turns and turns.served[1]
             local lane = fair and redis.call('ZRANGE', ready_of(queue, fair), 0, 0)[1]
             id = lane and redis.call('ZRANGE', 'rqxx:lane:' .. lane .. '@' .. queue.name, 0, 0)[1]
         else
@@ -272,15 +321,7 @@ end
 local open = {}   -- queues that may have something, in order of precedence
 for i, queue in ipairs(queues) do
     queue.place = i
-    local sound = started_registry(queue.name) ~= false
-    if not sound then skipped[#skipped + 1] = {'', queue.name, 'rq:wip:' .. queue.name .. ' is not a sorted set'} end
-    if queue.epoch ~= '' and not queue.paused then wake_due(queue) end
-    -- What was put at the front is sorted first.
-    if queue.epoch ~= '' and redis.call('EXISTS', 'rqxx:front:' .. queue.name) == 1 then
-        queue.unfinished = redis.call('EXISTS', list_of(queue)) == 1
-        if not queue.unfinished then redis.call('DEL', 'rqxx:front:' .. queue.name) end
-    end
-    if sound and not queue.paused and queue.most ~= 0 and not queue.unfinished then open[#open + 1] = queue end
+    if not queue.paused and queue.most ~= 0 then open[#open + 1] = queue end
 end
 
 -- Who has risen goes first, but not twice in a row: a backlog that is old itself would turn the order round.
@@ -357,9 +398,15 @@ while #open > 0 and #claimed < limit and budget > 0 do
     end
 end
 
+for _, queue in ipairs(queues) do store_ring(queue) end
 for _, entry in ipairs(aside) do make_ready(entry[2], entry[1].name, entry[3]) end
 store_limiters()
 finish_claim()
+local lists = {}
+for _, queue in ipairs(queues) do
+    if queue.epoch ~= '' then lists[#lists + 1] = list_of(queue) end
+end
+local any_unsorted = #lists > 0 and redis.call('EXISTS', unpack(lists)) > 0
 local told = {}
 for i, queue in ipairs(queues) do
     local again, watch, unsorted = 0, 1, 0
@@ -375,7 +422,7 @@ for i, queue in ipairs(queues) do
         if again == 0 and redis.call('HEXISTS', 'rqxx:sorted', queue.name) == 1 then again = -1 end
     end
     if queue.epoch ~= '' then
-        local length = redis.pcall('LLEN', list_of(queue))
+        local length = any_unsorted and redis.pcall('LLEN', list_of(queue))
         unsorted = type(length) == 'number' and length > 0 and 1 or 0
     elseif queue.paused or queue.blocked or queue.most == 0 then
         watch = 0

@@ -64,15 +64,16 @@ kinds['fixed-window'] = {
 kinds['sliding-window'] = {
     load = function(limiter)
         -- What has left the window goes, unless nothing is to be changed.
-        local past, page, fresh = 0, nil, false
-        repeat
+        local horizon = now_us - limiter.rule.per
+        local past, page = 0, attempt('LRANGE', limiter.key, 0, 0)
+        while page[1] and tonumber(page[1]) <= horizon do
             page = attempt('LRANGE', limiter.key, past, past + 99)
-            for _, used_at in ipairs(page) do
-                fresh = tonumber(used_at) > now_us - limiter.rule.per
-                if fresh then break end
+            for i = 1, #page do
+                if tonumber(page[i]) > horizon then break end
                 past = past + 1
             end
-        until fresh or #page < 100
+            page = attempt('LRANGE', limiter.key, past, past)
+        end
         if past > 0 and not reading then attempt('LTRIM', limiter.key, past, -1) end
         local length = attempt('LLEN', limiter.key)
         limiter.past = reading and past or 0
