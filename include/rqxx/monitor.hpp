@@ -8,6 +8,7 @@
 #include <optional>
 #include <rqxx/job.hpp>
 #include <rqxx/redis/client.hpp>
+#include <rqxx/why.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -19,6 +20,8 @@ struct QueueStats {
     std::string queue_name;
     std::int64_t queued = 0, started = 0, finished = 0, failed = 0, deferred = 0, scheduled = 0,
                  canceled = 0;
+    std::int64_t waiting_under_limits = 0;  ///< Of `queued`: in lanes, by limits or keys.
+    bool paused = false;                    ///< Not in sums.
 
     QueueStats& operator+=(const QueueStats& other) noexcept;
 };
@@ -159,6 +162,9 @@ public:
     boost::asio::awaitable<std::vector<JobInfo>> recent_jobs(std::size_t limit,
                                                              std::string queue = {},
                                                              std::string status = {});
+    /// Why a job does not run just now; nothing for an unknown job. One script says so; three round
+    /// trips, more only where rules change meanwhile. Looks through 10 000 entries of a list.
+    boost::asio::awaitable<std::optional<WaitReport>> why(std::string id);
     boost::asio::awaitable<std::vector<WorkerInfo>> workers();
     /// The `hours` before now.
     boost::asio::awaitable<Performance> performance(std::int64_t hours);
@@ -183,6 +189,8 @@ private:
 [[nodiscard]] boost::json::object to_json(JobOutput output);
 [[nodiscard]] boost::json::object to_json(const QueueStats& stats);
 [[nodiscard]] boost::json::object to_json(const RateLimitInfo& limit);
+/// The same, with `paused` and `waiting_under_limits`.
+[[nodiscard]] boost::json::object to_json_with_rules(const QueueStats& stats);
 [[nodiscard]] boost::json::object to_json(const WorkerInfo& worker);
 /// The job's result as JSON: of a finished job its value, else null.
 [[nodiscard]] boost::json::value result_json(const JobInfo& info);

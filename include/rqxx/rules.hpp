@@ -82,6 +82,9 @@ struct LimiterUse {
     std::optional<Timestamp> until;  ///< Pushed back until then.
 };
 
+/// With its name and, as `limiters`, those of `uses` that are of this rule.
+[[nodiscard]] boost::json::object to_json(const Rule& rule, const std::vector<LimiterUse>& uses);
+
 /// The rules of all workers on one Redis.
 class Rules {
 public:
@@ -109,7 +112,15 @@ public:
     /// How many jobs run, of a queue or of a function.
     boost::asio::awaitable<std::int64_t> running_of_queue(std::string queue);
     boost::asio::awaitable<std::int64_t> running_of_function(std::string function);
-    /// Lets nothing pass a limiter for a while, as after a 429. `key` as `LimiterUse` has it.
+    /// No worker starts a job, RQ's included, until `resume` or for so long. False when workers
+    /// were suspended already; then for so long from now on.
+    /// @throws Error `Errc::usage` unless `duration` is from a second to a year.
+    boost::asio::awaitable<bool> suspend(std::optional<std::chrono::seconds> duration);
+    /// False when workers were not suspended.
+    boost::asio::awaitable<bool> resume();
+    /// Lets nothing pass a limiter for a while, as after a 429. `key` as `LimiterUse` has it; one
+    /// is needed where the rule has a key.
+    /// @throws Error `Errc::not_found` for no such limit, `Errc::usage` for `delay` and `key`.
     boost::asio::awaitable<void> push_back(std::string rule, std::string key,
                                            std::chrono::seconds delay);
     /// Of rules that something waits for or that are in use; at most `most`.
@@ -117,6 +128,7 @@ public:
 
 private:
     boost::asio::awaitable<bool> edit(std::string name, std::string json);
+    boost::asio::awaitable<Rule> find_limit(std::string name);
     RedisClient* redis_;
 };
 

@@ -157,6 +157,11 @@ struct JobShowOptions {
     bool json = false;
 };
 
+struct JobWhyOptions {
+    std::string id;
+    bool json = false;
+};
+
 struct JobLogsOptions {
     std::string id;
     std::string execution;
@@ -181,6 +186,7 @@ struct JobActionOptions {
 
 struct JobOptions {
     JobShowOptions show;
+    JobWhyOptions why;
     JobLogsOptions logs;
     JobActionOptions action;
 };
@@ -264,6 +270,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
 int enqueue(const CommonOptions& common, const EnqueueCommandOptions& options);
 int info(const CommonOptions& common, const InfoOptions& options);
 int show_jobs(const CommonOptions& common, const JobShowOptions& options);
+int explain_job(const CommonOptions& common, const JobWhyOptions& options);
 int job_logs(const CommonOptions& common, const JobLogsOptions& options);
 int list_queues(const CommonOptions& common, const QueueListOptions& options);
 /// Jobs from a file, as a batch.

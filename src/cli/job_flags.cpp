@@ -68,6 +68,10 @@ std::vector<Command> add_job(CLI::App& root, const CommonOptions& common, JobOpt
     show->add_option("ID", o.show.ids, "ids of jobs")->required();
     add_flag(*show, "--json", o.show.json, "as JSON");
     std::vector<Command> commands{{show, [&] { return show_jobs(common, o.show); }}};
+    auto* why = app.add_subcommand("why", "Say why a job does not run just now");
+    why->add_option("ID", o.why.id, "id of the job")->required();
+    add_flag(*why, "--json", o.why.json, "as JSON");
+    commands.push_back({why, [&] { return explain_job(common, o.why); }});
     commands.push_back(add_logs(app, common, o.logs));
     std::ranges::move(add_actions(app, common, o.action), std::back_inserter(commands));
     return commands;

@@ -120,21 +120,6 @@ std::string amount(const Rule& rule) {
     return text;
 }
 
-json::object listed(const Rule& rule, const std::vector<LimiterUse>& uses) {
-    json::object out = to_json(rule);
-    out["name"] = rule.name;
-    json::array limiters;
-    for (const auto& use : uses) {
-        if (use.rule != rule.name) continue;
-        json::object one{{"key", use.key}, {"used", use.used}, {"waiting", use.waiting}};
-        one["pushed_back_until"] =
-            use.until ? json::value(format_utc(*use.until)) : json::value(nullptr);
-        limiters.push_back(std::move(one));
-    }
-    out["limiters"] = std::move(limiters);
-    return out;
-}
-
 void print_rules(const Rules::Listing& listing, const std::vector<LimiterUse>& uses) {
     if (listing.rules.empty() && listing.faults.empty()) {
         fmt::print(
@@ -242,7 +227,7 @@ int list_limits(const CommonOptions& common, const LimitOptions& options) {
         }
         json::array out;
         for (const auto& rule : listing.rules)
-            out.push_back(listed(rule, uses));
+            out.push_back(to_json(rule, uses));
         fmt::print("{}\n", to_text(out));
         co_return 0;
     });
@@ -263,41 +248,36 @@ int push_back_limit(const CommonOptions& common, const LimitOptions& options) {
     const auto delay = duration_option("FOR", options.delay);
     return with_redis(common, [&, delay](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         const auto [rule, key] = limiter_named(options.name);
-        Rules rules(redis);
-        const auto listing = co_await rules.list();
-        if (std::ranges::find(listing.rules, rule, &Rule::name) == listing.rules.end()) {
+        try {
+            co_await Rules(redis).push_back(rule, key, delay);
+        } catch (const Error& error) {
+            if (error.code() != Errc::not_found) throw;
             fmt::print(stderr, "rqxx: there is no limit {}\n", printable(rule));
             co_return 1;
         }
-        co_await rules.push_back(rule, key, delay);
         fmt::print("{} lets nothing pass for {} s\n", printable(options.name), delay.count());
         co_return 0;
     });
 }
 
 int suspend(const CommonOptions& common, const SuspendOptions& options) {
-    std::chrono::seconds duration{0};
+    std::optional<std::chrono::seconds> duration;
     if (!options.duration.empty()) {
         duration = duration_option("--duration", options.duration);
-        if (duration < 1s) throw Error(Errc::usage, "--duration: must be at least 1 s");
+        if (*duration < 1s) throw Error(Errc::usage, "--duration: must be at least 1 s");
     }
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
-        // Source: rq/suspension.py (RQ 2.10).
-        if (duration.count() > 0)
-            co_await redis.command("SET", keys::suspended, 1, "EX", duration.count());
-        else
-            co_await redis.command("SET", keys::suspended, 1);
-        fmt::print("All workers are suspended{}\n", duration.count() > 0
-                                                        ? fmt::format(" for {} s", duration.count())
-                                                        : std::string(", until: rqxx resume"));
+        co_await Rules(redis).suspend(duration);
+        fmt::print("All workers are suspended{}\n",
+                   duration ? fmt::format(" for {} s", duration->count())
+                            : std::string(", until: rqxx resume"));
         co_return 0;
     });
 }
 
 int resume(const CommonOptions& common) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
-        const bool was = (co_await redis.command("DEL", keys::suspended)).as_integer() == 1;
-        co_await redis.command("PUBLISH", keys::wake_channel, "*");
+        const bool was = co_await Rules(redis).resume();
         fmt::print("{}\n", was ? "Workers go on" : "Workers were not suspended");
         co_return 0;
     });

@@ -94,6 +94,7 @@ private:
         const http::EnqueueRights rights{!options_.no_enqueue, options_.allow_func};
         http::add_job_routes(router_, redis_, rights, log_);
         http::add_batch_routes(router_, redis_, directory_.path(), rights, log_);
+        http::add_rule_routes(router_, redis_);
         http::add_health_routes(router_, redis_, [this] {
             return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;
         });

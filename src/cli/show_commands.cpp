@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <rqxx/json.hpp>
@@ -17,13 +18,21 @@ namespace asio = boost::asio;
 namespace json = boost::json;
 
 void print_queues(const std::vector<QueueStats>& queues) {
-    Table table(
-        {"QUEUE", "QUEUED", "STARTED", "FINISHED", "FAILED", "DEFERRED", "SCHEDULED", "CANCELED"});
+    std::vector<std::string> headings{"QUEUE",  "QUEUED",   "STARTED",   "FINISHED",
+                                      "FAILED", "DEFERRED", "SCHEDULED", "CANCELED"};
+    const bool ruled = std::ranges::any_of(
+        queues, [](const QueueStats& one) { return one.paused || one.waiting_under_limits > 0; });
+    if (ruled) headings.insert(headings.end(), {"LIMITED", "STATE"});
+    Table table(std::move(headings));
     const auto row = [&](std::string name, const QueueStats& stats) {
         std::vector<std::string> cells{std::move(name)};
         for (const auto count : {stats.queued, stats.started, stats.finished, stats.failed,
                                  stats.deferred, stats.scheduled, stats.canceled})
             cells.push_back(std::to_string(count));
+        if (ruled) {
+            cells.push_back(std::to_string(stats.waiting_under_limits));
+            cells.emplace_back(stats.paused ? "paused" : "");
+        }
         table.add(std::move(cells));
     };
     QueueStats total;
@@ -73,7 +82,7 @@ json::object info_json(const std::vector<QueueStats>& queues,
     QueueStats total;
     for (const auto& queue : queues) {
         total += queue;
-        queue_list.push_back(to_json(queue));
+        queue_list.push_back(to_json_with_rules(queue));
     }
     for (const auto& limit : limits)
         limit_list.push_back(to_json(limit));
@@ -188,6 +197,28 @@ int show_jobs(const CommonOptions& common, const JobShowOptions& options) {
     });
 }
 
+int explain_job(const CommonOptions& common, const JobWhyOptions& options) {
+    return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
+        Monitor monitor(redis);
+        const auto report = co_await monitor.why(options.id);
+        if (!report) {
+            fmt::print(stderr, "rqxx: job {} was not found\n", printable(options.id));
+            co_return 1;
+        }
+        if (options.json) {
+            fmt::print("{}\n", to_text(to_json(*report)));
+            co_return 0;
+        }
+        fmt::print("{}  {}\n", colored(printable(report->job_id), 1),
+                   colored(printable(report->status), status_color(report->status)));
+        for (const auto& reason : report->reasons)
+            fmt::print("  {}\n", printable(reason.text));
+        if (report->estimated_start)
+            fmt::print("  It starts at about {}\n", format_utc(*report->estimated_start));
+        co_return 0;
+    });
+}
+
 int list_queues(const CommonOptions& common, const QueueListOptions& options) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         Monitor monitor(redis);
@@ -195,7 +226,7 @@ int list_queues(const CommonOptions& common, const QueueListOptions& options) {
         if (options.json) {
             json::array list;
             for (const auto& queue : queues)
-                list.push_back(to_json(queue));
+                list.push_back(to_json_with_rules(queue));
             fmt::print("{}\n", to_text(list));
         } else {
             print_queues(queues);

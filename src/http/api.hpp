@@ -30,6 +30,8 @@ void add_job_routes(Router& router, RedisClient& redis, EnqueueRights rights, Lo
 /// `/api/v1/batches…`, `/api/rq/batches/{id}`. Bodies that arrive are kept in files in `folder`.
 void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path folder,
                       EnqueueRights rights, Logger& log);
+/// `/api/v1/limits…`, pausing and resuming of queues and functions, suspending.
+void add_rule_routes(Router& router, RedisClient& redis);
 
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.

@@ -59,6 +59,9 @@ std::string status_filter(const Request& request) {
 constexpr std::string_view output_schema =
     R"({"type":"object","required":["status","job_id","job_status","execution","executions","entries","next_after","ended"],"properties":{"status":{"type":"string"},"job_id":{"type":"string"},"job_status":{"type":"string"},"execution":{"type":["string","null"],"description":"whose output this is"},"executions":{"type":"array","items":{"type":"string"},"description":"those with output, newest first"},"entries":{"type":"array","items":{"type":"object","required":["id","at","stream"],"properties":{"id":{"type":"string"},"at":{"type":"string","format":"date-time"},"stream":{"enum":["stdout","stderr","cut"]},"text":{"type":"string"},"missing_bytes":{"type":"integer","description":"of `cut`: so many are not kept"}}}},"next_after":{"type":"string"},"ended":{"type":"boolean","description":"nothing comes behind these entries"}}})";
 
+constexpr std::string_view why_schema =
+    R"({"type":"object","required":["status","why"],"properties":{"status":{"type":"string"},"why":{"type":"object","required":["id","status","queue","reasons","estimated_start","at"],"properties":{"id":{"type":"string"},"status":{"type":"string"},"queue":{"type":"string"},"reasons":{"type":"array","items":{"type":"object","required":["code","text","data"],"properties":{"code":{"type":"string"},"text":{"type":"string"},"data":{"type":"object"}}}},"estimated_start":{"type":["string","null"],"format":"date-time"},"at":{"type":"string","format":"date-time"}}}}})";
+
 asio::awaitable<json::object> job_output(Monitor& monitor, Request request) {
     const std::string& id = request.path_param("job_id");
     OutputQuery query;
@@ -116,7 +119,7 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
         for (const auto& queue : all) {
             totals += queue;
             if (queue.queue_name == wanted) shown = queue;
-            queues.push_back(to_json(queue));
+            queues.push_back(to_json_with_rules(queue));
         }
         json::array limits;
         for (const auto& limit : co_await monitor.rate_limits())
@@ -180,6 +183,20 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
             [&monitor](Request request) -> asio::awaitable<Response> {
                 co_return json_response(200, co_await job_output(monitor, std::move(request)));
             });
+
+    RouteDoc why;
+    why.summary = "Why a job does not run just now, the most telling reason first";
+    why.tag = "monitor";
+    why.response_schema = why_schema;
+    why.problems = {404};
+    add_get(
+        "/api/v1/jobs/{job_id}/why", why, [&monitor](Request request) -> asio::awaitable<Response> {
+            const std::string& id = request.path_param("job_id");
+            std::optional<WaitReport> report;
+            if (is_valid_job_id(id)) report = co_await monitor.why(id);
+            if (!report) throw HttpError(404, "Job not found");
+            co_return json_response(200, json::object{{"status", "ok"}, {"why", to_json(*report)}});
+        });
 
     RouteDoc poll;
     poll.summary = "Status and result of one job, for clients that poll";

@@ -4,8 +4,10 @@
 #include <charconv>
 #include <cmath>
 #include <rqxx/monitor.hpp>
+#include <rqxx/rules.hpp>
 #include <tuple>
 
+#include "base/wildcard.hpp"
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
 #include "ops/performance.hpp"
@@ -53,8 +55,31 @@ QueueStats counts(std::string queue, const Reply* replies) {
         return replies[i].type == Reply::Type::integer ? replies[i].integer : 0;
     };
     const auto in_lanes = number(replies[7].text).value_or(0);
-    return {std::move(queue), at(0) + in_lanes, at(1), at(2), at(3), at(4), at(5), at(6)};
+    return {std::move(queue), at(0) + in_lanes, at(1), at(2), at(3), at(4), at(5), at(6), in_lanes};
 }
+
+/// The queues that rules pause, of a reply to HGETALL of the rules.
+class Pauses {
+public:
+    explicit Pauses(const Reply& rules) {
+        if (!rules.is_array()) return;
+        for (const auto& [name, text] : rules.as_pairs()) {
+            // Most rules are limits, and need not be read.
+            if (text.find("pause") == std::string_view::npos) continue;
+            const auto rule = parse_rule(std::string(name), text);
+            if (rule && rule->kind == Rule::Kind::pause && rule->function.empty())
+                patterns_.push_back(rule->queue);
+        }
+    }
+    [[nodiscard]] bool hold(std::string_view queue) const {
+        return std::ranges::any_of(patterns_, [&](const std::string& pattern) {
+            return pattern.empty() || matches_wildcard(pattern, queue);
+        });
+    }
+
+private:
+    std::vector<std::string> patterns_;
+};
 
 Timestamp redis_time(const Reply& reply) {
     const auto& parts = reply.as_array();
@@ -186,27 +211,38 @@ QueueStats& QueueStats::operator+=(const QueueStats& other) noexcept {
     deferred += other.deferred;
     scheduled += other.scheduled;
     canceled += other.canceled;
+    waiting_under_limits += other.waiting_under_limits;
     return *this;
 }
 
 asio::awaitable<std::vector<QueueStats>> Monitor::all_queue_stats() {
-    const Reply members = co_await redis_->command("SMEMBERS", keys::queues);
-    const auto names = queue_names(members);
+    Pipeline first;
+    first.add("SMEMBERS", keys::queues);
+    first.add("HGETALL", keys::rules);
+    const auto known = co_await redis_->run(std::move(first));
+    known[0].throw_if_error();
+    const auto names = queue_names(known[0]);
+    const Pauses pauses(known[1]);
     Pipeline pipeline;
     for (const auto& name : names)
         add_counts(pipeline, name);
     const auto replies = co_await redis_->run(std::move(pipeline));
     std::vector<QueueStats> stats;
-    for (std::size_t i = 0; i < names.size(); ++i)
+    for (std::size_t i = 0; i < names.size(); ++i) {
         stats.push_back(counts(names[i], &replies[i * counts_per_queue]));
+        stats.back().paused = pauses.hold(names[i]);
+    }
     co_return stats;
 }
 
 asio::awaitable<QueueStats> Monitor::queue_stats(std::string queue) {
     Pipeline pipeline;
     add_counts(pipeline, queue);
+    pipeline.add("HGETALL", keys::rules);
     const auto replies = co_await redis_->run(std::move(pipeline));
-    co_return counts(std::move(queue), replies.data());
+    auto stats = counts(std::move(queue), replies.data());
+    stats.paused = Pauses(replies.back()).hold(stats.queue_name);
+    co_return stats;
 }
 
 asio::awaitable<std::vector<RateLimitInfo>> Monitor::rate_limits() {

@@ -111,6 +111,13 @@ json::object to_json(const RateLimitInfo& limit) {
             {"rate_limited", limit.rate_limited}};
 }
 
+json::object to_json_with_rules(const QueueStats& stats) {
+    json::object out = to_json(stats);
+    out["paused"] = stats.paused;
+    out["waiting_under_limits"] = stats.waiting_under_limits;
+    return out;
+}
+
 json::object to_json(const WorkerInfo& worker) {
     json::array queues, jobs;
     for (const auto& queue : worker.queues)

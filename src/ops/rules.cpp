@@ -51,6 +51,14 @@ bool is_rule_name(std::string_view name) {
     });
 }
 
+/// As `ops::encode_key` makes them.
+bool is_limiter_key(std::string_view key) {
+    return key.size() <= 200 && std::ranges::all_of(key, [](char c) {
+               return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+                      std::string_view("_.-:/+,%~").find(c) != std::string_view::npos;
+           });
+}
+
 std::optional<ParseError> find_fault_in_text(std::string_view field, const std::string& text) {
     if (text.size() > 200) return ParseError("must have at most 200 bytes", std::string(field));
     for (const char c : text) {
@@ -138,6 +146,21 @@ boost::json::object to_json(const Rule& rule) {
         json["scope"] = rule.per_worker ? "worker" : "cluster";
     }
     return json;
+}
+
+boost::json::object to_json(const Rule& rule, const std::vector<LimiterUse>& uses) {
+    boost::json::object out = to_json(rule);
+    out["name"] = rule.name;
+    boost::json::array limiters;
+    for (const auto& use : uses) {
+        if (use.rule != rule.name) continue;
+        boost::json::object one{{"key", use.key}, {"used", use.used}, {"waiting", use.waiting}};
+        one["pushed_back_until"] =
+            use.until ? boost::json::value(format_utc(*use.until)) : boost::json::value(nullptr);
+        limiters.push_back(std::move(one));
+    }
+    out["limiters"] = std::move(limiters);
+    return out;
 }
 
 Parsed<Rule> parse_rule(std::string name, std::string_view json) {
@@ -305,10 +328,43 @@ asio::awaitable<std::int64_t> Rules::running_of_function(std::string function) {
     co_return running;
 }
 
+asio::awaitable<bool> Rules::suspend(std::optional<std::chrono::seconds> duration) {
+    if (duration &&
+        (*duration < std::chrono::seconds(1) || *duration > std::chrono::hours(24 * 366)))
+        throw Error(Errc::usage, "duration: must be from 1 s to a year");
+    // Source: rq/suspension.py (RQ 2.10).
+    const Reply before = duration ? co_await redis_->command("SET", keys::suspended, 1, "GET", "EX",
+                                                             duration->count())
+                                  : co_await redis_->command("SET", keys::suspended, 1, "GET");
+    co_return before.is_nil();
+}
+
+asio::awaitable<bool> Rules::resume() {
+    const bool was = (co_await redis_->command("DEL", keys::suspended)).as_integer() == 1;
+    co_await redis_->command("PUBLISH", keys::wake_channel, "*");
+    co_return was;
+}
+
+asio::awaitable<Rule> Rules::find_limit(std::string name) {
+    const auto listing = co_await list();
+    const auto found = std::ranges::find(listing.rules, name, &Rule::name);
+    if (found == listing.rules.end() || !is_limit(found->kind))
+        throw Error(Errc::not_found, "there is no such limit");
+    co_return *found;
+}
+
 asio::awaitable<void> Rules::push_back(std::string rule, std::string key,
                                        std::chrono::seconds delay) {
     if (delay < std::chrono::seconds(0) || delay > std::chrono::hours(24 * 366))
         throw Error(Errc::usage, "delay: must be from 0 to a year");
+    const Rule limit = co_await find_limit(rule);
+    if (limit.per_worker) throw Error(Errc::usage, "name: this limit is of each worker by itself");
+    if (limit.key.empty() != key.empty())
+        throw Error(Errc::usage, key.empty()
+                                     ? "key: is needed, each value of " + limit.key + " has a limit"
+                                     : std::string("key: this limit has none"));
+    if (!is_limiter_key(key))
+        throw Error(Errc::usage, "key: must be as the list of limits shows it");
     const std::string limiter = key.empty() ? rule : rule + ":" + key;
     co_await redis_->eval(lua::push_back, {}, {limiter, std::to_string(delay.count() * 1'000'000)});
 }

@@ -18,18 +18,6 @@ struct Waiting {
     std::string lane;  ///< Where it stands; empty: on the list.
 };
 
-std::string lane_for(const QueueRules& rules, const std::string& queue, const Reply& fields) {
-    if (rules.epoch.empty()) return {};
-    if (fields.is_error() || fields.elements.size() != 2) return lane_without_call(rules);
-    const auto call = decode_call(fields.elements[0].text);
-    if (!call) return lane_without_call(rules);
-    Value meta;
-    if (rules.needs_meta && !fields.elements[1].text.empty()) {
-        if (auto decoded = decode(fields.elements[1].text)) meta = std::move(*decoded);
-    }
-    return lane_of(rules, queue, *call, meta);
-}
-
 asio::awaitable<SortResult> move(RedisClient& redis, std::string queue, const QueueRules& rules,
                                  std::string version, std::vector<Waiting> jobs) {
     Pipeline pipeline;
@@ -42,7 +30,9 @@ asio::awaitable<SortResult> move(RedisClient& redis, std::string queue, const Qu
         if (jobs[i].lane.empty()) ++on_list;
         args.push_back(jobs[i].id);
         args.push_back(jobs[i].lane);
-        args.push_back(lane_for(rules, queue, calls[i]));
+        const bool sound = !calls[i].is_error() && calls[i].elements.size() == 2;
+        args.push_back(lane_for(rules, queue, sound ? calls[i].elements[0].text : std::string(),
+                                sound ? calls[i].elements[1].text : std::string()));
     }
     args[2] = std::to_string(on_list);
     const Reply reply = co_await redis.eval(lua::sort, {keys::queue(queue)}, std::move(args));
@@ -53,6 +43,18 @@ asio::awaitable<SortResult> move(RedisClient& redis, std::string queue, const Qu
 }
 
 }  // namespace
+
+std::string lane_for(const QueueRules& rules, const std::string& queue, std::string_view data,
+                     std::string_view meta) {
+    if (rules.epoch.empty()) return {};
+    const auto call = decode_call(data);
+    if (!call) return lane_without_call(rules);
+    Value decoded_meta;
+    if (rules.needs_meta && !meta.empty()) {
+        if (auto decoded = decode(meta)) decoded_meta = std::move(*decoded);
+    }
+    return lane_of(rules, queue, *call, decoded_meta);
+}
 
 asio::awaitable<SortResult> sort_some(RedisClient& redis, std::string queue,
                                       const QueueRules& rules, std::string version) {

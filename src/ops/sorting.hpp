@@ -3,6 +3,7 @@
 #include <boost/asio/awaitable.hpp>
 #include <rqxx/redis/client.hpp>
 #include <string>
+#include <string_view>
 
 #include "ops/rule_set.hpp"
 
@@ -15,6 +16,9 @@ struct SortResult {
     std::size_t moved = 0;
 };
 
+/// The lane of a job with this `data` and `meta`; empty: on the list.
+[[nodiscard]] std::string lane_for(const QueueRules& rules, const std::string& queue,
+                                   std::string_view data, std::string_view meta);
 /// Sorts some of the jobs that stand on the queue's list.
 boost::asio::awaitable<SortResult> sort_some(RedisClient& redis, std::string queue,
                                              const QueueRules& rules, std::string version);

@@ -29,6 +29,7 @@ WorkerOps::WorkerOps(RedisClient& redis, std::string name, const WorkerOptions& 
       key_(keys::worker(name_)),
       executions_key_(keys::worker_executions(name_)),
       lease_(options.lease),
+      slots_(options.concurrency),
       plan_(options) {}
 
 asio::awaitable<WorkerOps::Birth> WorkerOps::register_birth() {
@@ -40,6 +41,7 @@ asio::awaitable<WorkerOps::Birth> WorkerOps::register_birth() {
         {"ip_address", "unknown"},
         {"version", RQXX_VERSION},
         {"python_version", "rqxx " RQXX_VERSION},
+        {"rqxx_slots", std::to_string(slots_)},
     };
     for (const auto& [field, value] : fields) {
         args.emplace_back(field);

@@ -152,6 +152,7 @@ private:
     std::string key_;
     std::string executions_key_;
     std::chrono::microseconds lease_;
+    std::size_t slots_;  ///< Told to who asks whether it is busy.
     ClaimPlan plan_;
 };
 
