@@ -23,8 +23,8 @@ struct WaitReport {
     std::string status;  ///< As stored; `unreadable` where the job's key is no hash.
     std::string queue;
     std::vector<WaitReason> reasons;  ///< The most telling first; never empty.
-    /// About, from how fast the queue's jobs ended lately. Nothing where that is not known, or where
-    /// something other than jobs before it holds the job up.
+    /// About, from how fast the queue's jobs ended lately. Nothing where that is not known, or
+    /// where something other than jobs before it holds the job up.
     std::optional<Timestamp> estimated_start;
     Timestamp now;  ///< Redis' clock.
 };

@@ -35,8 +35,8 @@ json::object body_fields(const Request& request, std::initializer_list<std::stri
     if (!body.is_object()) throw HttpError(422, "the body must be an object");
     for (const auto& field : body.get_object()) {
         if (std::ranges::find(known, std::string_view(field.key())) == known.end())
-            throw HttpError(422, fmt::format("{}: is not known",
-                                             std::string_view(field.key()).substr(0, 80)));
+            throw HttpError(
+                422, fmt::format("{}: is not known", std::string_view(field.key()).substr(0, 80)));
     }
     return body.get_object();
 }
@@ -47,8 +47,8 @@ std::optional<std::chrono::seconds> seconds_field(const json::object& body, std:
     if (value == nullptr || value->is_null()) return std::nullopt;
     const auto* seconds = value->if_int64();
     if (seconds == nullptr || *seconds < least || *seconds > most_seconds)
-        throw HttpError(422, fmt::format("seconds: must be a whole number from {} to {}", least,
-                                         most_seconds));
+        throw HttpError(
+            422, fmt::format("seconds: must be a whole number from {} to {}", least, most_seconds));
     return std::chrono::seconds(*seconds);
 }
 
@@ -65,11 +65,11 @@ asio::awaitable<Response> list_limits(Rules rules) {
     for (const auto& rule : listing.rules)
         limits.push_back(to_json(rule, uses));
     for (const auto& fault : listing.faults)
-        faults.push_back({{"name", to_json(Value(fault.field))},
-                          {"detail", to_json(Value(fault.message))}});
-    co_return json_response(200, json::object{{"status", "ok"},
-                                              {"limits", std::move(limits)},
-                                              {"faults", std::move(faults)}});
+        faults.push_back(
+            {{"name", to_json(Value(fault.field))}, {"detail", to_json(Value(fault.message))}});
+    co_return json_response(
+        200, json::object{
+                 {"status", "ok"}, {"limits", std::move(limits)}, {"faults", std::move(faults)}});
 }
 
 asio::awaitable<Response> push_back(Rules rules, Request request) {
@@ -83,10 +83,9 @@ asio::awaitable<Response> push_back(Rules rules, Request request) {
     }
     const std::string& name = request.path_param("name");
     co_await rules.push_back(name, key, *delay);
-    co_return json_response(200, json::object{{"status", "ok"},
-                                              {"name", name},
-                                              {"key", key},
-                                              {"seconds", delay->count()}});
+    co_return json_response(
+        200,
+        json::object{{"status", "ok"}, {"name", name}, {"key", key}, {"seconds", delay->count()}});
 }
 
 Response changed(std::string_view what, const std::string& name, std::string_view state,

@@ -136,9 +136,8 @@ std::string position_text(const Fields& f, const std::string& queue) {
     if (f.text("in") == "queue")
         return fmt::format("It is number {} of {} on queue {}", f.number("place"),
                            f.number("waiting"), queue);
-    auto text =
-        fmt::format("It is number {} of {} of its kind on queue {}", f.number("place"),
-                    f.number("waiting"), queue);
+    auto text = fmt::format("It is number {} of {} of its kind on queue {}", f.number("place"),
+                            f.number("waiting"), queue);
     if (f.has("lanes_before"))
         text += fmt::format(", and {} of other kinds before those",
                             counted(f.number("lanes_before"), "group is", "groups are"));
@@ -196,9 +195,9 @@ std::string sentence(const Fields& f, const std::string& queue) {
                "back within 90 s";
     if (code == "workers_busy")
         return fmt::format("{} on queue {} {} busy",
-                           f.number("workers") == 1 ? std::string("The one worker")
-                                                    : fmt::format("All {} workers",
-                                                                  f.number("workers")),
+                           f.number("workers") == 1
+                               ? std::string("The one worker")
+                               : fmt::format("All {} workers", f.number("workers")),
                            queue, f.number("workers") == 1 ? "is" : "are");
     if (code == "position") return position_text(f, queue);
     if (code == "off_queue")
@@ -233,8 +232,8 @@ std::optional<Timestamp> estimate(const Reply& ended, std::int64_t jobs_before, 
         if (time && *time <= now && *time > now - rate_window) times.push_back(*time);
     }
     if (times.size() < 2) return std::nullopt;
-    const auto each = (now - *std::ranges::min_element(times)) /
-                      static_cast<std::int64_t>(times.size());
+    const auto each =
+        (now - *std::ranges::min_element(times)) / static_cast<std::int64_t>(times.size());
     if (jobs_before > 10'000'000) return std::nullopt;
     return now + (jobs_before + 1) * std::max<std::chrono::microseconds>(each, 1us);
 }
