@@ -279,7 +279,7 @@ local function look_at_dependencies()
             say(way, 'count', counts[way], 'dependencies', ways[way], 'allows_failure', allow == '1' and 1 or 0)
         end
     end
-    if #reasons == 0 then say('dependencies_met') end
+    if not counts.dependency_failed and not counts.dependency_unfinished then say('dependencies_met') end
 end
 
 local function look_at_scheduled()

@@ -138,7 +138,8 @@ void add_rule_routes(Router& router, RedisClient& redis) {
         [](Rules rules, Request request) -> asio::awaitable<Response> {
             const std::string& name = request.path_param("name");
             if (!co_await rules.remove(name)) throw HttpError(404, "Limit not found");
-            co_return json_response(200, json::object{{"status", "ok"}, {"name", name}});
+            co_return json_response(200,
+                                    json::object{{"status", "ok"}, {"name", to_json(Value(name))}});
         });
 
     RouteDoc pushed;

@@ -10,6 +10,7 @@
 #include <rqxx/http/router.hpp>
 #include <rqxx/json.hpp>
 
+#include "base/utf8.hpp"
 #include "http/reason.hpp"
 
 namespace rqxx::http {
@@ -209,8 +210,8 @@ Response problem_response(const Request& request, int status, std::string_view d
         {"type", code.empty() ? "about:blank" : fmt::format("urn:rqxx:problem:{}", code)},
         {"title", reason(status)},
         {"status", status},
-        {"detail", detail}};
-    if (!request.path.empty()) problem["instance"] = request.path;
+        {"detail", to_valid_utf8(detail)}};
+    if (!request.path.empty()) problem["instance"] = to_valid_utf8(request.path);
     if (!request.request_id.empty()) problem["request_id"] = request.request_id;
     if (!code.empty()) problem["code"] = code;
     for (const auto& [name, value] : members)

@@ -148,8 +148,8 @@ std::string dependency_text(const Fields& f) {
     const auto count = counted(f.number("count"), "job", "jobs");
     const auto names = listed(f.find("dependencies"), 2);
     if (f.code() == "dependency_missing")
-        return fmt::format("It depends on {} that no longer exist{}, which holds nothing up: {}",
-                           count, f.number("count") == 1 ? "s" : "", names);
+        return fmt::format("It depends on {} that no longer exist{}: {}", count,
+                           f.number("count") == 1 ? "s" : "", names);
     if (f.code() == "dependency_failed")
         return fmt::format("It depends on {} that did not succeed, which it does not allow: {}",
                            count, names);
