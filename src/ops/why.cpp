@@ -156,9 +156,9 @@ std::string dependency_text(const Fields& f) {
     return fmt::format("It waits for {} to finish: {}", count, names);
 }
 
-std::string sentence(const Fields& f, const std::string& queue) {
+/// Of jobs that do not wait.
+std::string state_text(const Fields& f) {
     const std::string& code = f.code();
-    const auto late = format_seconds(Seconds(static_cast<double>(f.number("late")) / 1e6));
     if (code == "finished") return "It has finished" + at_time(f.time("since"));
     if (code == "failed") return "It has failed" + at_time(f.time("since"));
     if (code == "stopped") return "It was stopped" + at_time(f.time("since"));
@@ -172,6 +172,43 @@ std::string sentence(const Fields& f, const std::string& queue) {
             f.text("worker"), f.time("since"));
     if (code == "not_held")
         return "It is marked as started, but no worker runs it; rqxx doctor --repair mends that";
+    if (code == "not_enqueued") return "It was saved, but never put on a queue";
+    if (code == "unreadable") return "What is stored under its key is no job";
+    return {};
+}
+
+/// Of jobs that depend on others, on the time, or on RQ's rate limit.
+std::string deferred_text(const Fields& f, const std::string& queue) {
+    const std::string& code = f.code();
+    if (code.starts_with("dependency_")) return dependency_text(f);
+    if (code == "dependencies_met")
+        return "Nothing that it depends on holds it up any more; a worker or server releases it "
+               "within 10 s";
+    if (code == "scheduled") return "It is scheduled for " + f.time("until");
+    if (code == "no_scheduler")
+        return fmt::format(
+            "No scheduler sees to queue {}; rqxx serve and workers with --with-scheduler have one",
+            queue);
+    if (code == "scheduler_late")
+        return fmt::format("It was due at {}, {} s ago; scheduler {} of the queue is late",
+                           f.time("due"),
+                           format_seconds(Seconds(static_cast<double>(f.number("late")) / 1e6)),
+                           f.text("scheduler"));
+    if (code == "rate_limited")
+        return fmt::format(
+            "RQ's rate limit {} lets {} jobs be queued or running; it is number {} of {} that wait",
+            f.text("key"), f.number("limit"), f.number("place"), f.number("waiting"));
+    return {};
+}
+
+std::string busy_text(const Fields& f, const std::string& queue) {
+    const auto workers = f.number("workers");
+    if (workers == 1) return fmt::format("The one worker on queue {} is busy", queue);
+    return fmt::format("All {} workers on queue {} are busy", workers, queue);
+}
+
+std::string queued_text(const Fields& f, const std::string& queue) {
+    const std::string& code = f.code();
     if (code == "suspended")
         return f.has("until") ? "All workers are suspended until " + f.time("until")
                               : std::string("All workers are suspended, until: rqxx resume");
@@ -193,34 +230,18 @@ std::string sentence(const Fields& f, const std::string& queue) {
     if (code == "being_taken")
         return "A stock RQ worker has taken it off its queue just now; if that one died, it goes "
                "back within 90 s";
-    if (code == "workers_busy")
-        return fmt::format("{} on queue {} {} busy",
-                           f.number("workers") == 1
-                               ? std::string("The one worker")
-                               : fmt::format("All {} workers", f.number("workers")),
-                           queue, f.number("workers") == 1 ? "is" : "are");
+    if (code == "workers_busy") return busy_text(f, queue);
     if (code == "position") return position_text(f, queue);
     if (code == "off_queue")
         return "Its status says that it waits, but it stands nowhere; rqxx doctor --repair mends "
                "that";
-    if (code.starts_with("dependency_")) return dependency_text(f);
-    if (code == "dependencies_met")
-        return "Nothing that it depends on holds it up any more; a worker or server releases it "
-               "within 10 s";
-    if (code == "scheduled") return "It is scheduled for " + f.time("until");
-    if (code == "no_scheduler")
-        return fmt::format(
-            "No scheduler sees to queue {}; rqxx serve and workers with --with-scheduler have one",
-            queue);
-    if (code == "scheduler_late")
-        return fmt::format("It was due at {}, {} s ago; scheduler {} of the queue is late",
-                           f.time("due"), late, f.text("scheduler"));
-    if (code == "rate_limited")
-        return fmt::format(
-            "RQ's rate limit {} lets {} jobs be queued or running; it is number {} of {} that wait",
-            f.text("key"), f.number("limit"), f.number("place"), f.number("waiting"));
-    if (code == "not_enqueued") return "It was saved, but never put on a queue";
-    if (code == "unreadable") return "What is stored under its key is no job";
+    return {};
+}
+
+std::string sentence(const Fields& f, const std::string& queue) {
+    for (auto& text : {state_text(f), deferred_text(f, queue), queued_text(f, queue)}) {
+        if (!text.empty()) return text;
+    }
     return fmt::format("Its status is {}, which is not known here", f.text("status"));
 }
 
