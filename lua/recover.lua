@@ -57,6 +57,7 @@ local function bury(worker)
     attempt('ZREM', KEYS[1], worker)
     attempt('DEL', key .. ':executions')
     release_all_of(worker)
+    attempt('HDEL', 'rqxx:slots', worker)
     attempt('SREM', 'rq:workers', key)
     local queues = attempt('HGET', key, 'queues')
     for queue in string.gmatch(type(queues) == 'string' and queues or '', '[^,]+') do

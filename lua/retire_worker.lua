@@ -15,6 +15,7 @@ for _, member in ipairs(redis.call('SMEMBERS', KEYS[2])) do
 end
 redis.call('DEL', KEYS[2])
 release_all_of(ARGV[1])
+attempt('HDEL', 'rqxx:slots', ARGV[1])
 redis.call('SREM', 'rq:workers', KEYS[1])
 for queue in string.gmatch(ARGV[2], '[^,]+') do redis.call('SREM', 'rq:workers:' .. queue, KEYS[1]) end
 redis.call('HSET', KEYS[1], 'death', now_iso)

@@ -44,9 +44,9 @@ status = status or 'created'
 local function count_workers()
     local listening, busy, stock, names = 0, 0, 0, {}
     for _, key in ipairs(list_of(attempt('SRANDMEMBER', 'rq:workers:' .. queue, 1000))) do
-        local state, death, ending, slots = unpack(list_of(attempt('HMGET', key, 'state', 'death', 'shutdown_requested_date',
-            'rqxx_slots')))
+        local state, death, ending = unpack(list_of(attempt('HMGET', key, 'state', 'death', 'shutdown_requested_date')))
         local name = string.sub(key, 11)   -- without rq:worker:
+        local slots = text_of_reply(attempt('HGET', 'rqxx:slots', name))   -- of a worker of ours
         local lives = state and not death and not ending
         if lives and slots then lives = (tonumber(attempt('ZSCORE', 'rqxx:leases', name) or nil) or 0) >= now_us end
         if lives then

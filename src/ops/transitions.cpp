@@ -34,14 +34,14 @@ WorkerOps::WorkerOps(RedisClient& redis, std::string name, const WorkerOptions& 
 
 asio::awaitable<WorkerOps::Birth> WorkerOps::register_birth() {
     std::vector<std::string> args{name_, std::to_string(lease_.count()),
-                                  std::to_string(rq_heartbeat_ttl.count()), join(queues_)};
+                                  std::to_string(rq_heartbeat_ttl.count()), join(queues_),
+                                  std::to_string(slots_)};
     const std::pair<std::string_view, std::string> fields[] = {
         {"pid", std::to_string(::getpid())},
         {"hostname", boost::asio::ip::host_name()},
         {"ip_address", "unknown"},
         {"version", RQXX_VERSION},
         {"python_version", "rqxx " RQXX_VERSION},
-        {"rqxx_slots", std::to_string(slots_)},
     };
     for (const auto& [field, value] : fields) {
         args.emplace_back(field);
