@@ -61,7 +61,11 @@ TEST(http_job, waits_when_asked_to) {
     const auto outcome =
         http_job_outcome(answer(429, {{"Retry-After", "0"}}, ""), url, Serializer::pickle);
     EXPECT_EQ(outcome.kind, RunOutcome::Kind::postponed);
-    EXPECT_EQ(outcome.payload, "1");
+    EXPECT_EQ(outcome.payload, "1 limit");
+    // One that is busy says nothing of what others ask for.
+    EXPECT_EQ(
+        http_job_outcome(answer(503, {{"Retry-After", "7"}}, ""), url, Serializer::pickle).payload,
+        "7");
     // Of other answers it is of no interest.
     EXPECT_EQ(
         http_job_outcome(answer(500, {{"Retry-After", "5"}}, ""), url, Serializer::pickle).kind,
