@@ -212,7 +212,7 @@ def short(value):
     return f"{value:.2f}" if value < 1 else f"{value:.1f}" if value < 20 else f"{value:.0f}"
 
 
-def table(runs, pages, missing):
+def table(runs, pages, claims, missing):
     best = None if missing else max(BULLMQ_MODES, key=lambda mode: runs.median(f"bullmq.{mode}"))
     absent = f"not measured: {missing}"
 
@@ -236,8 +236,8 @@ def table(runs, pages, missing):
         lines.append(f"BullMQ, no-op jobs/s: {modes}")
     lines.append(f"RQ, no-op jobs/s: Worker {runs.median('rq.worker'):.0f}, SimpleWorker {runs.median('rq.simple_worker'):.0f}")
 
-    widths = (38, 9, 10, 16, 18)
-    lines += ["", line(["jobs in processes, one slot, jobs/s", "rqxx", "x RQ", "x SimpleWorker", "bare posix_spawn /"], widths)]
+    widths = (38, 9, 10, 16, 22)
+    lines += ["", line(["jobs in processes, one slot, jobs/s", "rqxx", "x RQ", "x SimpleWorker", "a bare posix_spawn /"], widths)]
     for what, key in (("Python, warm", "warm"), ("Python, a process for each job", "fork")):
         lines.append(line([what, f"{runs.median(f'processes.{key}'):.0f}", short(runs.ratio(f"processes.{key}", "processes.worker")),
                            short(runs.ratio(f"processes.{key}", "processes.simple_worker"))], widths))
@@ -279,6 +279,12 @@ def table(runs, pages, missing):
         ours, theirs = pages["rqxx"][name], pages["rq"][name]
         lines.append(line([what] + [f"{value:.2f}" for value in (ours["p50"], ours["p99"], theirs["p50"], theirs["p99"])]
                           + [short(theirs["p50"] / ours["p50"])], widths))
+
+    widths = (38, 9, 18, 9, 14)
+    lines += ["", line(["claims, 1 M jobs of 10 000 keys, us", "plain", "under all rules", "ratio", "sorting once"], widths)]
+    for at_once, figures in claims.items():
+        lines.append(line([f"{at_once} job{'s' if at_once != '1' else ''} at once", f"{figures['plain_us']:.0f}",
+                           f"{figures['ruled_us']:.0f}", f"{figures['ratio']:.2f}", f"{figures['sort_us']:.1f}"], widths))
     return "\n".join(lines)
 
 
@@ -365,9 +371,12 @@ def main():
                 servers.append(bull)
             runs = Repetitions(plain, small, bull, args.quick)
             pages = memory_and_monitoring(plain, folder)
+            note("claims under rules")
+            plain.client.flushall()
+            claims = run_json(sys.executable, HERE / "claims.py", plain.socket, "--jobs", 100_000 if args.quick else 1_000_000)
             note("")
-            text = table(runs, pages, missing)
-            result = {"repetitions": runs.count, "jobs": runs.jobs, "figures": runs.summary(), "stored": pages,
+            text = table(runs, pages, claims, missing)
+            result = {"repetitions": runs.count, "jobs": runs.jobs, "figures": runs.summary(), "stored": pages, "claims": claims,
                       "bullmq": f"not measured: {missing}" if missing else "measured"}
         print(text)
         if args.json:
