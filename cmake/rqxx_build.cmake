@@ -57,8 +57,6 @@ function(rqxx_embed_lua target)
         DEPENDS ${scripts} ${includes} ${CMAKE_SOURCE_DIR}/cmake/embed_lua.cmake
         COMMENT "Embedding Lua scripts" VERBATIM)
     target_sources(${target} PRIVATE ${out}/lua_scripts.cpp ${out}/lua_scripts.hpp)
-    # The standard promises 64 kB for a literal; compilers take more.
-    set_source_files_properties(${out}/lua_scripts.cpp PROPERTIES COMPILE_OPTIONS -Wno-overlength-strings)
 endfunction()
 
 # Embeds files: <name>_files.hpp declares <namespace>::<name>_files(), a list of rqxx::EmbeddedFile.

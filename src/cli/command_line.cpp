@@ -1,15 +1,20 @@
 #include <fmt/format.h>
+#include <link.h>
 #include <malloc.h>
 #include <signal.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
+#include <fstream>
 #include <functional>
 #include <iterator>
 #include <map>
 #include <optional>
 #include <rqxx/application.hpp>
 #include <rqxx/error.hpp>
+#include <span>
 
 #include "cli/flags.hpp"
 #include "ops/lua_scripts.hpp"
@@ -248,6 +253,33 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
         ->run;
 }
 
+bool is_debugged() {
+    std::ifstream status("/proc/self/status");
+    for (std::string line; std::getline(status, line);)
+        if (line.starts_with("TracerPid:")) return line != "TracerPid:\t0";
+    return false;
+}
+
+/// Parsing took more than an idle worker needs: heap, and pages of code. Those that are needed
+/// again are in the system's cache.
+void forget_parsing() {
+    ::malloc_trim(0);
+    if (is_debugged()) return;  // Breakpoints would go with the pages.
+    ::dl_iterate_phdr(
+        [](dl_phdr_info* object, std::size_t, void*) {
+            if (std::string_view(object->dlpi_name).starts_with("linux-vdso")) return 0;
+            const auto page = static_cast<std::uintptr_t>(::sysconf(_SC_PAGESIZE));
+            for (const auto& segment : std::span(object->dlpi_phdr, object->dlpi_phnum)) {
+                if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
+                const auto begin = (object->dlpi_addr + segment.p_vaddr) & ~(page - 1);
+                const auto end = object->dlpi_addr + segment.p_vaddr + segment.p_memsz;
+                ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
+            }
+            return 0;
+        },
+        nullptr);
+}
+
 }  // namespace
 
 int run_command_line(int argc, char** argv, const ApplicationFactory& make_application) {
@@ -256,7 +288,7 @@ int run_command_line(int argc, char** argv, const ApplicationFactory& make_appli
     try {
         Commands commands;
         const auto run = parse(argc, argv, commands, make_application);
-        ::malloc_trim(0);  // Parsing took more than an idle worker needs.
+        forget_parsing();
         return run();
     } catch (const Error& error) {
         fmt::print(stderr, "rqxx: {}\n", error.message());
