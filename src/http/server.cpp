@@ -401,8 +401,8 @@ struct Server::Impl {
                 error ? std::nullopt
                       : self.router.streams(method, std::string_view(parser.get().target()));
             const std::uint64_t limit = streams.value_or(options.max_body_bytes);
-            const auto length = parser.content_length();
-            if (!error && length && *length > limit) error = wire::error::body_limit;
+            if (!error && parser.content_length().value_or(0) > limit)
+                error = wire::error::body_limit;
             if (!error && !streams && !parser.is_done()) {
                 Watchdog watchdog(stream, options.body_timeout);
                 parser.body_limit(limit);
