@@ -14,6 +14,8 @@ from conftest import BUILD, INTEROP, needs_no_descriptors_itself, needs_rq2, wai
 from rq import Queue, Retry
 from rq.command import send_stop_job_command
 from rq.job import Callback, Job
+from rq3 import PYTHON as RQ3_PYTHON
+from rq3 import needs_rq3
 
 pytestmark = needs_rq2
 PYTHON = ["--python", sys.executable, "--path", INTEROP, "--preload", "python_jobs"]
@@ -24,8 +26,8 @@ def worker(system, *args, python=PYTHON, url=None, env=None):
                       *args, env=env)
 
 
-def work_off(system, *args):
-    done = worker(system, "--burst", "default", *args)
+def work_off(system, *args, **kwargs):
+    done = worker(system, "--burst", "default", *args, **kwargs)
     assert done.wait(60) == 0, done.log
     return done
 
@@ -459,3 +461,14 @@ def test_a_worker_that_redis_refuses_does_not_tell_the_password(system, connecti
     wait_for(lambda: running.process.poll() is not None or re.search("WRONGPASS|invalid", running.log))
     assert "wr0ng-password" not in running.log + running.out
     wait_for(lambda: running.process.poll() is not None or not tellers(running, "wr0ng-password"), 5, "its processes to be silent")
+
+
+@needs_rq3
+def test_jobs_run_with_rq_3_in_the_interpreter(system, connection):
+    path = system.folder / "marks"
+    asks, fails = queue(connection).enqueue("tasks.mark", str(path), 0), queue(connection).enqueue("tasks.fail", "as told")
+    done = work_off(system, python=["--python", RQ3_PYTHON, "--path", INTEROP])
+    assert "rq 3." in done.log
+    # The function asks RQ which job it runs in.
+    assert asks.get_status() == "finished" and asks.return_value() == asks.id
+    assert fails.get_status() == "failed" and "RuntimeError: as told" in fails.latest_result().exc_string
