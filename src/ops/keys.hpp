@@ -22,10 +22,8 @@ inline constexpr std::string_view metrics_now = "rqxx:metrics:now";
 inline constexpr std::string_view rules = "rqxx:rules";
 /// Where workers are told that something may be claimed: a queue's name, or `*` for new rules.
 inline constexpr std::string_view wake_channel = "rqxx:wake";
-/// Hash: how many jobs of a queue wait in lanes. See lua/includes/lanes.lua for these.
+/// Hash: how many jobs of a queue wait in lanes. See lua/includes/lanes.lua.
 inline constexpr std::string_view sorted = "rqxx:sorted";
-inline constexpr std::string_view waiting_limiters = "rqxx:waiting";
-inline constexpr std::string_view pushed_back = "rqxx:limits:until";
 inline constexpr std::string_view cron_schedulers = "rq:cron_schedulers";
 inline constexpr std::string_view groups = "rq:groups";
 inline constexpr std::string_view rate_limits = "rq:rl-keys";
@@ -72,9 +70,6 @@ inline std::string lanes(std::string_view queue) {
 }
 inline std::string lane(std::string_view lane, std::string_view queue) {
     return join(join(join("rqxx:lane:", lane), "@"), queue);
-}
-inline std::string limiter_waiters(std::string_view name) {
-    return join("rqxx:waiters:", name);
 }
 inline std::string worker(std::string_view name) {
     return join(worker_prefix, name);
