@@ -18,6 +18,9 @@ foreach(script IN LISTS scripts)
     string(PREPEND body "\n")
     string(REGEX REPLACE "\n *--[^\n]*" "" body "${body}")
     string(REGEX REPLACE "\n[ \n]+" "\n" body "${body}")
+    # Its name stays, for whoever reads what goes over the wire.
+    string(STRIP "${body}" body)
+    string(PREPEND body "-- rqxx ${name}\n")
     string(SHA1 sha "${body}")
     string(APPEND header "extern const Script ${name};\n")
     # A string literal may not be too long for a compiler: one raw literal per 8 kB.

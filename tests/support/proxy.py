@@ -12,14 +12,12 @@ says while it gets to know the server (PING, SCRIPT LOAD, ...) is neither counte
 
 import hashlib
 import pathlib
+import re
 import select
 import socket
 import threading
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent.parent
 GREETINGS = {"PING", "AUTH", "SELECT", "CLIENT", "SCRIPT", "INFO", "HELLO", "SUBSCRIBE", "COMMAND"}
-#: The first line of a script -> its name.
-SCRIPTS = {path.read_text().split("\n")[0]: path.stem for path in (ROOT / "lua").glob("*.lua")}
 
 
 class Gone(Exception):
@@ -253,8 +251,8 @@ class Proxy:
         command = args[0].decode().upper()
         name = command
         if command == "SCRIPT" and args[1].upper() == b"LOAD":
-            first_line = args[2].split(b"\n")[0].decode()
-            self.names[hashlib.sha1(args[2]).hexdigest()] = SCRIPTS.get(first_line, command)
+            name_line = re.match(rb"-- rqxx (\w+)\n", args[2])
+            self.names[hashlib.sha1(args[2]).hexdigest()] = name_line[1].decode() if name_line else command
         if command == "EVALSHA":
             name = self.names.get(args[1].decode(), command)
         with self.lock:
