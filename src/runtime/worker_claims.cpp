@@ -131,6 +131,7 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
         }
         ops::ClaimResult result;
         std::optional<Error> failed;
+        bool was_busy = false;
         try {
             if (!rules_known) co_await learn_rules();
             if (!held_back.unsorted.empty() && !co_await sort_jobs()) {
@@ -138,6 +139,7 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
                 co_await pause.wait(5ms);
             }
             woken = false;
+            was_busy = busy() || !outcomes.empty() || settling > 0;
             // What is settled by a command that stands before this one no longer counts.
             result = co_await redis_ops.claim(free, most_held() + most_ahead() + outcomes.size(),
                                               oldest_job(), running_by_queue());
@@ -171,9 +173,10 @@ asio::awaitable<void> Worker::Impl::claim_loop() {
         if (options.burst) {
             if (unstarted == 0) start_groups();  // Nothing comes that they could wait for.
             // A running job may yet come back as a retry, and limited ones have their time.
-            if (!busy() && outcomes.empty() && settling == 0 && !held_back.held_up &&
-                !held_back.look_again)
-                co_return;
+            const bool idle = !busy() && outcomes.empty() && settling == 0;
+            // Its last jobs have ended since: one may have put another on the queue, or made room.
+            if (idle && was_busy) continue;
+            if (idle && !held_back.held_up && !held_back.look_again) co_return;
             const auto now = std::chrono::steady_clock::now();
             co_await drained.wait(std::min<std::chrono::steady_clock::duration>(
                 held_back.look_again.value_or(now + 1h) - now, 100ms));
