@@ -8,8 +8,8 @@
 --       is its list to be sorted, its share in the next turn}}; state as in claim.lua; when: us, 0 when a job comes,
 --       -1 when something is given back, -2 at once, -3 when the queue is resumed
 -- The plan, JSON: strategy ("strict", "weighted", "turns"), age (us, 0: no ageing), after_risen (from the last claim),
---       queues, in order of precedence: {name, weight, share (from the last claim), most (jobs that may be taken, -1: any),
---       paused, epoch (where jobs wait in lanes, else ""), limits: names of rules that hold for the whole queue},
+--       queues, in order of precedence: {name, weight, share (from the last claim), most (jobs that may be taken), paused,
+--       epoch (where jobs wait in lanes), limits: names of rules that hold for the whole queue}, all but the name where needed,
 --       rules by name: {kind, limit, per (us), burst, points, worker (each worker by itself)}
 -- Dynamic keys: see includes/transitions.lua, includes/lanes.lua, includes/limits.lua
 -- Source of the weighted turns: nginx, smooth weighted round robin.
@@ -28,41 +28,42 @@ if limit <= 0 then return {3, now_us, {}, {}, 0, {}} end
 --- @include lanes
 --- @include limits
 
+local no_uses = {}
 local plan = cjson.decode(ARGV[7])
 local rules, queues = plan.rules, plan.queues
+for _, queue in ipairs(queues) do
+    queue.epoch, queue.limits, queue.most = queue.epoch or '', queue.limits or no_uses, queue.most or -1
+    queue.at_name = '@' .. queue.name
+end
 -- Lanes that turn out to be held up, and empty ones, must not make one call long either.
 local looks = limit + 300
 
 local function list_of(queue) return 'rq:queue:' .. queue.name end
-local function ring_of(queue) return 'rqxx:ring:' .. queue.epoch .. '@' .. queue.name end
-local function ready_of(queue, fair) return 'rqxx:ready:' .. queue.epoch .. '|' .. fair .. '@' .. queue.name end
+local function ring_of(queue) return 'rqxx:ring:' .. queue.epoch .. queue.at_name end
+local function lane_of(queue, lane) return 'rqxx:lane:' .. lane .. queue.at_name end
+local function ready_of(queue, fair) return 'rqxx:ready:' .. queue.epoch .. '|' .. fair .. queue.at_name end
 
 -- ---- limits ----
 
+-- Not read yet where it comes for the first time.
 local function limiter_for(rule, key)
     local definition = rules[rule]
     if definition and definition.worker then key = key .. '@' .. ARGV[1] end
-    return limiter_of(rules, rule, key)
+    return unread_limiter_of(rules, rule, key)
 end
 
 local holds_of_worker = 'rqxx:holds:' .. ARGV[1]
 
--- What starts with `member` uses up: `uses` is a list of {limiter, points}.
+-- What starts with `member` uses up: `uses` are limiters, each followed by its points. Returns what it holds of those that
+-- it gives back, for release_holds, or nil.
 local function use_all(uses, member)
-    local holds = ''
-    for _, one in ipairs(uses) do
-        use(one[1], one[2], ARGV[1] .. '|' .. member)
-        if one[1].rule.kind == 'concurrency' then holds = holds .. one[1].name .. ' ' .. one[2] .. '\n' end
+    local holds = nil
+    for i = 1, #uses, 2 do
+        local limiter, points = uses[i], uses[i + 1]
+        use(limiter, points, member)
+        if limiter.kind.is_held then holds = (holds or '') .. limiter.name .. ' ' .. points .. '\n' end
     end
     return holds
-end
-
--- Names of the limiters of one or two lists of uses, or nil; for settle.lua, where a job is told to come back later.
-local function names_of(uses, more)
-    local names = {}
-    for _, one in ipairs(uses) do names[#names + 1] = one[1].name end
-    for _, one in ipairs(more or {}) do names[#names + 1] = one[1].name end
-    if #names > 0 then return table.concat(names, '\n') end
 end
 
 -- Waits for a limiter: who is woken when something is given back, or when its time comes.
@@ -74,9 +75,11 @@ end
 
 -- The limits that hold for the whole queue. Returns what a job uses of them, or nil and when to look again.
 local function queue_limits(queue)
+    if not queue.limits[1] then return no_uses end
     local uses = {}
     for _, rule in ipairs(queue.limits) do
         local limiter = limiter_for(rule, '')
+        if #unread > 0 then read_limiters() end
         if limiter then
             local points = limiter.rule.points
             local until_us = wait_of(limiter, points)
@@ -84,7 +87,8 @@ local function queue_limits(queue)
                 if until_us < 0 and not limiter.rule.worker then wait_for(limiter, '@' .. queue.name, now, queue, 0) end
                 return nil, until_us
             end
-            uses[#uses + 1] = {limiter, points}
+            local at = #uses
+            uses[at + 1], uses[at + 2] = limiter, points
         end
     end
     return uses
@@ -93,56 +97,69 @@ end
 -- ---- lanes ----
 
 local aside = {}      -- lanes that only this worker may not take from; they are ready for others
-local lane_uses = {}  -- what a job of a lane uses: {limiter, points}...
+local lane_uses = {}  -- what a job of a lane uses: limiters, each followed by its points
 
 local function uses_of(lane)
     local uses = lane_uses[lane]
     if uses then return uses end
     uses = {}
+    local at = 1
     for rule, key, points in string.gmatch(lane, '|([^|=]+)=([^|*]*)%*(%d+)') do
         local limiter = limiter_for(rule, key)
-        if limiter then uses[#uses + 1] = {limiter, tonumber(points)} end
+        if limiter then
+            uses[at], uses[at + 1] = limiter, tonumber(points)
+            at = at + 2
+        end
     end
     lane_uses[lane] = uses
     return uses
 end
 
--- Whose turn it is. Keys are taken off the ring several at a time, and go back to it at the end of the script.
+-- Keys are taken off the ring several at a time, and go back to it at the end of the script; what is needed to judge them
+-- is read for all at once.
+local function take_off_ring(queue, turns)
+    local share = (limit - #claimed) * (queue.portion or 1)
+    local keys = redis.call('LPOP', ring_of(queue), tostring(math.max(1, math.min(math.ceil(share), 100))))
+    if not keys then   -- All have had their turn.
+        keys, turns.served = turns.served, {}
+    end
+    turns.taken, turns.at, turns.lanes = keys, 1, {}
+    if not keys[1] then return end
+    local names = {}
+    local begin, rest = 'rqxx:ready:' .. queue.epoch .. '|', queue.at_name
+    for i, fair in ipairs(keys) do names[i] = begin .. fair .. rest end
+    turns.lanes = redis.call('MGET', unpack(names))   -- false where there are several
+    for _, lane in ipairs(turns.lanes) do
+        if lane then uses_of(lane) end
+    end
+    read_limiters()
+end
+
+-- Whose turn it is, and the key's lane where it is the only one.
 local function next_fair(queue)
     local turns = queue.turns
-    if not turns then
-        turns = {at = 0, taken = {}, served = {}}
-        queue.turns = turns
+    local at = turns.at + 1
+    turns.at = at
+    if at > #turns.taken then
+        take_off_ring(queue, turns)
+        at = 1
     end
-    turns.at = turns.at + 1
-    if turns.at > #turns.taken then
-        local more = redis.call('LPOP', ring_of(queue), math.min(limit - #claimed, 100))
-        if not more then   -- All have had their turn.
-            more, turns.served = turns.served, {}
-        end
-        turns.taken, turns.at = more, 1
-    end
-    return turns.taken[turns.at]
+    return turns.taken[at], turns.lanes[at]
 end
 
 local function store_ring(queue)
     local turns = queue.turns
     if not turns then return end
-    for i = #turns.taken, math.max(turns.at, 0) + 1, -1 do redis.call('LPUSH', ring_of(queue), turns.taken[i]) end
+    local back = {}
+    for i = #turns.taken, math.max(turns.at, 0) + 1, -1 do back[#back + 1] = turns.taken[i] end
+    if #back > 0 then redis.call('LPUSH', ring_of(queue), unpack(back)) end
     if #turns.served > 0 then redis.call('RPUSH', ring_of(queue), unpack(turns.served)) end
-end
-
--- A key whose turn is over stays on the ring while it has lanes that are ready. Before others are let pass: those put it
--- on the ring where it has none.
-local function end_turn(queue, fair, has_more)
-    if has_more == nil then has_more = redis.call('EXISTS', ready_of(queue, fair)) == 1 end
-    if has_more then table.insert(queue.turns.served, fair) end
 end
 
 -- Lets those pass whose time has come.
 local function wake_due(queue)
     local due = 'rqxx:due:' .. queue.name
-    local names = redis.call('ZRANGEBYSCORE', due, '-inf', now_us, 'LIMIT', 0, 100)
+    local names = redis.call('ZRANGEBYSCORE', due, '-inf', now_us, 'LIMIT', '0', '100')
     for _, name in ipairs(names) do
         local rule, key = string.match(name, '^([^:]*):?(.*)$')
         local limiter = limiter_of(rules, rule, key)
@@ -164,62 +181,79 @@ local function wake_due(queue)
 end
 
 -- The lane is held up by `limiter`; a place that it was let pass for elsewhere goes to the next one there.
-local function park(queue, fair, lane, number, uses, limiter, until_us)
-    redis.call('ZREM', ready_of(queue, fair), lane)
-    end_turn(queue, fair)
+local function park(queue, fair, lane, uses, limiter, until_us)
+    local served = queue.turns.served
+    if leave_ready(lane, queue.name) then served[#served + 1] = fair end
+    local number = redis.call('ZRANGE', lane_of(queue, lane), '0', '0', 'WITHSCORES')[2]
+    if not number then   -- Nobody waits there.
+        redis.call('SREM', 'rqxx:lanes:' .. queue.name, lane)
+        return
+    end
     if limiter.rule.worker then
         aside[#aside + 1] = {queue, lane, number}
     else
         wait_for(limiter, lane .. '@' .. queue.name, number, queue, until_us)
-        for _, other in ipairs(uses) do
-            if other[1] ~= limiter and not wait_of(other[1], other[2]) then wake(other[1].name, 1) end
+        for i = 1, #uses, 2 do
+            if uses[i] ~= limiter and not wait_of(uses[i], uses[i + 1]) then wake(uses[i].name, 1) end
         end
     end
 end
 
--- The first job of the lane leaves it. `alone`: no other lane of the key is ready, so that its number is of no interest.
+-- The first job of the lane leaves it, and the turn of its key is over: it stays on the ring while it has lanes that are
+-- ready. `alone`: no other lane of the key is, so that its number is of no interest.
 local function pop_lane(queue, fair, lane, alone)
-    local key = 'rqxx:lane:' .. lane .. '@' .. queue.name
+    local key = lane_of(queue, lane)
     local first = redis.call('ZPOPMIN', key)
-    if alone and redis.call('EXISTS', key) == 1 then
-        end_turn(queue, fair, true)
-        return first[1]
-    end
-    local following = redis.call('ZRANGE', key, 0, 0, 'WITHSCORES')
-    if following[2] then
-        redis.call('ZADD', ready_of(queue, fair), following[2], lane)
-        end_turn(queue, fair, true)
+    local has_more
+    if alone then
+        has_more = redis.call('EXISTS', key) == 1
     else
-        redis.call('ZREM', ready_of(queue, fair), lane)
+        has_more = redis.call('ZRANGE', key, '0', '0', 'WITHSCORES')[2]
+        if has_more then redis.call('ZADD', ready_of(queue, fair), has_more, lane) end
+    end
+    if not has_more then
         redis.call('SREM', 'rqxx:lanes:' .. queue.name, lane)
-        end_turn(queue, fair)
+        has_more = leave_ready(lane, queue.name)
+    end
+    if has_more then
+        local served = queue.turns.served
+        served[#served + 1] = fair
     end
     return first[1]
 end
 
 -- Takes the next job out of the lanes whose turn it is. Returns its id and what it uses, or nil.
 local function take_from_lanes(queue)
+    local pushed = pushed_back or read_pushed_back()
     while looks > 0 do
         looks = looks - 1
-        local fair = next_fair(queue)
+        local fair, lane = next_fair(queue)
         if not fair then return nil end
-        local lane, number, another = unpack(redis.call('ZRANGE', ready_of(queue, fair), 0, 1, 'WITHSCORES'))
+        local alone = lane
+        if not lane then
+            lane = redis.pcall('ZRANGE', ready_of(queue, fair), '0', '0')[1]
+            if lane then
+                uses_of(lane)
+                if unread[1] then read_limiters() end
+            end
+        end
         if lane then
             local uses = uses_of(lane)
             local blocked, until_us
-            for _, one in ipairs(uses) do
-                until_us = wait_of(one[1], one[2])
+            for i = 1, #uses, 2 do
+                local limiter = uses[i]
+                until_us = pushed[limiter.name] or limiter.kind.wait(limiter, uses[i + 1])
                 if until_us then
-                    blocked = one[1]
+                    blocked = limiter
                     break
                 end
             end
             if blocked then
-                park(queue, fair, lane, number, uses, blocked, until_us)
+                park(queue, fair, lane, uses, blocked, until_us)
             else
-                local id = pop_lane(queue, fair, lane, not another)
+                local id = pop_lane(queue, fair, lane, alone)
                 if id then
-                    queue.left = (queue.left or 0) + 1
+                    queue.left = queue.left + 1
                     return id, uses
                 end
             end
@@ -230,6 +264,12 @@ end
 
 -- ---- queues ----
 
+local sorted_lists = {}
+for _, queue in ipairs(queues) do
+    if queue.epoch ~= '' then sorted_lists[#sorted_lists + 1] = list_of(queue) end
+end
+local any_unsorted = #sorted_lists > 0 and redis.call('EXISTS', unpack(sorted_lists)) > 0
+
 -- Whether jobs can be taken from a queue. Looked at when it is its turn for the first time.
 local function is_sound(queue)
     if started_registry(queue.name) == false then
@@ -237,9 +277,11 @@ local function is_sound(queue)
         return false
     end
     if queue.epoch ~= '' then
+        queue.turns = {at = 0, taken = {}, lanes = {}, served = {}}
+        queue.left = 0   -- its lanes, of jobs
         wake_due(queue)
         -- What was put at the front is sorted first.
-        if redis.call('EXISTS', 'rqxx:front:' .. queue.name) == 1 then
+        if any_unsorted and redis.call('EXISTS', 'rqxx:front:' .. queue.name) == 1 then
             queue.unfinished = redis.call('EXISTS', list_of(queue)) == 1
             if not queue.unfinished then redis.call('DEL', 'rqxx:front:' .. queue.name) end
         end
@@ -258,9 +300,10 @@ local function take(queue)
             queue.blocked = until_us
             return false
         end
-        local id, lane_uses_of_job, unfinished
+        local id, unfinished
+        local uses_of_lane = no_uses
         if queue.epoch ~= '' then
-            id, lane_uses_of_job, unfinished = take_from_lanes(queue)
+            id, uses_of_lane, unfinished = take_from_lanes(queue)
             if unfinished then queue.unfinished = true end
         else
             id = redis.pcall('LPOP', list_of(queue))
@@ -270,14 +313,13 @@ local function take(queue)
             end
         end
         if not id then return false end
-        local why, member = start(id, queue.name, names_of(uses, lane_uses_of_job))
+        local why, member = start(id, queue.name)
         if why then
             skipped[#skipped + 1] = {id, queue.name, why}
-            for _, one in ipairs(lane_uses_of_job or {}) do wake(one[1].name, one[2]) end
+            for i = 1, #uses_of_lane, 2 do wake(uses_of_lane[i].name, uses_of_lane[i + 1]) end
         else
-            local holds = use_all(uses, member)
-            if lane_uses_of_job then holds = holds .. use_all(lane_uses_of_job, member) end
-            if holds ~= '' then redis.call('HSET', holds_of_worker, member, holds) end
+            local holds, more = uses[1] and use_all(uses, member), uses_of_lane[1] and use_all(uses_of_lane, member)
+            if holds or more then redis.call('HSET', holds_of_worker, member, (holds or '') .. (more or '')) end
             if queue.most > 0 then queue.most = queue.most - 1 end
             return true
         end
@@ -292,9 +334,10 @@ local function head_time(queue)
         local id
         if queue.epoch ~= '' then
             local turns = queue.turns
-            local fair = turns and turns.taken[turns.at + 1] or redis.call('LINDEX', ring_of(queue), 0) or turns and turns.served[1]
-            local lane = fair and redis.call('ZRANGE', ready_of(queue, fair), 0, 0)[1]
-            id = lane and redis.call('ZRANGE', 'rqxx:lane:' .. lane .. '@' .. queue.name, 0, 0)[1]
+            local fair = turns and turns.taken[turns.at + 1] or redis.call('LINDEX', ring_of(queue), '0') or turns and turns.served[1]
+            local ready = fair and ready_of(queue, fair)
+            local lane = fair and (redis.call('MGET', ready)[1] or redis.pcall('ZRANGE', ready, '0', '0')[1])
+            id = lane and redis.call('ZRANGE', lane_of(queue, lane), '0', '0')[1]
         else
             id = redis.pcall('LINDEX', list_of(queue), 0)
         end
@@ -320,7 +363,7 @@ end
 
 local open = {}   -- queues that may have something, in order of precedence
 for i, queue in ipairs(queues) do
-    queue.place = i
+    queue.place, queue.turn_weight = i, queue.weight
     if not queue.paused and queue.most ~= 0 then open[#open + 1] = queue end
 end
 
@@ -347,22 +390,28 @@ local function strict()
     return risen
 end
 
-local function weight_of(queue)
-    local risen = plan.age > 0 and classes_risen(queue) or 0
+local function risen_weight(queue)
     local weight = queue.weight
-    for i = math.max(queue.place - risen, 1), queue.place - 1 do weight = math.max(weight, queues[i].weight) end
+    for i = math.max(queue.place - classes_risen(queue), 1), queue.place - 1 do weight = math.max(weight, queues[i].weight) end
     return weight
 end
 
 local function weighted()
-    local total, best = 0, nil
-    for i, queue in ipairs(open) do
-        queue.turn_weight = weight_of(queue)
-        total = total + queue.turn_weight
-        queue.share = queue.share + queue.turn_weight
-        if not best or queue.share > open[best].share then best = i end
+    if plan.age > 0 then
+        for _, queue in ipairs(open) do queue.turn_weight = risen_weight(queue) end
     end
-    open[best].share = open[best].share - total
+    local total, most, best = 0, nil, nil
+    for i = 1, #open do
+        local queue = open[i]
+        local weight = queue.turn_weight
+        local share = queue.share + weight
+        queue.share = share
+        total = total + weight
+        if not best or share > most then most, best = share, i end
+    end
+    local chosen = open[best]
+    chosen.share = most - total
+    chosen.portion = chosen.turn_weight / total
     return best, total
 end
 
@@ -382,6 +431,7 @@ local function in_turn()
         if oldest then return oldest end
     end
     turn = turn % #open + 1
+    open[turn].portion = 1 / #open
     return turn
 end
 
@@ -402,11 +452,6 @@ for _, queue in ipairs(queues) do store_ring(queue) end
 for _, entry in ipairs(aside) do make_ready(entry[2], entry[1].name, entry[3]) end
 store_limiters()
 finish_claim()
-local lists = {}
-for _, queue in ipairs(queues) do
-    if queue.epoch ~= '' then lists[#lists + 1] = list_of(queue) end
-end
-local any_unsorted = #lists > 0 and redis.call('EXISTS', unpack(lists)) > 0
 local told = {}
 for i, queue in ipairs(queues) do
     local again, watch, unsorted = 0, 1, 0
@@ -427,7 +472,7 @@ for i, queue in ipairs(queues) do
     elseif queue.paused or queue.blocked or queue.most == 0 then
         watch = 0
     end
-    told[i] = {again, watch, unsorted, queue.share}
+    told[i] = {again, watch, unsorted, queue.share or 0}
     woken[queue.name] = nil   -- those are served here
 end
 tell_woken()

@@ -29,10 +29,10 @@ for _, name in ipairs(names) do
     local rule, key = string.match(name, '^([^:]*):?(.*)$')
     local limiter = limiter_of(rules, rule, key)
     local used = limiter.used
-    if not used and limiter.full_at then
+    if limiter.full_at > now_us then
         used = math.ceil((limiter.full_at - now_us) * limiter.rule.limit / limiter.rule.per)
     end
     local waiting = attempt('ZCARD', 'rqxx:waiters:' .. name)
-    report[#report + 1] = {name, used or 0, type(waiting) == 'number' and waiting or 0, is_pushed_back(name) or 0}
+    report[#report + 1] = {name, used or 0, type(waiting) == 'number' and waiting or 0, (pushed_back or read_pushed_back())[name] or 0}
 end
 return report

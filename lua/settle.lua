@@ -8,7 +8,7 @@
 --       outcome: S success (payload: return value in base64 or ""), F failure, T failure without retry, X stopped by
 --       command (payload: exc_string), R return to the front of its queue (no attempt used), Y the function asked for a
 --       retry (payload: "<most retries> <seconds to wait> <return value in base64>"), L to be run later without using an
---       attempt (payload: seconds to wait, then " limit" where its limits let nothing pass until then either)
+--       attempt (payload: seconds to wait; then " limit" and, each in a line, limiters that let nothing pass until then either)
 -- Returns: for each {code, wait, attempt, of}; code 0 refused (lease lost), 1 finished, 2 failed, 3 retried
 --       (wait in seconds, this attempt, of how many), 4 returned, 5 it had been canceled, 6 it had been deleted, 7 stopped,
 --       8 postponed (wait)
@@ -30,9 +30,9 @@ local totals = {}
 
 local pushed_back = {}   -- limiters, by until when
 
-local function push_back_limits(payload, names)
-    local seconds = string.match(payload, '^(%d+) limit$')
-    for name in string.gmatch(seconds and type(names) == 'string' and names or '', '[^\n]+') do
+local function push_back_limits(payload)
+    local seconds, names = string.match(payload, '^(%d+) limit\n(.*)$')
+    for name in string.gmatch(names or '', '[^\n]+') do
         pushed_back[name] = math.max(pushed_back[name] or 0, now_us + count_of(seconds) * 1000000)
     end
 end
@@ -43,7 +43,7 @@ local held, wip_members, wip_places, dependents = {}, {}, {}, {}
 for at = 4, #ARGV, width do
     local origin, member = ARGV[at + 2], ARGV[at] .. ':' .. ARGV[at + 1]
     members[#members + 1] = member
-    if ARGV[at + 3] == 'L' then push_back_limits(ARGV[at + 4], redis.pcall('HGET', 'rq:execution:' .. member, 'limits')) end
+    if ARGV[at + 3] == 'L' then push_back_limits(ARGV[at + 4]) end
     records[#records + 1] = 'rq:execution:' .. member
     dependents[#dependents + 1] = 'rq:job:' .. ARGV[at] .. ':dependents'
     local list = wip_members[origin]

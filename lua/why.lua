@@ -111,7 +111,7 @@ local function look_at_limit(name, key, points, workers)
         told[#told + 1] = 'until'
         told[#told + 1] = until_us
     end
-    if is_pushed_back(limiter.name) then
+    if (pushed_back or read_pushed_back())[limiter.name] then
         say('pushed_back', unpack(told))
         return
     end
@@ -126,20 +126,15 @@ end
 
 -- ---- where a queued job stands ----
 
-local function ready_key(in_lane)
-    local epoch, fair = group_of_lane(in_lane)
-    return 'rqxx:ready:' .. (epoch or '') .. '|' .. (fair or '') .. '@' .. queue,
-        'rqxx:ring:' .. (epoch or '') .. '@' .. queue, fair or ''
-end
-
 -- Its place in a lane, and what comes before; says nothing where it does not stand there.
 local function place_in_lane(in_lane)
     local key = 'rqxx:lane:' .. in_lane .. '@' .. queue
     local place = number_of(attempt('ZRANK', key, id))
     if not place then return nil end
     local told = {'in', 'lane', 'place', place + 1, 'waiting', number_of(attempt('ZCARD', key)) or 0}
-    local ready, ring, fair = ready_key(in_lane)
-    local lanes_before = number_of(attempt('ZRANK', ready, in_lane))
+    local ready, ring, fair = ready_of_lane(in_lane, queue)
+    ready, ring, fair = ready or '', ring or '', fair or ''
+    local lanes_before = attempt('GET', ready) == in_lane and 0 or number_of(attempt('ZRANK', ready, in_lane))
     if lanes_before then
         local keys = number_of(attempt('LLEN', ring)) or 1
         local turn = number_of(attempt('LPOS', ring, fair, 'MAXLEN', farthest)) or 0
@@ -148,7 +143,7 @@ local function place_in_lane(in_lane)
             jobs_before = place * keys + turn
         else
             local number = attempt('ZSCORE', key, id)
-            for _, other in ipairs(list_of(attempt('ZRANGE', ready, 0, math.min(lanes_before, 1000) - 1))) do
+            for _, other in ipairs(list_of(lanes_before > 0 and attempt('ZRANGE', ready, 0, math.min(lanes_before, 1000) - 1))) do
                 jobs_before = jobs_before + (number_of(attempt('ZCOUNT', 'rqxx:lane:' .. other .. '@' .. queue, '-inf',
                     '(' .. number)) or 0)
             end

@@ -47,9 +47,8 @@ end
 -- which counts where few jobs start.
 local most_with_hash = 4
 
--- Starts a job popped from a queue, under these limits (names, or nil). Returns why it cannot run, or nil and
--- `job id:execution id`.
-local function start(id, queue, limits)
+-- Starts a job popped from a queue. Returns why it cannot run, or nil and `job id:execution id`.
+local function start(id, queue)
     if not string.find(id, '^[%w_-]+$') then return 'not a job id' end
     local key = 'rq:job:' .. id
     local head = redis.pcall('HMGET', key, 'status', 'origin', 'created_at')
@@ -68,7 +67,7 @@ local function start(id, queue, limits)
     local member = id .. ':' .. execution
     local record = 'rq:execution:' .. member
     redis.call('HSET', record, 'id', execution, 'created_at', now_float, 'last_heartbeat', now_float,
-        'job_id', id, 'worker_name', ARGV[1], unpack(limits and {'limits', limits} or {}))
+        'job_id', id, 'worker_name', ARGV[1])
     redis.call('EXPIRE', record, record_ttl)
     local executions = 'rq:executions:' .. id
     if type(redis.pcall('ZADD', executions, record_until, execution)) == 'table' then   -- of another type

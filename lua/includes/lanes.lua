@@ -6,7 +6,8 @@
 -- itself there percent-encoded; the epoch says which rules made it.
 --   rqxx:lanes:<queue>                      set of the lanes that have jobs
 --   rqxx:lane:<lane>@<queue>                sorted set: job ids by their number in the queue
---   rqxx:ready:<epoch>|<fair key>@<queue>   sorted set: lanes of that key that nothing holds up, by their first job
+--   rqxx:ready:<epoch>|<fair key>@<queue>   the lane of that key that nothing holds up, a string; where there are several, a
+--                                           sorted set, by their first job
 --   rqxx:ring:<epoch>@<queue>               list of the keys that have such lanes; whose turn it is first
 --   rqxx:waiters:<limiter>                  sorted set of `<lane>@<queue>`: lanes that a limiter holds up, by first job;
 --                                           of a limiter of whole queues, `@<queue>`
@@ -22,14 +23,41 @@ local woken = {}   -- queues whose workers are to look
 -- Of a lane: its epoch and fair key, as they stand in the names of keys.
 local function group_of_lane(lane) return string.match(lane, '^([^|]*)|([^|]*)') end
 
-local function make_ready(lane, queue, number)
+-- Names of the keys that say which lanes are ready, and of which it is the turn.
+local function ready_of_lane(lane, queue)
     local epoch, fair = group_of_lane(lane)
-    if not epoch then return end
-    local ready = 'rqxx:ready:' .. epoch .. '|' .. fair .. '@' .. queue
-    local added = attempt('ZADD', ready, number, lane)
-    if added == 1 and attempt('ZCARD', ready) == 1 then
-        attempt('RPUSH', 'rqxx:ring:' .. epoch .. '@' .. queue, fair)
+    if not epoch then return nil end
+    return 'rqxx:ready:' .. epoch .. '|' .. fair .. '@' .. queue, 'rqxx:ring:' .. epoch .. '@' .. queue, fair
+end
+
+local function make_ready(lane, queue, number)
+    local ready, ring, fair = ready_of_lane(lane, queue)
+    if not ready then return end
+    if attempt('SETNX', ready, lane) == 1 then
+        attempt('RPUSH', ring, fair)
+        return
     end
+    local only = attempt('GET', ready)
+    if only == lane then return end
+    if type(only) == 'string' then
+        attempt('DEL', ready)
+        local first = attempt('ZRANGE', 'rqxx:lane:' .. only .. '@' .. queue, '0', '0', 'WITHSCORES')
+        attempt('ZADD', ready, first[2] or number, only)
+    end
+    attempt('ZADD', ready, number, lane)
+end
+
+-- The lane is not ready any more. Whether its key has others that are; else the caller takes the key off the ring.
+local function leave_ready(lane, queue)
+    local ready = ready_of_lane(lane, queue)
+    if not ready then return false end
+    local only = attempt('GET', ready)
+    if only == lane then
+        attempt('DEL', ready)
+        return false
+    end
+    if type(only) == 'table' then attempt('ZREM', ready, lane) end
+    return attempt('EXISTS', ready) == 1
 end
 
 -- Takes a job out of a lane. Returns its number, or nil when it does not stand there.
@@ -38,11 +66,9 @@ local function leave_lane(lane, queue, id)
     local number = attempt('ZSCORE', key, id)
     if not number or attempt('ZREM', key, id) ~= 1 then return nil end
     if attempt('EXISTS', key) == 0 then
-        local epoch, fair = group_of_lane(lane)
-        local ready = 'rqxx:ready:' .. (epoch or '') .. '|' .. (fair or '') .. '@' .. queue
         attempt('SREM', 'rqxx:lanes:' .. queue, lane)
-        attempt('ZREM', ready, lane)
-        if attempt('EXISTS', ready) == 0 then attempt('LREM', 'rqxx:ring:' .. (epoch or '') .. '@' .. queue, 1, fair or '') end
+        local _, ring, fair = ready_of_lane(lane, queue)
+        if not leave_ready(lane, queue) and ring then attempt('LREM', ring, 1, fair) end
     end
     return number
 end

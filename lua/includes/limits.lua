@@ -9,15 +9,13 @@
 
 local reading = false   -- whether nothing is to be changed
 local limiters = {}   -- those that were looked at, by name
-local pushed_back
+local pushed_back   -- limiters, by until when
 
-local function is_pushed_back(name)
-    if not pushed_back then
-        pushed_back = {}
-        local flat = attempt('ZRANGEBYSCORE', 'rqxx:limits:until', string.format('(%d', now_us), '+inf', 'WITHSCORES', 'LIMIT', 0, 1000)
-        for i = 1, #flat, 2 do pushed_back[flat[i]] = tonumber(flat[i + 1]) end
-    end
-    return pushed_back[name]
+local function read_pushed_back()
+    pushed_back = {}
+    local flat = attempt('ZRANGEBYSCORE', 'rqxx:limits:until', string.format('(%d', now_us), '+inf', 'WITHSCORES', 'LIMIT', '0', '1000')
+    for i = 1, #flat, 2 do pushed_back[flat[i]] = tonumber(flat[i + 1]) end
+    return pushed_back
 end
 
 local kinds = {}
@@ -26,27 +24,38 @@ local kinds = {}
 -- is always waited for would let through less than its limit.
 local leaky_burst = 1.25
 
--- Both buckets: `interval` is what one point costs in time, `depth` how much of it may be used at once.
+-- Both buckets. Of a rule: `interval`, what one point costs in time; `depth`, for how long it may be used up ahead.
 local bucket = {
-    load = function(limiter) limiter.full_at = math.max(tonumber(attempt('GET', limiter.key) or nil) or 0, now_us) end,
+    learn = function(rule)
+        rule.interval = rule.per / rule.limit
+        rule.depth = (rule.burst or rule.limit) * rule.interval
+        rule.lifetime = string.format('%d', rule.depth / 1000 + 1000)
+    end,
+    read = function(limiter, text)
+        local full_at = tonumber(text)
+        limiter.full_at = full_at and full_at > now_us and full_at or now_us
+    end,
     wait = function(limiter, points)
-        local interval = limiter.rule.per / limiter.rule.limit
-        local until_us = limiter.full_at + points * interval - math.max(limiter.rule.burst or limiter.rule.limit, points) * interval
+        local rule = limiter.rule
+        local cost, depth = points * rule.interval, rule.depth
+        if cost > depth then depth = cost end
+        local until_us = limiter.full_at + cost - depth
         if until_us > now_us then return math.ceil(until_us) end
     end,
-    take = function(limiter, points) limiter.full_at = limiter.full_at + points * limiter.rule.per / limiter.rule.limit end,
+    take = function(limiter, points) limiter.full_at = limiter.full_at + points * limiter.rule.interval end,
     store = function(limiter)
+        local rule, left = limiter.rule, limiter.full_at - now_us
         -- Up, never down: a bucket that is a microsecond late is no fault, one that is early is.
-        local full_at = math.ceil(limiter.full_at)
-        attempt('SET', limiter.key, string.format('%d', full_at), 'PX', math.ceil((full_at - now_us) / 1000) + 1000)
+        attempt('SET', limiter.key, string.format('%d', math.ceil(limiter.full_at)), 'PX',
+            left <= rule.depth and rule.lifetime or string.format('%d', left / 1000 + 1000))
     end,
 }
 kinds['token-bucket'] = bucket
 kinds['leaky-bucket'] = bucket
 
 kinds['fixed-window'] = {
-    load = function(limiter)
-        local window, used = string.match(attempt('GET', limiter.key) or '', '^(%d+) (%d+)$')
+    read = function(limiter, text)
+        local window, used = string.match(text or '', '^(%d+) (%d+)$')
         limiter.window = math.floor(now_us / limiter.rule.per)
         limiter.used = tonumber(window) == limiter.window and tonumber(used) or 0
     end,
@@ -61,39 +70,55 @@ kinds['fixed-window'] = {
     end,
 }
 
+-- Of what a window's list has, the part that has left the window goes, unless nothing is to be changed.
+local function trim_window(limiter)
+    local horizon = now_us - limiter.rule.per
+    local past, size = 0, 5
+    repeat
+        local page = attempt('LRANGE', limiter.key, past, past + size - 1)
+        local before = past
+        for i = 1, #page do
+            if tonumber(page[i]) > horizon then break end
+            past = past + 1
+        end
+        local whole = past - before == size
+        size = 100
+    until not whole
+    if past > 0 and not reading then attempt('LTRIM', limiter.key, past, -1) end
+    limiter.past = reading and past or 0
+    limiter.used = limiter.used - past
+    limiter.trimmed = true
+end
+
+-- The list is looked through only where its length alone would hold somebody up.
 kinds['sliding-window'] = {
     load = function(limiter)
-        -- What has left the window goes, unless nothing is to be changed.
-        local horizon = now_us - limiter.rule.per
-        local past, page = 0, attempt('LRANGE', limiter.key, 0, 0)
-        while page[1] and tonumber(page[1]) <= horizon do
-            page = attempt('LRANGE', limiter.key, past, past + 99)
-            for i = 1, #page do
-                if tonumber(page[i]) > horizon then break end
-                past = past + 1
-            end
-            page = attempt('LRANGE', limiter.key, past, past)
-        end
-        if past > 0 and not reading then attempt('LTRIM', limiter.key, past, -1) end
         local length = attempt('LLEN', limiter.key)
-        limiter.past = reading and past or 0
-        limiter.used = type(length) == 'number' and length - limiter.past or 0
+        limiter.past, limiter.used, limiter.taken = 0, type(length) == 'number' and length or 0, 0
+        if reading and limiter.used > 0 then trim_window(limiter) end
     end,
     wait = function(limiter, points)
         local excess = limiter.used + points - limiter.rule.limit
+        if limiter.used > 0 and excess > 0 and not limiter.trimmed then
+            trim_window(limiter)
+            excess = limiter.used + points - limiter.rule.limit
+        end
         if limiter.used > 0 and excess > 0 then
             local leaves = tonumber(attempt('LINDEX', limiter.key, limiter.past + math.min(excess, limiter.used) - 1) or nil)
             return (leaves or now_us) + limiter.rule.per
         end
     end,
-    take = function(limiter, points)
-        limiter.used = limiter.used + points
-        for _ = 1, points do attempt('RPUSH', limiter.key, string.format('%d', now_us)) end
+    take = function(limiter, points) limiter.used, limiter.taken = limiter.used + points, limiter.taken + points end,
+    store = function(limiter)
+        local times, at = {}, string.format('%d', now_us)
+        for i = 1, limiter.taken do times[i] = at end
+        for i = 1, #times, 1000 do attempt('RPUSH', limiter.key, unpack(times, i, math.min(i + 999, #times))) end
+        attempt('PEXPIRE', limiter.key, math.ceil(limiter.rule.per / 1000) + 1000)
     end,
-    store = function(limiter) attempt('PEXPIRE', limiter.key, math.ceil(limiter.rule.per / 1000) + 1000) end,
 }
 
 kinds['concurrency'] = {
+    is_held = true,   -- until the job ends
     load = function(limiter)
         limiter.used = attempt('ZCARD', limiter.key)
         if type(limiter.used) ~= 'number' then limiter.used = 0 end
@@ -101,7 +126,8 @@ kinds['concurrency'] = {
     wait = function(limiter, points)
         if limiter.used > 0 and limiter.used + points > limiter.rule.limit then return -1 end
     end,
-    take = function(limiter, points, holder)
+    take = function(limiter, points, member)
+        local holder = ARGV[1] .. '|' .. member   -- of the worker that claims
         limiter.used = limiter.used + points
         attempt('ZADD', limiter.key, now_float, holder)
         for i = 2, points do attempt('ZADD', limiter.key, now_float, holder .. '#' .. i) end
@@ -122,23 +148,55 @@ local function rule_of(text)
     return rule
 end
 
--- The limiter of a rule, for a key ("" where it has none). nil: the rule is gone, and limits nothing any more.
-local function limiter_of(rules, rule, key)
-    local definition = rules[rule]
-    if not definition or not kinds[definition.kind] then return nil end
-    local name = key ~= '' and rule .. ':' .. key or rule
-    local limiter = limiters[name]
-    if not limiter then
-        limiter = {name = name, key = 'rqxx:limit:' .. definition.kind .. ':' .. name, rule = definition, kind = kinds[definition.kind]}
-        limiter.kind.load(limiter)
-        limiters[name] = limiter
+local unread = {}   -- those of `limiters` that are to be read from Redis
+local function read_limiters()
+    local keys, of_keys = {}, {}
+    for _, limiter in ipairs(unread) do
+        if limiter.kind.read then
+            local at = #keys + 1
+            keys[at], of_keys[at] = limiter.key, limiter
+        else
+            limiter.kind.load(limiter)
+        end
     end
+    unread = {}
+    for i = 1, #keys, 1000 do
+        local texts = attempt('MGET', unpack(keys, i, math.min(i + 999, #keys)))
+        for at, text in ipairs(texts) do
+            local limiter = of_keys[i + at - 1]
+            limiter.kind.read(limiter, text or nil)
+        end
+    end
+end
+
+-- The limiter of a rule, for a key ("" where it has none); not read yet where it comes for the first time. nil: the rule is
+-- gone, and limits nothing any more.
+local function unread_limiter_of(rules, rule, key)
+    local name = key == '' and rule or rule .. ':' .. key
+    local limiter = limiters[name]
+    if limiter then return limiter end
+    local definition = rules[rule]
+    local kind = definition and kinds[definition.kind]
+    if not kind then return nil end
+    if not definition.prefix then
+        definition.prefix = 'rqxx:limit:' .. definition.kind .. ':'
+        if kind.learn then kind.learn(definition) end
+    end
+    limiter = {name = name, key = definition.prefix .. name, rule = definition, kind = kind, changed = false, full_at = 0, used = 0}
+    limiters[name] = limiter
+    unread[#unread + 1] = limiter
+    return limiter
+end
+
+local function limiter_of(rules, rule, key)
+    local limiter = unread_limiter_of(rules, rule, key)
+    if #unread > 0 then read_limiters() end
     return limiter
 end
 
 -- nil: `points` more may be used now. Else when they may (us), or -1: when somebody gives some back.
 local function wait_of(limiter, points)
-    return is_pushed_back(limiter.name) or limiter.kind.wait(limiter, points)
+    return (pushed_back or read_pushed_back())[limiter.name] or limiter.kind.wait(limiter, points)
 end
 
 -- How many jobs of one point may start now, at most `most`.
@@ -152,13 +210,18 @@ local function free_points(limiter, most)
     return low
 end
 
-local function use(limiter, points, holder)
-    limiter.kind.take(limiter, points, holder)
-    limiter.changed = true
+local changed = {}
+
+local function use(limiter, points, member)
+    limiter.kind.take(limiter, points, member)
+    if not limiter.changed then
+        limiter.changed = true
+        changed[#changed + 1] = limiter
+    end
 end
 
 local function store_limiters()
-    for _, limiter in pairs(limiters) do
-        if limiter.changed and limiter.kind.store then limiter.kind.store(limiter) end
+    for _, limiter in ipairs(changed) do
+        if limiter.kind.store then limiter.kind.store(limiter) end
     end
 end

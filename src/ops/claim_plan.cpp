@@ -1,3 +1,4 @@
+#include "ops/sorting.hpp"
 #include "ops/claim_plan.hpp"
 
 #include <algorithm>
@@ -62,6 +63,23 @@ void ClaimPlan::set_rules(RuleSet rules) {
     rules_text_ = json::serialize(all);
 }
 
+std::vector<std::string> ClaimPlan::limiters_of(const Job& job, const std::string& worker) const {
+    const auto queue = std::ranges::find(queues_, job.origin, &PlannedQueue::name);
+    if (queue == queues_.end()) return {};
+    std::vector<std::string> names;
+    const auto add = [&](const std::string& rule_name, std::string key) {
+        const auto rule = std::ranges::find(rules_.rules(), rule_name, &Rule::name);
+        if (rule == rules_.rules().end()) return;
+        if (rule->per_worker) key += "@" + worker;
+        names.push_back(key.empty() ? rule_name : rule_name + ":" + key);
+    };
+    for (const auto& rule : queue->rules.limits)
+        add(rule, {});
+    for (auto& [rule, key] : parts_of_lane(lane_for(queue->rules, job.origin, job.data, job.meta)))
+        add(rule, std::move(key));
+    return names;
+}
+
 const Script& ClaimPlan::script() const noexcept {
     return ruled_ ? lua::claim_ruled : lua::claim;
 }
@@ -77,13 +95,16 @@ std::string ClaimPlan::plan_text(const RunningByQueue& running) {
             most = static_cast<std::int64_t>(*queue.most_running -
                                              std::min(busy, *queue.most_running));
         }
-        queues.push_back(json::object{{"name", queue.name},
-                                      {"weight", queue.weight},
-                                      {"share", queue.share},
-                                      {"most", most},
-                                      {"paused", queue.rules.paused},
-                                      {"epoch", queue.rules.epoch},
-                                      {"limits", json::value_from(queue.rules.limits)}});
+        json::object planned{{"name", queue.name}};
+        if (strategy_ == Strategy::weighted) {
+            planned["weight"] = queue.weight;
+            planned["share"] = queue.share;
+        }
+        if (most >= 0) planned["most"] = most;
+        if (queue.rules.paused) planned["paused"] = true;
+        if (!queue.rules.epoch.empty()) planned["epoch"] = queue.rules.epoch;
+        if (!queue.rules.limits.empty()) planned["limits"] = json::value_from(queue.rules.limits);
+        queues.push_back(std::move(planned));
     }
     const char* strategy = strategy_ == Strategy::weighted ? "weighted"
                            : strategy_ == Strategy::strict ? "strict"

@@ -64,6 +64,9 @@ public:
         return queues_[index].rules;
     }
     [[nodiscard]] const std::string& queue(std::size_t index) const { return queues_[index].name; }
+    /// Names of the limiters that hold for a job, as lua/includes/limits.lua has them.
+    [[nodiscard]] std::vector<std::string> limiters_of(const Job& job,
+                                                       const std::string& worker) const;
     [[nodiscard]] std::size_t size() const noexcept { return queues_.size(); }
     /// Whether a claim looks at more than the lists.
     [[nodiscard]] bool ruled() const noexcept { return ruled_; }

@@ -112,4 +112,17 @@ std::string lane_without_call(const QueueRules& rules) {
     return rules.epoch + '|';
 }
 
+std::vector<std::pair<std::string, std::string>> parts_of_lane(std::string_view lane) {
+    std::vector<std::pair<std::string, std::string>> parts;
+    for (std::size_t at = lane.find('|', lane.find('|') + 1); at < lane.size();) {
+        const auto end = lane.find('|', at + 1);
+        const auto part = lane.substr(at + 1, end - at - 1);
+        const auto key = part.find('='), points = part.rfind('*');
+        if (key != part.npos && points != part.npos && key < points)
+            parts.emplace_back(part.substr(0, key), part.substr(key + 1, points - key - 1));
+        at = end;
+    }
+    return parts;
+}
+
 }  // namespace rqxx::ops

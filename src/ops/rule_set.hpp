@@ -46,6 +46,8 @@ private:
                                   const Call& call, const Value& meta);
 /// The lane of a job that cannot be read: no rule tells it from others.
 [[nodiscard]] std::string lane_without_call(const QueueRules& rules);
+/// The rules in a lane's name, each with its key.
+[[nodiscard]] std::vector<std::pair<std::string, std::string>> parts_of_lane(std::string_view lane);
 /// A key as it stands in the names of lanes and limiters: percent-encoded, and cut with a digest
 /// where it is long.
 [[nodiscard]] std::string encode_key(std::string_view key);

@@ -77,6 +77,10 @@ void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlemen
         std::chrono::steady_clock::now() - execution->started);
     usual_run_time += (Seconds(run_time) - usual_run_time) / 10;
     const Job& job = execution->job;
+    if (as == Settlement::Outcome::postponed && outcome.payload.ends_with(" limit")) {
+        for (const auto& limiter : redis_ops.plan().limiters_of(job, name))
+            outcome.payload += "\n" + limiter;
+    }
     outcomes.push_back({.settlement = {.job_id = job.id,
                                        .execution_id = execution->id,
                                        .origin = job.origin,
