@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import time
+from collections import Counter
 
 import aggregated_jobs
 import pytest
@@ -101,6 +102,21 @@ def test_a_call_takes_as_many_as_it_may_where_there_are_enough(system, connectio
     running = worker(system, "thread", "--concurrency", slots, size=50, wait=60000)
     wait_for(lambda: len(calls(marks)) == 4)
     assert [len(call) for call in calls(marks)] == [50] * 4 and running.process.poll() is None
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_call_takes_no_more_jobs_than_the_limits_let_start(system, connection, marks, kind):
+    url = ["--redis-url", system.server.url]
+    for rule in (["few", "--kind", "concurrency", "--limit", "4"], ["rate", "--kind", "fixed-window", "--limit", "10", "--per", "1s"]):
+        assert system.rqxx("limit", "set", *rule, "--function", function(kind), *url).returncode == 0
+    made = put(connection, kind, marks, *["run"] * 25)
+    work_off(system, kind, "--concurrency", "2", wait=100)
+    assert statuses(connection, made) == ["finished"] * 25
+    assert sorted(job_id for call in calls(marks) for job_id in call) == sorted(job.id for job in made)
+    assert max(map(len, calls(marks))) <= 4
+    per_second = Counter(int(job.started_at.timestamp()) for job in (job.fetch(job.id, connection=connection) for job in made))
+    assert max(per_second.values()) <= 10
+    assert not connection.exists("rqxx:limit:concurrency:few", "rqxx:sorted")
 
 
 @pytest.mark.parametrize("kind", KINDS)
