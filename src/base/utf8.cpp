@@ -25,6 +25,15 @@ Utf8 next_utf8(std::string_view text, std::size_t at) noexcept {
     return {Utf8::invalid, 1};
 }
 
+bool is_valid_utf8(std::string_view text) noexcept {
+    for (std::size_t i = 0; i < text.size();) {
+        const auto [code, length] = next_utf8(text, i);
+        if (code == Utf8::invalid || (code >= 0xd800 && code < 0xe000)) return false;
+        i += length;
+    }
+    return true;
+}
+
 std::string to_valid_utf8(std::string_view text) {
     std::string out;
     out.reserve(text.size());

@@ -14,6 +14,8 @@ struct Utf8 {
 };
 
 [[nodiscard]] Utf8 next_utf8(std::string_view text, std::size_t at) noexcept;
+/// Whether it is UTF-8 throughout, without lone surrogates.
+[[nodiscard]] bool is_valid_utf8(std::string_view text) noexcept;
 /// With U+FFFD for what is not UTF-8, and for lone surrogates.
 [[nodiscard]] std::string to_valid_utf8(std::string_view text);
 /// The length of `text` without a character at its end that further bytes may complete.

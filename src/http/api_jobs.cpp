@@ -5,6 +5,7 @@
 #include "base/utf8.hpp"
 #include "http/api.hpp"
 #include "http/job_request.hpp"
+#include "ops/job_description.hpp"
 #include "runtime/job_lines.hpp"
 
 namespace rqxx::http {
@@ -27,7 +28,7 @@ void check_allowed(const std::string& function, const std::vector<std::string>& 
 
 asio::awaitable<Response> enqueue_job(RedisClient& redis, Logger& log, Request request,
                                       const std::vector<std::string>& functions) {
-    ops::EnqueueRequest asked = parse_job_request(request.body);
+    ops::EnqueueRequest asked = ops::read_job(request.body, ops::JobForm::request);
     check_allowed(asked.call.func_name, functions);
     asked.options.idempotency = parse_idempotency(request);
     redis.require_connection();

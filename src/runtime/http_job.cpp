@@ -135,7 +135,7 @@ RunOutcome http_job_outcome(const HttpResponse& response, const HttpUrl& url,
                                 fmt::format("{} with what is not JSON ({}): {}", answered,
                                             value.error().describe(), beginning(response.body)));
     }
-    const bool is_text = to_valid_utf8(response.body) == response.body;
+    const bool is_text = is_valid_utf8(response.body);
     return success(is_text ? Value(response.body) : Value::bytes(response.body));
 }
 

@@ -14,16 +14,6 @@
 
 namespace rqxx::runtime {
 
-/// What a line says.
-struct LineJob {
-    std::string queue;
-    Call call;
-    EnqueueOptions options;
-    std::optional<Timestamp> due;
-};
-/// @throws Error `Errc::usage` that names the field.
-[[nodiscard]] LineJob parse_job_line(std::string_view line, const std::string& default_queue);
-
 /// Whether one of the patterns (`*` for any text) fits, or there are none.
 [[nodiscard]] bool is_allowed(const std::vector<std::string>& functions, std::string_view function);
 

@@ -1,11 +1,11 @@
 #include <fmt/format.h>
 
 #include <boost/asio/detached.hpp>
-#include <ops/transitions.hpp>
 #include <ops/upkeep.hpp>
 #include <rqxx/actions.hpp>
 #include <rqxx/batch.hpp>
 #include <support/redis_fixture.hpp>
+#include <support/settlement.hpp>
 
 using namespace rqxx;
 using namespace rqxx::test;
@@ -46,15 +46,6 @@ public:
         }
         co_return functions;
     }
-    static ops::Settlement ended(const ops::Claimed& job, ops::Settlement::Outcome outcome) {
-        ops::Settlement result;
-        result.job_id = job.job_id;
-        result.execution_id = job.execution_id;
-        result.origin = job.origin;
-        result.outcome = outcome;
-        result.started_at = job.started_at;
-        return result;
-    }
 };
 
 std::int64_t counted(const BatchProgress& now) {
@@ -83,9 +74,9 @@ TEST_F(batch, is_complete_when_its_last_job_ends_and_is_followed_once) {
         auto claimed = (co_await worker.claim(100, 100, {})).claimed;
         std::vector<ops::Settlement> first, last;
         for (std::size_t i = 0; i < 98; ++i)
-            first.push_back(ended(claimed[i], Outcome::success));
-        last.push_back(ended(claimed[98], Outcome::success));
-        last.push_back(ended(claimed[99], Outcome::success));
+            first.push_back(settlement(claimed[i], Outcome::success));
+        last.push_back(settlement(claimed[98], Outcome::success));
+        last.push_back(settlement(claimed[99], Outcome::success));
         const auto again = last;
         co_await worker.settle(first, {}, 500s);
         EXPECT_TRUE((co_await followed(redis)).empty());
@@ -129,11 +120,11 @@ TEST_F(batch, counts_a_job_that_fails_is_requeued_and_finishes_once) {
         ops::WorkerOps worker(redis, "w", {.queues = {"q"}});
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(2, 2, {})).claimed;
-        co_await worker.settle({ended(claimed[0], Outcome::failure)}, {}, 500s);
+        co_await worker.settle({settlement(claimed[0], Outcome::failure)}, {}, 500s);
         EXPECT_EQ((*co_await batch.progress()).pending, 2) << "it is retried";
-        co_await worker.settle({ended(claimed[1], Outcome::success)}, {}, 500s);
+        co_await worker.settle({settlement(claimed[1], Outcome::success)}, {}, 500s);
         claimed = (co_await worker.claim(1, 2, {})).claimed;
-        co_await worker.settle({ended(claimed[0], Outcome::failure)}, {}, 500s);
+        co_await worker.settle({settlement(claimed[0], Outcome::failure)}, {}, 500s);
         auto now = *co_await batch.progress();
         EXPECT_TRUE(now.complete());
         EXPECT_FALSE(now.successful());
@@ -147,7 +138,7 @@ TEST_F(batch, counts_a_job_that_fails_is_requeued_and_finishes_once) {
         EXPECT_EQ(now.failed, 0);
         EXPECT_EQ((co_await redis.command("TTL", "rqxx:batch:b")).as_integer(), -1);
         claimed = (co_await worker.claim(1, 2, {})).claimed;
-        co_await worker.settle({ended(claimed[0], Outcome::success)}, {}, 500s);
+        co_await worker.settle({settlement(claimed[0], Outcome::success)}, {}, 500s);
         now = *co_await batch.progress();
         EXPECT_TRUE(now.successful());
         EXPECT_EQ(counted(now), 2);
@@ -240,12 +231,12 @@ TEST_F(batch, with_a_parent_holds_it_up) {
         ops::WorkerOps worker(redis, "w", {.queues = {"q"}});
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(2, 2, {})).claimed;
-        co_await worker.settle({ended(claimed[0], Outcome::success)}, {}, 500s);
+        co_await worker.settle({settlement(claimed[0], Outcome::success)}, {}, 500s);
         auto now = *co_await top.progress();
         EXPECT_EQ(now.pending, 0);
         EXPECT_EQ(now.state, "running");
         EXPECT_EQ(now.children_waiting, 1);
-        co_await worker.settle({ended(claimed[1], Outcome::failure)}, {}, 500s);
+        co_await worker.settle({settlement(claimed[1], Outcome::failure)}, {}, 500s);
         now = *co_await top.progress();
         EXPECT_TRUE(now.complete());
         EXPECT_FALSE(now.successful());
@@ -256,7 +247,7 @@ TEST_F(batch, with_a_parent_holds_it_up) {
         EXPECT_EQ((co_await top.retry_failed()).done, 1u) << "with those in it";
         EXPECT_EQ((*co_await top.progress()).state, "running");
         claimed = (co_await worker.claim(2, 2, {})).claimed;
-        co_await worker.settle({ended(claimed[0], Outcome::success)}, {}, 500s);
+        co_await worker.settle({settlement(claimed[0], Outcome::success)}, {}, 500s);
         EXPECT_TRUE((*co_await top.progress()).successful());
         EXPECT_EQ((co_await followed(redis)).back(), "top success");
     });
@@ -277,7 +268,7 @@ TEST_F(batch, is_canceled_as_a_whole) {
         ops::WorkerOps worker(redis, "w", {.queues = {"q"}});
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(2, 2, {})).claimed;
-        co_await worker.settle({ended(claimed[0], Outcome::success)}, {}, 500s);
+        co_await worker.settle({settlement(claimed[0], Outcome::success)}, {}, 500s);
         const auto result = co_await batch.cancel();
         EXPECT_EQ(result.done, 549u);
         auto now = *co_await batch.progress();
@@ -290,7 +281,7 @@ TEST_F(batch, is_canceled_as_a_whole) {
         EXPECT_EQ((co_await redis.command("ZCARD", "rq:canceled:q")).as_integer(), 549);
         // The one that ran is told so; its end changes nothing.
         const auto settled =
-            co_await worker.settle({ended(claimed[1], Outcome::success)}, {}, 500s);
+            co_await worker.settle({settlement(claimed[1], Outcome::success)}, {}, 500s);
         EXPECT_EQ(settled[0].code, ops::Settled::Code::canceled);
         now = *co_await batch.progress();
         EXPECT_EQ(counted(now), 500);
@@ -440,7 +431,7 @@ TEST_F(batch, of_another_type_harms_nobody) {
         co_await worker.register_birth();
         auto claimed = (co_await worker.claim(1, 1, {})).claimed;
         const auto settled =
-            co_await worker.settle({ended(claimed[0], Outcome::failure)}, {}, 500s);
+            co_await worker.settle({settlement(claimed[0], Outcome::failure)}, {}, 500s);
         EXPECT_EQ(settled[0].code, ops::Settled::Code::failed);
         co_await ops::maintain_batches(redis);
         EXPECT_FALSE(co_await Batch(redis, "b").progress());

@@ -1,6 +1,6 @@
-#include <ops/transitions.hpp>
 #include <rqxx/queue.hpp>
 #include <support/redis_fixture.hpp>
+#include <support/settlement.hpp>
 
 using namespace rqxx;
 using namespace rqxx::test;
@@ -15,16 +15,6 @@ Call noop() {
             .instance = {},
             .args = Value::tuple({Value(1)}),
             .kwargs = Value::dict()};
-}
-
-ops::Settlement settlement(const ops::Claimed& job, ops::Settlement::Outcome outcome) {
-    ops::Settlement result;
-    result.job_id = job.job_id;
-    result.execution_id = job.execution_id;
-    result.origin = job.origin;
-    result.outcome = outcome;
-    result.started_at = job.started_at;
-    return result;
 }
 
 }  // namespace
