@@ -1,5 +1,5 @@
-#include "ops/sorting.hpp"
 #include "ops/claim_plan.hpp"
+#include "ops/sorting.hpp"
 
 #include <algorithm>
 #include <boost/json.hpp>

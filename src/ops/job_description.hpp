@@ -10,7 +10,7 @@ namespace rqxx::ops {
 /// How a job's parts are written; what both forms have is read the same.
 enum class JobForm {
     request,  ///< The body of `POST /api/v1/jobs`: `retry` and `depends_on` may be objects.
-    line,     ///< Of a batch: flat (`retry_intervals`, `allow_failure`), with all that follows a job.
+    line,  ///< Of a batch: flat (`retry_intervals`, `allow_failure`), with all that follows a job.
 };
 
 /// A job that a JSON object describes; null counts as left out, and so does an empty id. Whether

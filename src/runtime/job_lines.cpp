@@ -122,15 +122,22 @@ bool is_allowed(const std::vector<std::string>& functions, std::string_view func
            });
 }
 
+void JobLines::check_allowed(std::string_view field, const std::string& function) const {
+    if (!is_allowed(settings_.functions, function))
+        throw Error(Errc::usage, fmt::format("{}: \"{}\" may not be enqueued here", field,
+                                             to_valid_utf8(function.substr(0, 80))));
+}
+
 void JobLines::line(std::string_view text) {
     ++lines_;
     if (!too_long_ && text.find_first_not_of(" \t\r") == std::string_view::npos) return;
     try {
         if (too_long_) throw Error(Errc::usage, "longer than 1 MB");
         auto job = read_line(text, settings_.queue);
-        if (!is_allowed(settings_.functions, job.call.func_name))
-            throw Error(Errc::usage, fmt::format("func: \"{}\" may not be enqueued here",
-                                                 to_valid_utf8(job.call.func_name.substr(0, 80))));
+        check_allowed("func", job.call.func_name);
+        if (job.options.on_success) check_allowed("on_success", job.options.on_success->name);
+        if (job.options.on_failure) check_allowed("on_failure", job.options.on_failure->name);
+        if (job.options.on_stopped) check_allowed("on_stopped", job.options.on_stopped->name);
         order_.check(job.options);
         std::string id;
         const auto encoded = ops::encode_for_batch(settings_.batch, job.queue, settings_.serializer,

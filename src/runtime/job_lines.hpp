@@ -59,6 +59,7 @@ public:
 
 private:
     void line(std::string_view text);
+    void check_allowed(std::string_view field, const std::string& function) const;
     void flush();
 
     Settings settings_;

@@ -208,6 +208,11 @@ def test_what_may_be_enqueued_over_http_can_be_limited(system, server, connectio
     for func in ("os.system", "tasks.add2", "xapp.f", ""):
         assert post(web, {"func": func}).status == (403 if func else 422)
     assert problem(post(web, {"func": "os.system"}), 403).startswith("func:") and connection.keys("*") == []
+    for line in ({"func": "os.system"}, {"func": "app.f", "on_success": "os.system"}, {"func": "app.f", "on_failure": "os.system"},
+                 {"func": "app.f", "on_stopped": "os.system"}):
+        answer = http("POST", web.url + "/api/v1/batches", json.dumps(line).encode(), {"Content-Type": "application/x-ndjson"})
+        assert answer.status in (403, 422) and f"{list(line)[-1]}: \"os.system\" may not" in json.dumps(answer.json).replace("\\\"", "\""), answer.json
+    assert connection.keys("rq:*") == []
     assert post(web, {"func": "app.f"}).status == post(web, {"func": "tasks.add"}).status == 201
     none = system.serve(*QUIET, "--no-enqueue", url=server.url, data_dir=system.folder / "none")
     assert post(none, {"func": "app.f"}).status == 404

@@ -55,8 +55,7 @@ TEST(job_description, has_retries_and_dependencies_flat_in_lines_and_as_objects_
         R"({"func": "f", "retry": 2, "retry_intervals": [1, "2s"], "depends_on": ["a"], "allow_failure": true})";
     const std::string_view nested =
         R"({"func": "f", "retry": {"max": 2, "intervals": [1, "2s"]}, "depends_on": {"job_ids": "a", "allow_failure": true}})";
-    for (const auto& job :
-         {read_job(flat, JobForm::line), read_job(nested, JobForm::request)}) {
+    for (const auto& job : {read_job(flat, JobForm::line), read_job(nested, JobForm::request)}) {
         EXPECT_EQ(job.options.retry->max, 2);
         EXPECT_EQ(job.options.retry->intervals, (std::vector{1s, 2s}));
         EXPECT_EQ(job.options.depends_on->job_ids, std::vector<std::string>{"a"});
