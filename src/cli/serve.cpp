@@ -13,6 +13,7 @@
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
 #include "http/api.hpp"
+#include "http/live.hpp"
 #include "runtime/embedded_redis.hpp"
 #include "runtime/janitor.hpp"
 
@@ -47,6 +48,7 @@ public:
           queue_(redis_, log_),
           application_(make_application(application_settings(common, options, directory_.path()))),
           metrics_(monitor_, redis_),
+          live_(context_.get_executor(), monitor_, log_),
           scheduler_(redis_, {}, log_),
           sampler_(redis_, log_),
           janitor_(redis_, {}, RecoverPolicy::requeue, log_),
@@ -92,6 +94,7 @@ private:
     void make_routes() {
         http::add_monitor_routes(router_, monitor_);
         const http::EnqueueRights rights{!options_.no_enqueue, options_.allow_func};
+        live_.add_route(router_);
         http::add_job_routes(router_, redis_, rights, log_);
         http::add_batch_routes(router_, redis_, directory_.path(), rights, log_);
         http::add_rule_routes(router_, redis_);
@@ -101,6 +104,7 @@ private:
         http::add_openapi_route(router_);
         http::add_page_routes(router_);
         if (!options_.no_scheduler) metrics_.observe(scheduler_);
+        metrics_.observe(live_);
         metrics_.add_route(router_);
         application_->register_routes(router_, queue_);
     }
@@ -132,7 +136,9 @@ private:
 
     asio::awaitable<int> main() {
         co_await connect();
-        tasks_.spawn("http", server_->run());
+        TaskGroup serving(context_.get_executor());
+        serving.spawn("http", server_->run());
+        tasks_.spawn("live", live_.run());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (!options_.no_maintenance) tasks_.spawn("janitor", janitor_.run());
         if (!options_.webhooks.off) tasks_.spawn("webhooks", webhooks_.run());
@@ -149,6 +155,7 @@ private:
         co_await wait_for_stop(workers);
         // Takers stop before what they depend on: requests, then jobs, then Redis.
         const auto grace = duration_option("--grace", options_.grace);
+        live_.close();
         server_->stop(std::min<std::chrono::milliseconds>(grace, 5s));
         scheduling.cancel();
         if (worker_) worker_->request_stop();
@@ -160,6 +167,7 @@ private:
             failure = std::current_exception();
         }
         co_await scheduling.join();
+        co_await serving.join();  // What is being answered has its grace.
         tasks_.cancel();
         co_await tasks_.join();
         if (failure) std::rethrow_exception(failure);
@@ -249,6 +257,7 @@ private:
     HandlerRegistry handlers_;
     http::Router router_;
     http::Metrics metrics_;
+    http::LiveFeed live_;
     Scheduler scheduler_;
     Sampler sampler_;
     runtime::Janitor janitor_;

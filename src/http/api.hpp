@@ -16,6 +16,8 @@
 
 namespace rqxx::http {
 
+class LiveFeed;
+
 /// `/api/rq/…`, `/api/jobs/{id}`: what the monitor knows.
 void add_monitor_routes(Router& router, Monitor& monitor);
 
@@ -54,6 +56,8 @@ public:
     void observe(const RequestRecord& request);
     /// Adds the scheduler of this process, which outlives the route.
     void observe(const Scheduler& scheduler);
+    /// The same of the readers of live events.
+    void observe(const LiveFeed& live);
 
 private:
     struct Impl;

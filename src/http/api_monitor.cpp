@@ -4,6 +4,7 @@
 #include <boost/json/object.hpp>
 
 #include "http/api.hpp"
+#include "http/monitor_answers.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -94,6 +95,47 @@ asio::awaitable<JobInfo> find_job(Monitor& monitor, std::string id) {
 
 }  // namespace
 
+asio::awaitable<json::object> stats_answer(Monitor& monitor, std::string wanted) {
+    const auto all = co_await monitor.all_queue_stats();
+    QueueStats totals{.queue_name = "total"};
+    QueueStats shown{.queue_name = wanted};
+    json::array queues;
+    for (const auto& queue : all) {
+        totals += queue;
+        if (queue.queue_name == wanted) shown = queue;
+        queues.push_back(to_json_with_rules(queue));
+    }
+    json::array limits;
+    for (const auto& limit : co_await monitor.rate_limits())
+        limits.push_back(to_json(limit));
+    json::object sum = to_json(totals);
+    sum.erase("queue_name");
+    co_return json::object{{"status", "ok"},
+                           {"stats", to_json(shown)},
+                           {"queues", std::move(queues)},
+                           {"totals", std::move(sum)},
+                           {"rate_limits", std::move(limits)}};
+}
+
+asio::awaitable<json::object> recent_answer(Monitor& monitor, std::size_t limit, std::string queue,
+                                            std::string status) {
+    const auto infos = co_await monitor.recent_jobs(limit, std::move(queue), std::move(status));
+    json::array jobs;
+    for (const auto& info : infos)
+        jobs.push_back(to_json(info));
+    const std::size_t count = jobs.size();
+    co_return json::object{{"status", "ok"}, {"jobs", std::move(jobs)}, {"count", count}};
+}
+
+asio::awaitable<json::object> workers_answer(Monitor& monitor) {
+    const auto infos = co_await monitor.workers();
+    json::array list;
+    for (const auto& worker : infos)
+        list.push_back(to_json(worker));
+    const std::size_t count = list.size();
+    co_return json::object{{"status", "ok"}, {"workers", std::move(list)}, {"count", count}};
+}
+
 void add_monitor_routes(Router& router, Monitor& monitor) {
     const auto add_get = [&](std::string pattern, RouteDoc doc, Handler handler) {
         doc.problems.push_back(503);
@@ -111,26 +153,8 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     stats.response_schema = R"({"type":"object","required":["status","stats","queues","totals"]})";
     add_get("/api/rq/stats", stats, [&monitor](Request request) -> asio::awaitable<Response> {
         std::string wanted = optional_text(request, "queue");
-        if (wanted.empty()) wanted = "default";
-        const auto all = co_await monitor.all_queue_stats();
-        QueueStats totals{.queue_name = "total"};
-        QueueStats shown{.queue_name = wanted};
-        json::array queues;
-        for (const auto& queue : all) {
-            totals += queue;
-            if (queue.queue_name == wanted) shown = queue;
-            queues.push_back(to_json_with_rules(queue));
-        }
-        json::array limits;
-        for (const auto& limit : co_await monitor.rate_limits())
-            limits.push_back(to_json(limit));
-        json::object sum = to_json(totals);
-        sum.erase("queue_name");
-        co_return json_response(200, json::object{{"status", "ok"},
-                                                  {"stats", to_json(shown)},
-                                                  {"queues", std::move(queues)},
-                                                  {"totals", std::move(sum)},
-                                                  {"rate_limits", std::move(limits)}});
+        co_return json_response(
+            200, co_await stats_answer(monitor, wanted.empty() ? "default" : std::move(wanted)));
     });
 
     RouteDoc recent;
@@ -145,15 +169,10 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     add_get(
         "/api/rq/jobs/recent", recent, [&monitor](Request request) -> asio::awaitable<Response> {
             const auto limit = request.query_integer("limit", 10, 1, 100);
-            const auto infos = co_await monitor.recent_jobs(static_cast<std::size_t>(limit),
-                                                            optional_text(request, "queue"),
-                                                            status_filter(request));
-            json::array jobs;
-            for (const auto& info : infos)
-                jobs.push_back(to_json(info));
-            const std::size_t count = jobs.size();
             co_return json_response(
-                200, json::object{{"status", "ok"}, {"jobs", std::move(jobs)}, {"count", count}});
+                200,
+                co_await recent_answer(monitor, static_cast<std::size_t>(limit),
+                                       optional_text(request, "queue"), status_filter(request)));
         });
 
     RouteDoc one;
@@ -269,13 +288,7 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     workers.response_schema =
         answer_schema("workers", R"({"type":"array","items":{"type":"object"}})");
     add_get("/api/rq/workers", workers, [&monitor](Request) -> asio::awaitable<Response> {
-        const auto infos = co_await monitor.workers();
-        json::array list;
-        for (const auto& worker : infos)
-            list.push_back(to_json(worker));
-        const std::size_t count = list.size();
-        co_return json_response(
-            200, json::object{{"status", "ok"}, {"workers", std::move(list)}, {"count", count}});
+        co_return json_response(200, co_await workers_answer(monitor));
     });
 }
 

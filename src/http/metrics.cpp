@@ -7,6 +7,7 @@
 #include <boost/json/object.hpp>
 
 #include "http/api.hpp"
+#include "http/live.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -53,6 +54,7 @@ struct Metrics::Impl {
     Monitor& monitor;
     RedisClient& redis;
     const Scheduler* scheduler = nullptr;
+    const LiveFeed* live = nullptr;
     prometheus::Registry registry;
     prometheus::Family<prometheus::Counter>& requests;
     prometheus::Family<prometheus::Histogram>& request_seconds;
@@ -104,6 +106,11 @@ struct Metrics::Impl {
                               MetricType::Gauge);
             add(lag, {}, Seconds(self.scheduler->lag()).count());
             families.push_back(std::move(lag));
+        }
+        if (self.live != nullptr) {
+            auto readers = family("rqxx_sse_clients", "Readers of live events", MetricType::Gauge);
+            add(readers, {}, static_cast<double>(self.live->readers()));
+            families.push_back(std::move(readers));
         }
         co_return prometheus::TextSerializer().Serialize(families);
     }
@@ -185,6 +192,10 @@ void Metrics::add_route(Router& router) {
 
 void Metrics::observe(const Scheduler& scheduler) {
     impl_->scheduler = &scheduler;
+}
+
+void Metrics::observe(const LiveFeed& live) {
+    impl_->live = &live;
 }
 
 void Metrics::observe(const RequestRecord& request) {

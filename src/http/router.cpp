@@ -256,7 +256,7 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
             {std::to_string(doc.good_status),
              json::object{
                  {"description", reason(doc.good_status)},
-                 {"content", {{"application/json", {{"schema", schema(doc.response_schema)}}}}}}}};
+                 {"content", {{doc.response_type, {{"schema", schema(doc.response_schema)}}}}}}}};
         for (const int status : doc.problems)
             responses[std::to_string(status)] = problem(status);
         responses["default"] = problem(500);

@@ -4,6 +4,7 @@
 #include <boost/asio/ip/tcp.hpp>
 #include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
 #include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
@@ -442,6 +443,13 @@ struct Server::Impl {
             const bool unread = arriving && !arriving->done();
             keep_alive = keep_alive && !unread && !self.stopping;
             stream.expires_after(options.write_timeout);
+            if (response.source && !head) {
+                connection.idle = true;  // A client comes back for the rest: nothing is lost.
+                self.finished(method, target, id, response.status,
+                              std::chrono::steady_clock::now() - begun);
+                co_await send_pieces(self, stream, response, id, version);
+                break;
+            }
             co_await send(stream, response, id, version, head, keep_alive);
             self.finished(method, target, id, response.status,
                           std::chrono::steady_clock::now() - begun);
@@ -477,6 +485,31 @@ struct Server::Impl {
         message.body() = beast::span<const char>(body.data(), body.size());
         fill_header(message, response, id, keep_alive, body.size());
         co_await wire::async_write(stream, message, asio::use_awaitable);
+    }
+
+    /// A body whose end is the end of the connection, or of its chunks.
+    static asio::awaitable<void> send_pieces(Impl& self, beast::tcp_stream& stream,
+                                             const Response& response, const std::string& id,
+                                             unsigned version) {
+        const bool chunked = version >= 11;
+        wire::response<wire::empty_body> message(wire::status::ok, version);
+        fill_header(message, response, id, false, 0);
+        message.erase(wire::field::content_length);
+        message.chunked(chunked);
+        wire::response_serializer<wire::empty_body> serializer(message);
+        co_await wire::async_write_header(stream, serializer, asio::use_awaitable);
+        while (!self.stopping) {
+            const std::string piece = co_await response.source->next();
+            if (piece.empty() || self.stopping) break;
+            stream.expires_after(self.options.write_timeout);
+            if (chunked)
+                co_await asio::async_write(stream, wire::make_chunk(asio::buffer(piece)),
+                                           asio::use_awaitable);
+            else
+                co_await asio::async_write(stream, asio::buffer(piece), asio::use_awaitable);
+        }
+        if (chunked)
+            co_await asio::async_write(stream, wire::make_chunk_last(), asio::use_awaitable);
     }
 
     static std::string explain(int status, std::uint64_t body_limit, const ServerOptions& options) {

@@ -60,6 +60,15 @@ struct Request {
     [[nodiscard]] boost::json::value json() const;
 };
 
+/// The body of an answer that is made piece by piece, for as long as the client listens.
+class BodySource {
+public:
+    virtual ~BodySource() = default;
+    /// Some more of it; empty at its end. Not for longer than some seconds without anything, or a
+    /// client that is gone is not noticed.
+    virtual boost::asio::awaitable<std::string> next() = 0;
+};
+
 struct Response {
     int status = 200;
     std::string content_type = "application/json";
@@ -67,6 +76,9 @@ struct Response {
     Headers headers;
     /// A body that outlives the response (embedded files); used instead of `body` where set.
     std::string_view static_body;
+    /// A body without an end in sight, instead of the others where set; the connection closes
+    /// behind it, and at once when the server stops.
+    std::shared_ptr<BodySource> source;
 };
 
 [[nodiscard]] Response json_response(int status, const boost::json::value& body);
@@ -120,7 +132,8 @@ struct RouteDoc {
     std::string tag;
     std::vector<Param> params;                      ///< Path parameters are added by the router.
     std::string request_type = "application/json";  ///< Of the body.
-    std::string request_schema;   ///< JSON schema text of the body; empty for none.
+    std::string request_schema;  ///< JSON schema text of the body; empty for none.
+    std::string response_type = "application/json";
     std::string response_schema;  ///< JSON schema text of the good answer; empty for any object.
     int good_status = 200;
     std::vector<int> problems;  ///< Further statuses it may answer with.
