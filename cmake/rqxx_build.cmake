@@ -62,11 +62,39 @@ endfunction()
 # Embeds files: <name>_files.hpp declares <namespace>::<name>_files(), a list of rqxx::EmbeddedFile.
 function(rqxx_embed_files target namespace name)
     file(GLOB files CONFIGURE_DEPENDS ${ARGN})
+    rqxx_embed_list(${target} ${namespace} ${name} ${files})
+endfunction()
+
+# The same for files that the build makes.
+function(rqxx_embed_list target namespace name)
     set(out ${CMAKE_BINARY_DIR}/generated)
     add_custom_command(OUTPUT ${out}/${name}_files.cpp ${out}/${name}_files.hpp
-        COMMAND ${CMAKE_COMMAND} "-DFILES=${files}" -DNAMESPACE=${namespace} -DNAME=${name} -DOUT=${out}
+        COMMAND ${CMAKE_COMMAND} "-DFILES=${ARGN}" -DNAMESPACE=${namespace} -DNAME=${name} -DOUT=${out}
                 -P ${CMAKE_SOURCE_DIR}/cmake/embed_files.cmake
-        DEPENDS ${files} ${CMAKE_SOURCE_DIR}/cmake/embed_files.cmake
+        DEPENDS ${ARGN} ${CMAKE_SOURCE_DIR}/cmake/embed_files.cmake
         COMMENT "Embedding ${name} files" VERBATIM)
     target_sources(${target} PRIVATE ${out}/${name}_files.cpp ${out}/${name}_files.hpp)
+endfunction()
+
+# Builds the page from web/ and embeds it. Its packages are shared by all presets and installed once.
+function(rqxx_embed_web target)
+    find_program(RQXX_NODE NAMES node nodejs)
+    find_program(RQXX_NPM npm)
+    if(NOT RQXX_NODE OR NOT RQXX_NPM)
+        message(FATAL_ERROR "The page needs Node.js 18 or later and npm. Install them with scripts/setup, or: apt-get install nodejs npm")
+    endif()
+    set(RQXX_WEB_PACKAGES ${CMAKE_SOURCE_DIR}/build/web CACHE PATH "Where the page's npm packages are installed")
+    set(web ${CMAKE_SOURCE_DIR}/web)
+    set(out ${CMAKE_BINARY_DIR}/web)
+    if(out STREQUAL RQXX_WEB_PACKAGES)
+        set(out ${CMAKE_BINARY_DIR}/web/page)
+    endif()
+    file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${web}/src/*)
+    set(files ${out}/app.js ${out}/icon.svg ${out}/index.html ${out}/style.css)
+    add_custom_command(OUTPUT ${files}
+        COMMAND ${RQXX_NODE} ${web}/build.mjs --deps ${RQXX_WEB_PACKAGES} --out ${out}
+        DEPENDS ${sources} ${web}/build.mjs ${web}/tsconfig.json ${web}/package.json ${web}/package-lock.json
+                ${web}/index.html ${web}/icon.svg
+        COMMENT "Building the page" VERBATIM)
+    rqxx_embed_list(${target} rqxx::http web ${files})
 endfunction()

@@ -1,9 +1,10 @@
 """The page at /, in a real Chromium."""
 
+import json
 import shutil
 
 import pytest
-from conftest import http, wait_for
+from conftest import http
 from rq import Queue, Worker
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
@@ -81,13 +82,13 @@ def test_hostile_job_data_is_shown_as_text(page, connection):
     page.goto(f"/#/jobs/{job.id}")
     has_text(page, "onerror")
     assert page.locator("main img").count() == 0
-    assert page.title() == "rqxx"
+    assert page.title() == "mean · rqxx"
 
 
 def test_a_deleted_job_is_reported_and_leads_back(page, connection):
     page.goto("/#/jobs/absent")
     has_text(page, "There is no such job")
-    page.get_by_text("Overview").click()
+    page.locator("main").get_by_text("Overview").click()
     has_text(page, "Recent jobs")
 
 
@@ -98,6 +99,16 @@ def test_pausing_stops_the_refresh(page, connection):
     assert "tasks.add" not in page.locator("main").inner_text()
     page.get_by_role("button", name="Resume").click()
     has_text(page, "tasks.add")
+
+
+def test_a_paused_page_still_shows_the_pages_one_goes_to(page, connection):
+    Queue("mail", connection=connection).enqueue("tasks.add", 1, 1, job_id="letter")
+    page.get_by_role("button", name="Pause").click()
+    page.goto("/#/jobs/letter")
+    has_text(page, "tasks.add")
+    page.goto("/#/batches")
+    has_text(page, "No batches")
+    playwright.expect(page.locator("#live")).to_have_text("Paused")
 
 
 def test_an_unreachable_redis_is_said_and_overcome(page, server):
@@ -135,6 +146,175 @@ def test_a_phone_needs_no_sideways_scrolling(page, connection, scheme):
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     shade = sum(int(part) for part in background.removeprefix("rgb(").removesuffix(")").split(","))
     assert (shade > 384) == (scheme == "light")
+
+
+def test_a_queue_is_paused_and_resumed_after_telling_how_many_jobs_wait(page, connection):
+    queue = Queue("mail", connection=connection)
+    for n in range(3):
+        queue.enqueue("tasks.add", n, n)
+    page.locator("a", has_text="mail").first.click(timeout=10_000)
+    page.get_by_role("button", name="Pause queue").click()
+    dialog = page.get_by_role("dialog")
+    playwright.expect(dialog).to_contain_text("Pause the queue mail?")
+    playwright.expect(dialog).to_contain_text("3 jobs wait")
+    dialog.get_by_role("button", name="Cancel").click()
+    playwright.expect(dialog).to_have_count(0)
+    assert page.locator("#notice").inner_text() == ""
+    page.get_by_role("button", name="Pause queue").click()
+    dialog.get_by_role("button", name="Pause queue").click()
+    playwright.expect(page.locator("#notice")).to_contain_text("mail is paused")
+    page.get_by_role("button", name="Resume queue").click(timeout=10_000)
+    dialog.get_by_role("button", name="Resume queue").click()
+    playwright.expect(page.locator("#notice")).to_contain_text("mail goes on")
+    playwright.expect(page.get_by_role("button", name="Pause queue")).to_be_visible(timeout=10_000)
+
+
+def test_a_waiting_job_says_why(page, connection):
+    Queue("default", connection=connection).enqueue("tasks.add", 1, 2, job_id="w")
+    page.goto("/#/jobs/w")
+    playwright.expect(page.locator(".why")).to_contain_text("No worker listens", timeout=10_000, ignore_case=True)
+    page.goto("/?lang=ru#/jobs/w")
+    playwright.expect(page.locator(".why")).to_contain_text("Очередь не слушает ни один воркер", timeout=10_000)
+
+
+def test_filters_are_in_the_address(page, connection):
+    for name in ["mail", "images"]:
+        Queue(name, connection=connection).enqueue("tasks.add", 1, 2, job_id=f"of-{name}")
+    page.goto("/#/queues")
+    page.get_by_label("Filter").fill("mai")
+    playwright.expect(page.locator("tbody tr")).to_have_count(1, timeout=10_000)
+    assert page.url.endswith("#/queues?q=mai")
+    page.reload()
+    playwright.expect(page.locator("tbody tr")).to_have_count(1, timeout=10_000)
+    page.goto("/#/jobs?queue=images&status=queued")
+    playwright.expect(page.locator("tbody tr")).to_have_count(1, timeout=10_000)
+    has_text(page, "of-image")
+    assert page.get_by_label("Status").input_value() == "queued"
+
+
+def test_limits_are_pushed_back_and_removed(page, web):
+    assert http("PUT", f"{web.url}/api/v1/limits/gpu", {"kind": "concurrency", "limit": 2}).status == 200
+    page.goto("/#/limits")
+    page.get_by_role("button", name="Push back: gpu").click(timeout=10_000)
+    page.get_by_label("Seconds").fill("90")
+    page.get_by_role("dialog").get_by_role("button", name="Push back").click()
+    playwright.expect(page.locator("#notice")).to_contain_text("pushed back by 90 s")
+    assert http("GET", f"{web.url}/api/v1/limits").json["limits"][0]["limiters"][0]["pushed_back_until"]
+    page.get_by_role("button", name="Remove: gpu").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    has_text(page, "No limits")
+    assert http("GET", f"{web.url}/api/v1/limits").json["limits"] == []
+
+
+def test_a_function_is_paused_and_resumed(page, web):
+    page.goto("/#/limits")
+    page.get_by_label("Pause a function").fill("app.tasks.resize")
+    page.keyboard.press("Enter")
+    page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    playwright.expect(page.locator("#notice")).to_contain_text("app.tasks.resize is paused")
+    (rule,) = http("GET", f"{web.url}/api/v1/limits").json["limits"]
+    assert (rule["kind"], rule["function"]) == ("pause", "app.tasks.resize")
+    page.locator("td").get_by_role("button", name="Resume").click(timeout=10_000)
+    page.get_by_role("dialog").get_by_role("button", name="Resume").click()
+    has_text(page, "No limits")
+    assert http("GET", f"{web.url}/api/v1/limits").json["limits"] == []
+
+
+def test_a_batch_is_followed_and_canceled(page, web):
+    lines = b'{"func": "tasks.add", "args": [1, 2]}\n' * 3
+    assert http("POST", f"{web.url}/api/v1/batches?name=nightly", lines, {"Content-Type": "application/x-ndjson"}).status == 201
+    page.goto("/#/batches")
+    page.locator("a", has_text="nightly").click(timeout=10_000)
+    has_text(page, "0 / 3")
+    page.get_by_role("button", name="Cancel the rest").click()
+    playwright.expect(page.get_by_role("dialog")).to_contain_text("3 jobs")
+    page.get_by_role("dialog").get_by_role("button", name="Cancel the rest").click()
+    playwright.expect(page.locator("#notice")).to_contain_text("3 jobs canceled")
+    has_text(page, "3 / 3")
+
+
+def test_keys_and_the_palette_lead_everywhere(page, connection):
+    Queue("mail", connection=connection).enqueue("tasks.add", 1, 2, job_id="letter")
+    has_text(page, "letter")
+    for letter, heading in {"q": "Queues", "j": "Jobs", "w": "Workers", "l": "Limits", "b": "Batches"}.items():
+        page.keyboard.press("g")
+        page.keyboard.press(letter)
+        playwright.expect(page.locator("main h2").first).to_have_text(heading)
+        playwright.expect(page.locator("nav [aria-current]")).to_have_text(heading)
+        playwright.expect(page).to_have_title(f"{heading} · rqxx")
+    page.keyboard.press("/")
+    page.keyboard.type("gq")                            # Typed, not obeyed.
+    assert page.url.endswith("#/batches?q=gq")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("mail")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("main h2").first).to_have_text("Queue mail")
+    page.keyboard.press("Control+k")
+    page.keyboard.type("letter")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowUp")
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("main h2.id")).to_have_text("letter")
+    page.keyboard.press("?")
+    playwright.expect(page.get_by_role("dialog")).to_contain_text("Go to Queues")
+    page.keyboard.press("Escape")
+    playwright.expect(page.get_by_role("dialog")).to_have_count(0)
+    page.keyboard.press("p")
+    playwright.expect(page.locator("#live")).to_have_text("Paused")
+
+
+@pytest.mark.parametrize(("locale", "query", "word"), [("ru-RU", "", "Очереди"), ("de-DE", "", "Queues"), ("ru-RU", "?lang=en", "Queues"),
+                                                        ("en-US", "?lang=ru", "Очереди")])
+def test_the_language_is_the_browsers_unless_the_address_names_one(browser, web, locale, query, word):
+    page = browser.new_page(base_url=web.url, locale=locale)
+    page.goto(f"/{query}")
+    playwright.expect(page.locator("nav a").nth(1)).to_have_text(word)
+    page.close()
+
+
+def streaming(page, answer):
+    """The page of a server whose stream of events answers like this."""
+    page.route("**/api/v1/openapi.json", lambda route: route.fulfill(json={"paths": {"/api/v1/events": {}}}))
+    page.route("**/api/v1/events?topics=overview", lambda route: route.fulfill(**answer))
+    asked = []
+    page.on("request", lambda request: asked.append(request.url.split("/api/")[-1]))
+    page.reload()
+    return asked
+
+
+def test_the_overview_comes_by_a_stream_where_there_is_one(page, web):
+    counts = dict.fromkeys(["queued", "started", "finished", "failed", "deferred", "scheduled", "canceled"], 7)
+    stats = {"status": "ok", "stats": counts, "totals": counts, "queues": [{"queue_name": "streamed", **counts}]}
+    data = {"at": "2026-11-24T09:30:00.000000Z", "stats": stats, "workers": {"workers": []}, "recent": {"jobs": []}}
+    asked = streaming(page, {"content_type": "text/event-stream", "body": f"retry: 500\nevent: overview\ndata: {json.dumps(data)}\n\n"})
+    has_text(page, "streamed")
+    page.wait_for_timeout(3000)
+    assert asked.count("rq/stats") <= 2, "it asks beside the stream"
+    assert asked.count("v1/events?topics=overview") > 2
+    page.get_by_role("button", name="Pause").click()
+    page.wait_for_timeout(700)
+    asked.clear()
+    page.wait_for_timeout(1500)
+    assert asked == []
+    page.get_by_role("button", name="Resume").click()
+    playwright.expect(page.locator("#live")).to_have_text("Live")
+    has_text(page, "streamed")
+
+
+def test_a_stream_that_is_refused_is_replaced_by_questions(page, connection):
+    asked = streaming(page, {"status": 404, "json": {"detail": "There is nothing at this path"}})
+    Queue("mail", connection=connection).enqueue("tasks.add", 1, 2)
+    has_text(page, "mail")
+    Queue("more", connection=connection).enqueue("tasks.add", 1, 2)
+    has_text(page, "more")
+    assert asked.count("v1/events?topics=overview") == 1
+
+
+def test_commands_to_copy_reach_the_clipboard(page):
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.get_by_role("button", name="Copy: rqxx worker").click()
+    playwright.expect(page.get_by_role("button", name="Copy: rqxx worker")).to_have_text("Copied")
+    assert page.evaluate("navigator.clipboard.readText()") == "rqxx worker"
 
 
 RUN = "0193aaaa000170008000000000000001"
@@ -203,7 +383,7 @@ def test_hostile_output_is_shown_as_text(page, connection):
     page.goto("/#/jobs/a")
     has_text(page, "onerror")
     has_text(page, "\ufffdgnp")
-    assert page.locator("main img").count() == 0 and page.title() == "rqxx"
+    assert page.locator("main img").count() == 0 and page.title() == "a · rqxx"
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -1,0 +1,160 @@
+"""Every page, on no data, usual and hostile data, in both themes and languages, on a phone and on a wide screen."""
+
+import base64
+import json
+import shutil
+import tempfile
+import urllib.parse
+import uuid
+import zlib
+
+import pytest
+from conftest import ROOT, System, http
+from rq import Queue
+
+playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+
+AXE = ROOT / "build" / "web" / "node_modules" / "axe-core" / "axe.min.js"
+SCRIPT = "<img src=x onerror=\"document.title='owned'\">"
+LONG = "x" * 5000
+EVIL_QUEUE = SCRIPT + "\u202e" + "q" * 300
+NOW = "2026-11-23T17:47:37.728246Z"
+
+
+def nothing(web, connection):
+    return []
+
+
+def usual(web, connection):
+    """Some of everything; the addresses of pages that show one thing."""
+    for n in range(12):
+        Queue(["high", "default", "images"][n % 3], connection=connection).enqueue("app.tasks.resize", n, size="large", job_id=f"job-{n}")
+    run = "0193aaaa000170008000000000000001"
+    connection.xadd("rq:results:job-1", {"type": 2, "execution_id": run, "worker_name": "w", "cause": "memory limit", "max_rss_kb": 262144,
+                                         "exc_string": packed("Traceback (most recent call last):\n  File \"tasks.py\", line 3\nRuntimeError: no luck")})
+    connection.hset("rq:job:job-1", mapping={"status": "failed", "started_at": NOW, "ended_at": NOW})
+    connection.lpush("rqxx:output:job-1", run)
+    connection.xadd(f"rqxx:output:job-1:{run}", {"1": "a line\n"})
+    connection.xadd(f"rqxx:output:job-1:{run}", {"2": "a warning\n"})
+    worker(connection, "host.7.abc", "high,default")
+    for name, rule in {"api": {"kind": "token-bucket", "limit": 10, "per": 1, "key": "args[0]", "queue": "images"},
+                       "gpu": {"kind": "concurrency", "limit": 2, "function": "app.*"}}.items():
+        assert http("PUT", f"{web.url}/api/v1/limits/{name}", rule).status == 200
+    assert http("POST", f"{web.url}/api/v1/queues/images/pause").status == 200
+    lines = b"\n".join(json.dumps({"func": "app.tasks.resize", "args": [n]}).encode() for n in range(20))
+    assert http("POST", f"{web.url}/api/v1/batches?name=nightly&queue=low", lines, {"Content-Type": "application/x-ndjson"}).status == 201
+    return ["#/queues/images", "#/queues/images?status=failed", "#/jobs/job-0", "#/jobs/job-1", "#/batches/nightly"]
+
+
+def packed(text):
+    return base64.b64encode(zlib.compress(text.encode()))
+
+
+def worker(connection, name, queues):
+    connection.sadd("rq:workers", f"rq:worker:{name}")
+    connection.hset(f"rq:worker:{name}", mapping={"queues": queues, "state": "busy", "birth": NOW, "last_heartbeat": NOW, "pid": 7,
+                                                  "hostname": name, "version": "2.10.0", "current_job": "job-0"})
+
+
+def hostile(web, connection):
+    for name in [EVIL_QUEUE, "a" * 1000, "\x1b[31m\u2066"]:
+        Queue(name, connection=connection).enqueue("tasks.echo", SCRIPT, job_id=f"mean-{len(name)}", description=SCRIPT + LONG)
+    Queue("default", connection=connection).enqueue(LONG, LONG * 100, job_id="j" * 150, meta={SCRIPT: [SCRIPT, LONG]})
+    worker(connection, f"{SCRIPT}{LONG}", ",".join([EVIL_QUEUE] * 20))
+    broken = {"data": bytes(range(256)), "status": SCRIPT, "origin": "default", "created_at": "yesterday", "timeout": LONG,
+              "description": bytes(range(128, 256)), "meta": b"\x80junk", "worker_name": SCRIPT, "dependency_ids": json.dumps([SCRIPT, LONG])}
+    connection.hset("rq:job:broken", mapping=broken)
+    connection.rpush("rq:queue:default", "broken")
+    connection.set("rq:job:no-hash", "text")
+    connection.rpush("rq:queue:default", "no-hash")
+    run = uuid.uuid4().hex
+    connection.xadd("rq:results:mean-1000", {"type": 2, "execution_id": run, "worker_name": SCRIPT + LONG, "cause": SCRIPT + LONG,
+                                             "exc_string": packed(SCRIPT + "\n" + LONG * 50)})
+    connection.hset("rq:job:mean-1000", "status", "failed")
+    connection.lpush("rqxx:output:mean-1000", run)
+    connection.xadd(f"rqxx:output:mean-1000:{run}", {"1": (SCRIPT + LONG * 20).encode() + b"\xff\n"})
+    rule = {"kind": "concurrency", "limit": 1, "queue": SCRIPT + "*", "function": "f" * 150}
+    http("PUT", f"{web.url}/api/v1/limits/{'l' * 200}", rule)
+    connection.hset("rqxx:rules", SCRIPT, "no rule")
+    return [f"#/queues/{urllib.parse.quote(EVIL_QUEUE, safe='')}", f"#/queues/{'a' * 1000}", f"#/jobs/{'j' * 150}", "#/jobs/broken",
+            "#/jobs/no-hash", "#/jobs/mean-1000", f"#/jobs/{urllib.parse.quote(f'mean-{len(EVIL_QUEUE)}')}", "#/jobs?status=%3Cimg%3E&queue=%00"]
+
+
+@pytest.fixture(scope="module", params=[nothing, usual, hostile], ids=lambda fill: fill.__name__)
+def filled(request):
+    folder = tempfile.mkdtemp(prefix="rqxx-test-")
+    system = System(folder)
+    server = system.redis()
+    web = system.serve("--no-worker", url=server.url)
+    web.data = request.param.__name__
+    web.addresses = ["#/", "#/queues", "#/jobs", "#/workers", "#/limits", "#/batches", *request.param(web, server.client)]
+    yield web
+    system.end()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def watch(page, problems):
+    page.on("pageerror", lambda error: problems.append(f"script: {error}"))
+    page.on("console", lambda message: message.type in ("error", "warning") and problems.append(f"console: {message.text} {message.location}"))
+
+
+def look(page, where, problems):
+    """What is wrong with the page as it stands."""
+    sideways = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    if sideways > 0:
+        widest = "() => [...document.querySelectorAll('body *')].filter(node => node.getBoundingClientRect().right > innerWidth + 0.5 && !node.closest('.scroll *')).map(node => node.outerHTML.slice(0, 200)).slice(0, 3)"
+        problems.append(f"{where}: {sideways} px too wide: {page.evaluate(widest)}")
+    for fault in page.evaluate("axe.run(document, {resultTypes: ['violations']}).then(found => found.violations)"):
+        if fault["impact"] in ("serious", "critical"):
+            problems.append(f"{where}: {fault['id']}: {[node['html'][:200] + str(node['any'][:1])[:300] for node in fault['nodes'][:2]]}")
+    if page.locator("main img, main script").count() or "owned" in page.title():
+        problems.append(f"{where}: job data became part of the page")
+
+
+@pytest.mark.parametrize("lang", ["en", "ru"])
+@pytest.mark.parametrize("width", [360, 1440])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_fits_and_is_accessible(browser, filled, scheme, width, lang, tmp_path):
+    page = browser.new_page(base_url=filled.url, viewport={"width": width, "height": 800}, color_scheme=scheme)
+    problems = []
+    watch(page, problems)
+    page.goto(f"/?lang={lang}")
+    assert page.locator("html").get_attribute("lang") == lang
+    page.evaluate(AXE.read_text())
+    for n, address in enumerate(filled.addresses):
+        page.evaluate("address => { location.hash = address; }", address)
+        playwright.expect(page.locator("main")).not_to_contain_text("Загрузка…" if lang == "ru" else "Loading…", timeout=10_000)
+        page.wait_for_timeout(150)
+        look(page, address[:60], problems)
+        page.screenshot(path=tmp_path / f"{filled.data}-{n}-{scheme}-{width}-{lang}.png", full_page=True)
+    for keys in ["Control+k", "?"]:
+        page.keyboard.press(keys)
+        playwright.expect(page.locator("dialog")).to_be_visible()
+        look(page, keys, problems)
+        page.keyboard.press("Escape")
+        playwright.expect(page.locator("dialog")).to_have_count(0)
+    page.close()
+    assert problems == []
+
+
+def test_the_page_is_small_and_paints_within_a_second(browser, filled):
+    size = 0
+    for asset in ["/", "/assets/app.js", "/assets/style.css", "/assets/icon.svg"]:
+        answer = http("GET", filled.url + asset)
+        assert answer.status == 200
+        size += len(zlib.compress(answer.body, 6))
+    assert size <= 150_000
+    page = browser.new_page(base_url=filled.url)
+    page.goto("/")
+    playwright.expect(page.locator("main h2").first).to_be_attached(timeout=10_000)
+    page.wait_for_function("performance.getEntriesByName('first-contentful-paint').length > 0")
+    assert page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime") < 1000
+    page.close()

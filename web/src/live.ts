@@ -1,0 +1,187 @@
+// Where data comes from: one stream of the overview where the server has it, else questions every two seconds.
+// Both rest while the page is paused or hidden.
+
+import { useEffect, useRef, useState } from "preact/hooks";
+import { ApiError, get, token, tokenWanted } from "./api";
+import { Store, useStore } from "./store";
+import type { Job, Overview, Stats, Worker } from "./types";
+
+const interval = 2000;
+const silence = 5000;   // A stream that says nothing for so long is asked behind its back.
+
+export const paused = new Store(false);
+export const overview = new Store<Overview | null>(null);
+/** When the last answer came (0: none yet), and what has gone wrong since. */
+export const health = new Store<{ at: number; problem: string }>({ at: 0, problem: "" });
+
+const hidden = new Store(document.hidden);
+document.addEventListener("visibilitychange", () => hidden.set(document.hidden));
+const rests = () => paused.value || hidden.value || tokenWanted.value !== "";
+
+const fresh = () => health.set({ at: Date.now(), problem: "" });
+
+function failed(error: unknown): void {
+  if (error instanceof ApiError && error.status === 401) return;   // The form asks for the token.
+  const problem = error instanceof Error ? error.message : String(error);
+  health.set({ at: health.value.at, problem });
+}
+
+/** Runs `turn` now (on a paused page, too: it has to show something) and two seconds after each end, but not while the page
+ *  rests. Returns what ends it. */
+function repeat(turn: () => Promise<void>): () => void {
+  let timer: ReturnType<typeof setTimeout> | undefined;
+  let running = false;
+  let ended = false;
+  let ran = false;
+  const round = async () => {
+    clearTimeout(timer);
+    if (running || ended || (rests() && (ran || hidden.value || tokenWanted.value !== ""))) return;
+    running = true;
+    ran = true;
+    await turn().catch(failed);
+    running = false;
+    if (!ended && !rests()) timer = setTimeout(round, interval);
+  };
+  const ends = [paused, hidden, tokenWanted].map((store) => store.follow(round));
+  void round();
+  return () => {
+    ended = true;
+    clearTimeout(timer);
+    for (const end of ends) end();
+  };
+}
+
+// ---- the overview ----
+
+let stream: EventSource | null = null;
+let streams: Promise<boolean> | null = null;   // Whether the server has the stream.
+let heard = 0;
+
+function take(stats: Stats, workers: { workers: Worker[] }, recent: { jobs: Job[] }): void {
+  overview.set({ stats, workers: workers.workers, recent: recent.jobs });
+  fresh();
+}
+
+async function ask(): Promise<void> {
+  const [stats, workers, recent] = await Promise.all([
+    get<Stats>("/api/rq/stats"), get<{ workers: Worker[] }>("/api/rq/workers"),
+    get<{ jobs: Job[] }>("/api/rq/jobs/recent?limit=50")]);
+  if (!paused.value || overview.value === null) take(stats, workers, recent);
+}
+
+function closeStream(): void {
+  stream?.close();
+  stream = null;
+}
+
+/** A stream cannot carry a token, and asking for one that is not there would be an error: the description tells. */
+async function openStream(): Promise<void> {
+  streams ??= get<{ paths?: object }>("/api/v1/openapi.json").then((doc) => "/api/v1/events" in (doc.paths ?? {}), () => {
+    streams = null;
+    return false;
+  });
+  if (!(await streams) || token() !== null || stream !== null || rests() || !overview.followed) return;
+  const source = new EventSource("/api/v1/events?topics=overview");
+  stream = source;
+  source.addEventListener("overview", (event) => {
+    if (stream !== source) return;
+    heard = Date.now();
+    const data = JSON.parse((event as MessageEvent<string>).data) as
+      { stats: Stats; workers: { workers: Worker[] }; recent: { jobs: Job[] } };
+    take(data.stats, data.workers, data.recent);
+  });
+  source.addEventListener("error", () => {
+    if (source.readyState !== EventSource.CLOSED) return;
+    streams = Promise.resolve(false);
+    if (stream === source) closeStream();
+  });
+}
+
+let endFeed: (() => void) | null = null;
+let endings: (() => void)[] = [];
+
+/** Runs while anybody follows the overview. */
+function feed(): void {
+  if (!overview.followed) {
+    endFeed?.();
+    for (const end of endings) end();
+    endFeed = null;
+    endings = [];
+    closeStream();
+  } else if (endFeed === null) {
+    heard = 0;
+    endFeed = repeat(async () => {
+      if (stream !== null && Date.now() - heard < silence) return;
+      await ask();
+      void openStream();
+    });
+    const rest = () => {
+      if (rests()) closeStream();
+      else heard = 0;
+    };
+    endings = [paused.follow(rest), hidden.follow(rest), tokenWanted.follow(rest)];
+  }
+}
+
+export function useOverview(): Overview | null {
+  const value = useStore(overview);
+  useEffect(() => {
+    const end = overview.follow(() => {});
+    feed();
+    return () => {
+      end();
+      // The next page may follow it as well.
+      setTimeout(feed, 0);
+    };
+  }, []);
+  return value;
+}
+
+// ---- anything else ----
+
+export interface Loaded<T> {
+  data: T | null;
+  missing: boolean;
+  reload: () => void;
+}
+
+/** What `load` answers, again and again; `key` names it. */
+export function useData<T>(key: string, load: () => Promise<T>): Loaded<T> {
+  const [state, setState] = useState<{ key: string; data: T | null; missing: boolean; text: string }>(
+    { key, data: null, missing: false, text: "" });
+  const loader = useRef(load);
+  loader.current = load;
+  const turn = useRef<() => Promise<void>>();
+  useEffect(() => {
+    let ended = false;
+    let text = "";
+    turn.current = async () => {
+      try {
+        const data = await loader.current();
+        if (ended) return;
+        fresh();
+        const now = JSON.stringify(data);
+        if (now !== text) setState({ key, data, missing: false, text: now });   // The same is not drawn again.
+        text = now;
+      } catch (error) {
+        if (ended) return;
+        if (!(error instanceof ApiError) || error.status !== 404) throw error;
+        fresh();
+        text = "";
+        setState({ key, data: null, missing: true, text: "" });
+      }
+    };
+    const end = repeat(turn.current);
+    return () => {
+      ended = true;
+      end();
+    };
+  }, [key]);
+  const reload = () => void turn.current?.().catch(failed);
+  return state.key === key ? { data: state.data, missing: state.missing, reload } : { data: null, missing: false, reload };
+}
+
+/** After a change: the overview is asked at once. */
+export const askAgain = (): void => {
+  ask().catch(failed);
+};

@@ -1,0 +1,95 @@
+import type { JSX } from "preact";
+import { get, path } from "../api";
+import { clip, Commands, Facts, JobLink, Json, Loading, QueueLink, Status, Table, Time, type Column } from "../components";
+import { lastLine, memory, moment, plain, seconds, show } from "../format";
+import { lang, t } from "../i18n";
+import { useData } from "../live";
+import { Outputs } from "../output";
+import { href } from "../router";
+import { reasonsRu } from "../ru";
+import type { Execution, Job, Why } from "../types";
+
+const settled = ["started", "finished", "failed", "stopped", "canceled"];
+const ends = ["finished", "failed", "stopped", "canceled"];
+
+function timeLimit(timeout: number | null): string {
+  if (timeout === null) return t("defaultLimit");
+  return timeout < 0 ? t("none") : `${timeout} ${t("s")}`;
+}
+
+const kept = (ttl: number | null): string => (ttl === null ? "–" : ttl < 0 ? t("forever") : seconds(ttl));
+
+function progress(run: Execution): string {
+  const done = run.progress?.fraction;
+  return typeof done === "number" ? `${Math.round(done * 100)} % ${run.progress?.text ? show(run.progress.text) : ""}` : "–";
+}
+
+const columns: Column<Execution>[] = [
+  { name: t("execution"), cell: (run) => run.id ? <code title={show(run.id, 60)}>{show(run.id, 12)}</code> : "–" },
+  { name: t("outcome"), cell: (run) => run.stop ? `${run.outcome}, ${t("stop", { word: show(run.stop, 30) })}` : run.outcome },
+  { name: t("cause"), kind: "long", cell: (run) => show(run.cause) },
+  { name: t("peakMemory"), kind: "number", cell: (run) => memory(run.max_rss_kb) },
+  { name: t("cpu"), kind: "number", cell: (run) => seconds(run.cpu_seconds) },
+  { name: t("progress"), kind: "number", cell: progress },
+  { name: t("worker"), kind: "long", cell: (run) => <span title={show(run.worker, 200)}>{show(run.worker, 60)}</span> },
+  { name: t("begun"), cell: (run) => <Time at={run.started_at} /> },
+  { name: t("ended"), cell: (run) => <Time at={run.ended_at} /> },
+  { name: t("error"), kind: "long", cell: (run) => run.error ? lastLine(run.error) : "–" },
+];
+
+function Reasons({ why }: { why: Why }): JSX.Element {
+  return <section class="why"><h2>{t("why")}</h2>
+    <ol>{why.reasons.map(({ code, text }) => <li key={code}>
+      {lang === "ru" && Object.hasOwn(reasonsRu, code) ? <>{reasonsRu[code]} <small lang="en">{show(text, 500)}</small></> : show(text, 500)}
+    </li>)}</ol>
+    {why.estimated_start && <p>{t("estimated", { time: moment(why.estimated_start) })}</p>}
+  </section>;
+}
+
+const has = (value: unknown): boolean => value !== null && value !== undefined && (typeof value !== "object" || Object.keys(value).length > 0);
+
+interface Shown {
+  job: Job;
+  why: Why | null;
+}
+
+async function load(id: string): Promise<Shown> {
+  const { job } = await get<{ job: Job }>(path`/api/rq/jobs/${id}`);
+  if (settled.includes(String(job.status))) return { job, why: null };
+  const { why } = await get<{ why: Why }>(path`/api/v1/jobs/${id}/why`);
+  return { job, why };
+}
+
+export function JobPage({ id }: { id: string }): JSX.Element {
+  const { data, missing } = useData(`job ${id}`, () => load(id));
+  const back = <a href={href([])}>← {t("overview")}</a>;
+  if (missing) return <p class="empty">{t("noSuchJob")}{back}</p>;
+  if (data === null) return <Loading />;
+  const { job, why } = data;
+  const verbs = ends.includes(String(job.status)) ? ["rqxx job requeue", "rqxx job logs"] : job.status === "started" ? ["rqxx job stop", "rqxx job logs --follow"]
+    : ["rqxx job cancel", "rqxx job why"];
+  return <>
+    <p class="path">{back}</p>
+    <h2 class="id">{show(job.id, 200)}</h2>
+    {why && <Reasons why={why} />}
+    <Facts rows={[
+      [t("status"), <Status word={job.status} />], [t("queue"), <QueueLink name={job.queue} />], [t("function"), show(job.func_name, 300)],
+      [t("created"), <Time at={job.created_at} />], [t("enqueued"), <Time at={job.enqueued_at} />], [t("begun"), <Time at={job.started_at} />],
+      [t("ended"), <Time at={job.ended_at} />], [t("waited"), seconds(job.queued_for)], [t("took"), seconds(job.duration)],
+      [t("timeLimit"), timeLimit(job.timeout)], [t("retriesLeft"), show(job.retry)], [t("resultKept"), kept(job.result_ttl)],
+      [t("failureKept"), kept(job.failure_ttl)], [t("worker"), show(job.worker_name, 200)],
+      [t("dependsOn"), job.depends_on.length === 0 ? "–" : job.depends_on.slice(0, 100).map((one, i) => <>{i > 0 && ", "}<JobLink id={one} size={40} /></>)],
+    ]} />
+    {job.problems.map((problem, i) => <p key={i} class="problem">{t("unreadableField", { text: show(problem, 500) })}</p>)}
+    <h2>{t("arguments")}</h2><Json label={t("arguments")} value={job.args} />
+    {has(job.kwargs) && <><h2>{t("keywords")}</h2><Json label={t("keywords")} value={job.kwargs} /></>}
+    {has(job.meta) && <><h2>{t("meta")}</h2><Json label={t("meta")} value={job.meta} /></>}
+    {job.status === "finished" && <><h2>{t("result")}</h2><Json label={t("result")} value={job.result} /></>}
+    {!!job.exc_info && <><h2>{t("error")}</h2>
+      <pre tabIndex={0} role="region" aria-label={t("error")}>{typeof job.exc_info === "string" ? plain(clip(job.exc_info)) : show(job.exc_info, 5000)}</pre></>}
+    <h2>{t("executions")}</h2>
+    {job.executions.length === 0 ? <p class="empty">{t("notRun")}</p> : <Table label={t("executions")} columns={columns} rows={job.executions} />}
+    <Outputs id={id} ran={job.executions.length > 0} />
+    <Commands of={job.id} verbs={verbs} />
+  </>;
+}

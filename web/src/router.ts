@@ -1,0 +1,44 @@
+// The address says what is shown: #/queues/high?status=failed. Filters replace the entry, pages add one.
+
+import { Store, useStore } from "./store";
+
+export interface Route {
+  parts: string[];
+  params: URLSearchParams;
+}
+
+function decode(text: string): string {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text;
+  }
+}
+
+function read(): Route {
+  const [path = "", query = ""] = location.hash.replace(/^#/, "").split("?", 2);
+  return { parts: path.split("/").filter((part) => part !== "").map(decode), params: new URLSearchParams(query) };
+}
+
+const route = new Store<Route>(read());
+addEventListener("hashchange", () => route.set(read()));
+
+export const useRoute = (): Route => useStore(route);
+export const currentPath = (): string => route.value.parts.join("/");
+
+export function href(parts: string[], params: Record<string, string> = {}): string {
+  const query = new URLSearchParams(Object.entries(params).filter(([, value]) => value !== "")).toString();
+  return `#/${parts.map(encodeURIComponent).join("/")}${query && `?${query}`}`;
+}
+
+export function go(...parts: string[]): void {
+  location.hash = href(parts);
+}
+
+/** Changes a filter of this page. */
+export function setParam(name: string, value: string): void {
+  const { parts, params } = route.value;
+  const all = { ...Object.fromEntries(params), [name]: value };
+  history.replaceState(null, "", location.pathname + location.search + href(parts, all));
+  route.set(read());
+}

@@ -1,0 +1,43 @@
+import { useEffect, useState } from "preact/hooks";
+
+/** A value that components can follow. */
+export class Store<T> {
+  private readonly listeners = new Set<() => void>();
+
+  constructor(private held: T) {}
+
+  get value(): T {
+    return this.held;
+  }
+
+  set(value: T): void {
+    if (value === this.held) return;
+    this.held = value;
+    for (const listener of [...this.listeners]) listener();
+  }
+
+  /** Returns what ends it. */
+  follow(listener: () => void): () => void {
+    this.listeners.add(listener);
+    return () => this.listeners.delete(listener);
+  }
+
+  get followed(): boolean {
+    return this.listeners.size > 0;
+  }
+}
+
+export function useStore<T>(store: Store<T>): T {
+  const [, redraw] = useState(0);
+  useEffect(() => {
+    let seen = store.value;
+    const draw = () => {
+      seen = store.value;
+      redraw((n) => n + 1);
+    };
+    const end = store.follow(draw);
+    if (seen !== store.value) draw();
+    return end;
+  }, [store]);
+  return store.value;
+}

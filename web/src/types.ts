@@ -1,0 +1,151 @@
+// What the API answers, as far as the page uses it. Text from jobs may also be a labelled node: see `show`.
+
+export type Text = unknown;
+
+export const statuses = ["queued", "started", "finished", "failed", "deferred", "scheduled", "canceled"] as const;
+export type Counts = Record<(typeof statuses)[number], number>;
+
+export interface Queue extends Counts {
+  queue_name: Text;
+  paused?: boolean;
+  waiting_under_limits?: number;
+}
+
+export interface RateLimit {
+  key: Text;
+  concurrency: number;
+  allowed: number;
+  rate_limited: number;
+}
+
+export interface Stats {
+  queues: Queue[];
+  totals: Counts;
+  rate_limits?: RateLimit[];
+}
+
+export interface Worker {
+  name: Text;
+  state: Text;
+  hostname: Text;
+  pid: number | null;
+  version: Text;
+  queues: Text[];
+  jobs: Text[];
+  current_job: Text;
+  successful_job_count: number;
+  failed_job_count: number;
+  total_working_time: number;
+  birth: string | null;
+  last_heartbeat: string | null;
+}
+
+export interface Execution {
+  id: Text;
+  worker: Text;
+  started_at: string | null;
+  ended_at: string | null;
+  outcome: string;
+  error: Text;
+  progress: { fraction?: unknown; text?: unknown } | null;
+  cause: Text;
+  max_rss_kb: number | null;
+  cpu_seconds: number | null;
+  stop: Text;
+}
+
+export interface Job {
+  id: Text;
+  status: Text;
+  queue: Text;
+  func_name: Text;
+  description: Text;
+  args: unknown;
+  kwargs: unknown;
+  created_at: string | null;
+  enqueued_at: string | null;
+  started_at: string | null;
+  ended_at: string | null;
+  duration: number | null;
+  queued_for: number | null;
+  result: unknown;
+  exc_info: Text;
+  timeout: number | null;
+  retry: number | null;
+  result_ttl: number | null;
+  failure_ttl: number | null;
+  worker_name: Text;
+  meta: unknown;
+  depends_on: Text[];
+  executions: Execution[];
+  problems: Text[];
+}
+
+export interface Why {
+  reasons: { code: string; text: string }[];
+  estimated_start: string | null;
+}
+
+export interface Limiter {
+  key: Text;
+  used: number;
+  waiting: number;
+  pushed_back_until: string | null;
+}
+
+export interface Limit {
+  name: string;
+  kind: string;
+  queue?: string;
+  function?: string;
+  key?: string;
+  limit?: number;
+  per?: number;
+  burst?: number;
+  scope?: string;
+  limiters: Limiter[];
+}
+
+export interface Limits {
+  limits: Limit[];
+  faults: { name: Text; detail: Text }[];
+}
+
+export interface Batch {
+  id: string;
+  state: Text;
+  successful: boolean;
+  total: number;
+  done: number;
+  pending: number;
+  finished: number;
+  failed: number;
+  stopped: number;
+  canceled: number;
+  deleted: number;
+  parent: Text;
+  children: { total: number; waiting: number; failed: number; ids: Text[] };
+  created_at: string | null;
+  sealed_at: string | null;
+  completed_at: string | null;
+  first_failure_at: string | null;
+  jobs_per_second: number;
+  eta: number | null;
+  in_progress: Text;
+  on_complete: Text;
+  on_success: Text;
+  on_first_failure: Text;
+}
+
+export interface Overview {
+  stats: Stats;
+  workers: Worker[];
+  recent: Job[];
+}
+
+export interface OutputPart {
+  executions: string[];
+  entries: { stream: "stdout" | "stderr" | "cut"; text?: string; missing_bytes?: number }[];
+  next_after: string;
+  ended: boolean;
+}
