@@ -47,9 +47,9 @@ struct LiveFeed::Impl {
     std::size_t readers = 0;
     bool closed = false;
 
-    std::string at;         ///< When it was read.
-    std::string state;      ///< The newest, as JSON; empty before the first.
-    std::string problem;    ///< Why it could not be read; empty where it was.
+    std::string at;             ///< When it was read.
+    std::string state;          ///< The newest, as JSON; empty before the first.
+    std::string problem;        ///< Why it could not be read; empty where it was.
     std::uint64_t version = 0;  ///< Goes up with each other state.
     std::uint64_t round = 0;    ///< Goes up with each reading.
 
@@ -65,14 +65,15 @@ struct LiveFeed::Impl {
     /// What a list shows of a job: its arguments and results may be large.
     static json::object outline(const json::object& job) {
         json::object shown;
-        for (const auto* field : {"id", "status", "queue", "func_name", "description", "created_at",
-                                  "enqueued_at", "started_at", "ended_at", "duration",
-                                  "queued_for", "worker_name"}) {
+        for (const auto* field :
+             {"id", "status", "queue", "func_name", "description", "created_at", "enqueued_at",
+              "started_at", "ended_at", "duration", "queued_for", "worker_name"}) {
             const auto& value = job.at(field);
             const bool is_long = value.is_string() && value.get_string().size() > longest_text;
-            shown[field] = is_long ? json::value(to_valid_utf8(std::string_view(
-                                         value.get_string()).substr(0, longest_text)))
-                                   : value;
+            shown[field] = is_long
+                               ? json::value(to_valid_utf8(
+                                     std::string_view(value.get_string()).substr(0, longest_text)))
+                               : value;
         }
         // Of jobs that wait it changes all the time; `enqueued_at` says the same.
         if (shown["started_at"].is_null()) shown["queued_for"] = nullptr;
@@ -163,7 +164,9 @@ void LiveFeed::add_route(Router& router) {
     doc.tag = "monitor";
     RouteDoc::Param topics;
     topics.name = "topics";
-    topics.description = "what to tell of, separated by commas; there is `overview`: queues, workers and recent jobs";
+    topics.description =
+        "what to tell of, separated by commas; there is `overview`: queues, workers and recent "
+        "jobs";
     doc.params = {topics};
     doc.response_type = "text/event-stream";
     doc.response_schema =
@@ -172,8 +175,7 @@ void LiveFeed::add_route(Router& router) {
     router.add(Method::get, "/api/v1/events", doc,
                [feed = impl_](Request request) -> asio::awaitable<Response> {
                    const auto wanted = request.query_value("topics").value_or("overview");
-                   if (wanted != "overview")
-                       throw HttpError(422, "topics: there is overview");
+                   if (wanted != "overview") throw HttpError(422, "topics: there is overview");
                    if (feed->closed) throw HttpError(503, "The server is stopping");
                    Response response;
                    response.content_type = "text/event-stream";

@@ -18,8 +18,7 @@ namespace rqxx::http {
 /// Source of the format: HTML Living Standard, 9.2 Server-sent events.
 class LiveFeed {
 public:
-    LiveFeed(boost::asio::any_io_executor executor, Monitor& monitor,
-             Logger& log = null_logger(),
+    LiveFeed(boost::asio::any_io_executor executor, Monitor& monitor, Logger& log = null_logger(),
              std::chrono::milliseconds interval = std::chrono::seconds(1));
     ~LiveFeed();
     void add_route(Router& router);

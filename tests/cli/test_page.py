@@ -274,11 +274,13 @@ def test_the_language_is_the_browsers_unless_the_address_names_one(browser, web,
 
 def streaming(page, answer):
     """The page of a server whose stream of events answers like this."""
+    address = page.url
+    page.goto("about:blank")   # What the page before asks is of no interest.
     page.route("**/api/v1/openapi.json", lambda route: route.fulfill(json={"paths": {"/api/v1/events": {}}}))
     page.route("**/api/v1/events?topics=overview", lambda route: route.fulfill(**answer))
     asked = []
     page.on("request", lambda request: asked.append(request.url.split("/api/")[-1]))
-    page.reload()
+    page.goto(address)
     return asked
 
 
@@ -299,6 +301,21 @@ def test_the_overview_comes_by_a_stream_where_there_is_one(page, web):
     page.get_by_role("button", name="Resume").click()
     playwright.expect(page.locator("#live")).to_have_text("Live")
     has_text(page, "streamed")
+
+
+def test_with_the_stream_the_page_follows_redis_and_asks_for_nothing_else(page, connection):
+    Queue("mail", connection=connection).enqueue("tasks.add", 1, 2)
+    with page.expect_request("**/api/v1/events?topics=overview"):
+        page.reload()
+    has_text(page, "mail")
+    page.wait_for_timeout(1000)
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.wait_for_timeout(7000)
+    Queue("more", connection=connection).enqueue("tasks.add", 1, 2)
+    has_text(page, "more")
+    playwright.expect(page.locator("#live")).to_have_text("Live")
+    assert asked == []
 
 
 def test_a_stream_that_is_refused_is_replaced_by_questions(page, connection):

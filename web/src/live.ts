@@ -90,6 +90,16 @@ async function openStream(): Promise<void> {
       { stats: Stats; workers: { workers: Worker[] }; recent: { jobs: Job[] } };
     take(data.stats, data.workers, data.recent);
   });
+  source.addEventListener("unchanged", () => {
+    if (stream !== source) return;
+    heard = Date.now();
+    fresh();
+  });
+  source.addEventListener("problem", (event) => {
+    if (stream !== source) return;
+    heard = Date.now();
+    failed(new Error((JSON.parse((event as MessageEvent<string>).data) as { detail: string }).detail));
+  });
   source.addEventListener("error", () => {
     if (source.readyState !== EventSource.CLOSED) return;
     streams = Promise.resolve(false);

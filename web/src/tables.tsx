@@ -6,6 +6,12 @@ import { number, seconds, show } from "./format";
 import { t } from "./i18n";
 import { statuses, type Job, type Queue, type RateLimit, type Worker } from "./types";
 
+/** In seconds; of jobs that wait still, the stream leaves it to us. */
+function waited(job: Job): number | null {
+  if (job.queued_for !== null || job.status !== "queued" || !job.enqueued_at) return job.queued_for;
+  return Math.max(0, (Date.now() - Date.parse(job.enqueued_at)) / 1000);
+}
+
 export function QueueTable({ queues, filtered = false }: { queues: Queue[]; filtered?: boolean }): JSX.Element {
   if (queues.length === 0) return filtered ? <Empty text={t("noMatch")} /> : <Empty text={t("noQueue")} command="rqxx enqueue FUNC ARG" />;
   const columns: Column<Queue>[] = [
@@ -44,7 +50,7 @@ export function JobTable({ jobs, filtered = false }: { jobs: Job[]; filtered?: b
     { name: t("status"), cell: (job) => <Status word={job.status} /> },
     { name: t("call"), kind: "long", cell: (job) => <span title={show(job.description ?? job.func_name, 500)}>{show(job.description ?? job.func_name)}</span> },
     { name: t("queue"), kind: "optional", cell: (job) => <QueueLink name={job.queue} /> },
-    { name: t("waited"), kind: "number optional", cell: (job) => seconds(job.queued_for) },
+    { name: t("waited"), kind: "number optional", cell: (job) => seconds(waited(job)) },
     { name: t("took"), kind: "number", cell: (job) => seconds(job.duration) },
     { name: t("created"), kind: "optional", cell: (job) => <Time at={job.created_at} /> },
   ];
