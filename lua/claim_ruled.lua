@@ -118,6 +118,7 @@ end
 -- Keys are taken off the ring several at a time, and go back to it at the end of the script; what is needed to judge them
 -- is read for all at once.
 local function take_off_ring(queue, turns)
+    -- As many as the queue's share of the turns will ask for.
     local share = (limit - #claimed) * (queue.portion or 1)
     local keys = redis.call('LPOP', ring_of(queue), tostring(math.max(1, math.min(math.ceil(share), 100))))
     if not keys then   -- All have had their turn.
@@ -230,15 +231,10 @@ local function take_from_lanes(queue)
         local fair, lane = next_fair(queue)
         if not fair then return nil end
         local alone = lane
-        if not lane then
-            lane = redis.pcall('ZRANGE', ready_of(queue, fair), '0', '0')[1]
-            if lane then
-                uses_of(lane)
-                if unread[1] then read_limiters() end
-            end
-        end
+        if not lane then lane = redis.pcall('ZRANGE', ready_of(queue, fair), '0', '0')[1] end
         if lane then
             local uses = uses_of(lane)
+            if unread[1] then read_limiters() end
             local blocked, until_us
             for i = 1, #uses, 2 do
                 local limiter = uses[i]

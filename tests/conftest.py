@@ -224,6 +224,15 @@ def connection(server):
     return server.client
 
 
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    with playwright.sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
 class Answer:
     def __init__(self, status, headers, body):
         self.status = status

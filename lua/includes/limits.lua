@@ -29,7 +29,7 @@ local bucket = {
     learn = function(rule)
         rule.interval = rule.per / rule.limit
         rule.depth = (rule.burst or rule.limit) * rule.interval
-        rule.lifetime = string.format('%d', rule.depth / 1000 + 1000)
+        rule.lifetime = string.format('%d', math.min(rule.depth / 1000 + 1000, 1e15))
     end,
     read = function(limiter, text)
         local full_at = tonumber(text)
@@ -90,7 +90,8 @@ local function trim_window(limiter)
     limiter.trimmed = true
 end
 
--- The list is looked through only where its length alone would hold somebody up.
+-- The list is looked through only where its length alone would hold somebody up, and once for so many points.
+local trim_each = 64
 kinds['sliding-window'] = {
     load = function(limiter)
         local length = attempt('LLEN', limiter.key)
@@ -113,6 +114,7 @@ kinds['sliding-window'] = {
         local times, at = {}, string.format('%d', now_us)
         for i = 1, limiter.taken do times[i] = at end
         for i = 1, #times, 1000 do attempt('RPUSH', limiter.key, unpack(times, i, math.min(i + 999, #times))) end
+        if not limiter.trimmed and limiter.used % trim_each < limiter.taken then trim_window(limiter) end
         attempt('PEXPIRE', limiter.key, math.ceil(limiter.rule.per / 1000) + 1000)
     end,
 }

@@ -4,7 +4,6 @@
 
 #include <boost/json/object.hpp>
 #include <boost/json/serialize.hpp>
-#include <boost/json/value_to.hpp>
 #include <rqxx/error.hpp>
 #include <rqxx/job.hpp>
 #include <rqxx/time.hpp>

@@ -1,5 +1,4 @@
 #include "ops/claim_plan.hpp"
-#include "ops/sorting.hpp"
 
 #include <algorithm>
 #include <boost/json.hpp>
@@ -7,6 +6,7 @@
 
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
+#include "ops/sorting.hpp"
 #include "ops/transitions.hpp"
 
 namespace rqxx::ops {
@@ -69,7 +69,7 @@ std::vector<std::string> ClaimPlan::limiters_of(const Job& job, const std::strin
     std::vector<std::string> names;
     const auto add = [&](const std::string& rule_name, std::string key) {
         const auto rule = std::ranges::find(rules_.rules(), rule_name, &Rule::name);
-        if (rule == rules_.rules().end()) return;
+        if (rule == rules_.rules().end() || rule->kind == Rule::Kind::pause) return;
         if (rule->per_worker) key += "@" + worker;
         names.push_back(key.empty() ? rule_name : rule_name + ":" + key);
     };

@@ -1,21 +1,12 @@
 """The page at /, in a real Chromium."""
 
 import json
-import shutil
 
 import pytest
 from conftest import http
 from rq import Queue, Worker
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
 
 
 @pytest.fixture

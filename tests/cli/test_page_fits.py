@@ -93,14 +93,6 @@ def filled(request):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as driver:
-        chromium = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
-
-
 def watch(page, problems):
     page.on("pageerror", lambda error: problems.append(f"script: {error}"))
     page.on("console", lambda message: message.type in ("error", "warning") and problems.append(f"console: {message.text} {message.location}"))

@@ -188,6 +188,17 @@ def test_several_limits_hold_at_once_with_points(system, connection):
         check_token_bucket([when for when, job, _ in seen if tenants[job] == tenant], 10, 1, 2)
 
 
+def test_a_wide_window_keeps_little_more_than_what_counts(system, connection):
+    set_rule(system, "wide", "--kind", "sliding-window", "--limit", "10000", "--per", "1s", "--queue", "default")
+    queue = rq.Queue("default", connection=connection)
+    for _ in range(4):
+        queue.enqueue_many([rq.Queue.prepare_data("tasks.noop", (n,)) for n in range(100)])
+        assert system.test_worker("--burst", "default").wait(60) == 0
+        kept = connection.llen("rqxx:limit:sliding-window:wide")
+        assert 100 <= kept < 100 + 64, kept
+        time.sleep(1.1)   # All have left the window, and the key is still there.
+
+
 def test_a_limit_is_edited_and_removed_while_jobs_wait(system, connection):
     set_rule(system, "slow", "--kind", "token-bucket", "--limit", "1", "--per", "1h", "--burst", "1", "--function", "tasks.noop")
     queue = rq.Queue("default", connection=connection)
