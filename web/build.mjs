@@ -44,7 +44,7 @@ function check() {
   writeFileSync(config, JSON.stringify({
     extends: join(here, "tsconfig.json"),
     compilerOptions: {
-      paths: { preact: [join(modules, "preact")], "preact/*": [join(modules, "preact", "*")] },
+      paths: { preact: [join(modules, "preact")], "preact/*": [join(modules, "preact", "*")], uplot: [join(modules, "uplot")] },
       typeRoots: [], types: [], noEmit: true, incremental: true, tsBuildInfoFile: join(out, "tsconfig.tsbuildinfo"),
     },
     include: [join(here, "src")],

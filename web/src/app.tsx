@@ -1,25 +1,35 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
 import { giveToken, tokenWanted } from "./api";
+import { Operations } from "./actions";
 import { Questions, busy, forgetNotice } from "./ask";
 import { Dialog } from "./components";
 import { show } from "./format";
+import { useRoutes } from "./features";
 import { lang, t, type Key } from "./i18n";
 import { health, paused } from "./live";
 import { BatchesPage, BatchPage } from "./pages/batches";
+import { EventsPage } from "./pages/events";
+import { FailurePage, FailuresPage } from "./pages/failures";
 import { JobPage } from "./pages/job";
 import { JobsPage } from "./pages/jobs";
 import { LimitsPage } from "./pages/limits";
 import { OverviewPage } from "./pages/overview";
 import { QueuePage, QueuesPage } from "./pages/queues";
+import { RedisPage } from "./pages/redis";
+import { SchedulesPage } from "./pages/schedules";
+import { SettingsPage } from "./pages/settings";
 import { WorkersPage } from "./pages/workers";
 import { Palette } from "./palette";
 import { go, href, useRoute } from "./router";
 import { Store, useStore } from "./store";
 
-export const pages: { name: Key; part: string; key: string }[] = [
+/** `route`: without it at the server there is no such page. */
+export const pages: { name: Key; part: string; key: string; route?: string }[] = [
   { name: "overview", part: "", key: "o" }, { name: "queues", part: "queues", key: "q" }, { name: "jobs", part: "jobs", key: "j" },
-  { name: "workers", part: "workers", key: "w" }, { name: "limits", part: "limits", key: "l" }, { name: "batches", part: "batches", key: "b" },
+  { name: "failures", part: "failures", key: "f", route: "/api/v1/failures" }, { name: "workers", part: "workers", key: "w" },
+  { name: "schedules", part: "schedules", key: "s", route: "/api/v1/schedules" }, { name: "limits", part: "limits", key: "l" }, { name: "batches", part: "batches", key: "b" },
+  { name: "audit", part: "events", key: "e", route: "/api/v1/audit" }, { name: "redis", part: "redis", key: "r", route: "/api/v1/redis" }, { name: "settings", part: "settings", key: "t" },
 ];
 
 type Layer = "" | "palette" | "help";
@@ -70,11 +80,17 @@ function Page(): JSX.Element {
     if (page === "workers") return <WorkersPage />;
     if (page === "limits") return <LimitsPage />;
     if (page === "batches") return <BatchesPage />;
+    if (page === "failures") return <FailuresPage />;
+    if (page === "schedules") return <SchedulesPage />;
+    if (page === "events") return <EventsPage />;
+    if (page === "redis") return <RedisPage />;
+    if (page === "settings") return <SettingsPage />;
   }
   if (name !== undefined && parts.length === 2) {
     if (page === "queues") return <QueuePage key={name} name={name} />;
     if (page === "jobs") return <JobPage key={name} id={name} />;
     if (page === "batches") return <BatchPage key={name} id={name} />;
+    if (page === "failures") return <FailurePage key={name} id={name} />;
   }
   return <p class="empty">{t("noSuchPage")}<a href={href([])}>← {t("overview")}</a></p>;
 }
@@ -126,6 +142,8 @@ function useKeys(): void {
 }
 
 export function App(): JSX.Element {
+  const routes = useRoutes();
+  const there = pages.filter((page) => page.route === undefined || routes.has(page.route));
   const { parts } = useRoute();
   const rests = useStore(paused);
   const shown = useStore(layer);
@@ -151,7 +169,7 @@ export function App(): JSX.Element {
     <header>
       <h1><a href={href([])}>rqxx</a></h1>
       <nav aria-label={t("pages")}>
-        {pages.map((page) => <a key={page.part} href={href(page.part ? [page.part] : [])}
+        {there.map((page) => <a key={page.part} href={href(page.part ? [page.part] : [])}
           aria-current={(parts[0] ?? "") === page.part ? "page" : undefined}>{t(page.name)}</a>)}
       </nav>
       <div class="tools">
@@ -163,9 +181,9 @@ export function App(): JSX.Element {
           onClick={(event) => { event.preventDefault(); location.assign(`?lang=${other}${location.hash}`); }}>{other.toUpperCase()}</a>
       </div>
     </header>
-    <Questions />
+    <Questions><Operations /></Questions>
     <main id="main" ref={main} tabIndex={-1}>{wanted !== "" ? <TokenForm /> : <Page />}</main>
-    {shown === "palette" && <Palette pages={pages} onClose={() => layer.set("")} />}
+    {shown === "palette" && <Palette pages={there} onClose={() => layer.set("")} />}
     {shown === "help" && <Help />}
   </>;
 }

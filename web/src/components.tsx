@@ -1,11 +1,13 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { isShellSafe, moment, number, show } from "./format";
+import { inUtc, isShellSafe, moment, number, show } from "./format";
 import { t, type Key } from "./i18n";
 import { href, setParam, useRoute } from "./router";
+import { useStore } from "./store";
 import { statuses, type Counts } from "./types";
 
 export function Time({ at }: { at: string | null }): JSX.Element {
+  useStore(inUtc);
   return at ? <time dateTime={at} title={at}>{moment(at)}</time> : <>–</>;
 }
 
@@ -119,11 +121,12 @@ export function Filter({ name = "q", label = t("filter") }: { name?: string; lab
     <input type="search" value={value} data-filter maxLength={200} onInput={(event) => setParam(name, event.currentTarget.value)} /></label>;
 }
 
-export function Choice({ name, label, options }: { name: string; label: string; options: [string, string][] }): JSX.Element {
+/** `any`: what it says where nothing is chosen. */
+export function Choice({ name, label, options, any = t("any") }: { name: string; label: string; options: [string, string][]; any?: string }): JSX.Element {
   const value = useRoute().params.get(name) ?? "";
   return <label class="filter"><span>{label}</span>
     <select value={value} onChange={(event) => setParam(name, event.currentTarget.value)}>
-      <option value="">{t("any")}</option>
+      <option value="">{any}</option>
       {value !== "" && !options.some(([one]) => one === value) && <option value={value}>{show(value, 40)}</option>}
       {options.map(([one, text]) => <option key={one} value={one}>{text}</option>)}
     </select></label>;

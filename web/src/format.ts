@@ -1,4 +1,5 @@
 import { lang, t } from "./i18n";
+import { Store } from "./store";
 
 const unprintable = /[\0-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]/g;
 
@@ -34,7 +35,21 @@ export function memory(kilobytes: number | null | undefined): string {
     : `${decimals(kilobytes / 1048576, 2)} ${t("GB")}`;
 }
 
-export const moment = (text: string): string => new Date(text).toLocaleString(lang);
+export const bytes = (value: number | null | undefined): string => memory(value == null ? null : value / 1024);
+
+/** Whether times are shown in UTC instead of this machine's time zone. */
+export const inUtc = new Store(localStorage.getItem("zone") === "utc");
+inUtc.follow(() => localStorage.setItem("zone", inUtc.value ? "utc" : "local"));
+
+export const moment = (text: string): string =>
+  new Date(text).toLocaleString(lang, inUtc.value ? { timeZone: "UTC", timeZoneName: "short" } : {});
+
+/** How long ago, or in how long. */
+export function ago(text: string | null): string {
+  if (!text) return "–";
+  const past = (Date.now() - Date.parse(text)) / 1000;
+  return past >= 0 ? t("ago", { time: seconds(past) }) : t("inTime", { time: seconds(-past) });
+}
 
 /** The last line of a traceback. */
 export const lastLine = (text: unknown): string => show(typeof text === "string" ? text.trim().split("\n").pop() : text, 200);

@@ -3,6 +3,7 @@
 
 import { useEffect, useRef, useState } from "preact/hooks";
 import { ApiError, get, token, tokenWanted } from "./api";
+import { hasRoute } from "./features";
 import { Store, useStore } from "./store";
 import type { Job, Overview, Stats, Worker } from "./types";
 
@@ -26,9 +27,9 @@ function failed(error: unknown): void {
   health.set({ at: health.value.at, problem });
 }
 
-/** Runs `turn` now (on a paused page, too: it has to show something) and two seconds after each end, but not while the page
+/** Runs `turn` now (on a paused page, too: it has to show something) and `wait` ms after each end, but not while the page
  *  rests. Returns what ends it. */
-function repeat(turn: () => Promise<void>): () => void {
+function repeat(turn: () => Promise<void>, wait = interval): () => void {
   let timer: ReturnType<typeof setTimeout> | undefined;
   let running = false;
   let ended = false;
@@ -40,7 +41,7 @@ function repeat(turn: () => Promise<void>): () => void {
     ran = true;
     await turn().catch(failed);
     running = false;
-    if (!ended && !rests()) timer = setTimeout(round, interval);
+    if (!ended && !rests()) timer = setTimeout(round, wait);
   };
   const ends = [paused, hidden, tokenWanted].map((store) => store.follow(round));
   void round();
@@ -54,7 +55,7 @@ function repeat(turn: () => Promise<void>): () => void {
 // ---- the overview ----
 
 let stream: EventSource | null = null;
-let streams: Promise<boolean> | null = null;   // Whether the server has the stream.
+let streamless = false;   // The server has given the stream up.
 let heard = 0;
 
 function take(stats: Stats, workers: { workers: Worker[] }, recent: { jobs: Job[] }): void {
@@ -74,13 +75,9 @@ function closeStream(): void {
   stream = null;
 }
 
-/** A stream cannot carry a token, and asking for one that is not there would be an error: the description tells. */
+/** A stream cannot carry a token. */
 async function openStream(): Promise<void> {
-  streams ??= get<{ paths?: object }>("/api/v1/openapi.json").then((doc) => "/api/v1/events" in (doc.paths ?? {}), () => {
-    streams = null;
-    return false;
-  });
-  if (!(await streams) || token() !== null || stream !== null || rests() || !overview.followed) return;
+  if (streamless || !(await hasRoute("/api/v1/events")) || token() !== null || stream !== null || rests() || !overview.followed) return;
   const source = new EventSource("/api/v1/events?topics=overview");
   stream = source;
   source.addEventListener("overview", (event) => {
@@ -102,7 +99,7 @@ async function openStream(): Promise<void> {
   });
   source.addEventListener("error", () => {
     if (source.readyState !== EventSource.CLOSED) return;
-    streams = Promise.resolve(false);
+    streamless = true;
     if (stream === source) closeStream();
   });
 }
@@ -156,7 +153,7 @@ export interface Loaded<T> {
 }
 
 /** What `load` answers, again and again; `key` names it. */
-export function useData<T>(key: string, load: () => Promise<T>): Loaded<T> {
+export function useData<T>(key: string, load: () => Promise<T>, wait?: number): Loaded<T> {
   const [state, setState] = useState<{ key: string; data: T | null; missing: boolean; text: string }>(
     { key, data: null, missing: false, text: "" });
   const loader = useRef(load);
@@ -181,7 +178,7 @@ export function useData<T>(key: string, load: () => Promise<T>): Loaded<T> {
         setState({ key, data: null, missing: true, text: "" });
       }
     };
-    const end = repeat(turn.current);
+    const end = repeat(turn.current, wait);
     return () => {
       ended = true;
       end();

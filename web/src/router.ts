@@ -35,10 +35,12 @@ export function go(...parts: string[]): void {
   location.hash = href(parts);
 }
 
-/** Changes a filter of this page. */
-export function setParam(name: string, value: string): void {
+/** Sets filters of this page; `keep`: the others stay. */
+export function setParams(values: Record<string, string>, keep = false): void {
   const { parts, params } = route.value;
-  const all = { ...Object.fromEntries(params), [name]: value };
-  history.replaceState(null, "", location.pathname + location.search + href(parts, all));
+  history.replaceState(null, "", location.pathname + location.search + href(parts, keep ? { ...Object.fromEntries(params), ...values } : values));
   route.set(read());
 }
+
+/** Changes one of them, and goes to the first of the pages that it leads to. */
+export const setParam = (name: string, value: string): void => setParams({ cursor: "", [name]: value }, true);

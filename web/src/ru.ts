@@ -49,6 +49,34 @@ export const ru: Record<keyof typeof en, string> = {
   didCancelBatch: "Отменена {n} задача.|Отменены {n} задачи.|Отменено {n} задач.", didRetryBatch: "{n} задача вернулась в очередь.|{n} задачи вернулись в очереди.|{n} задач вернулись в очереди.",
   palette: "Команды", paletteHint: "Страница, очередь, номер задачи…", nothingFound: "Ничего не найдено", shortcuts: "Клавиши", goTo: "Перейти: {page}",
   thisHelp: "Этот список", focusFilter: "Фильтр страницы или команды", pauseLive: "Пауза или продолжить", ms: "мс", s: "с", min: "мин", h: "ч", MB: "МБ", GB: "ГБ",
+  failures: "Ошибки", schedules: "Расписания", audit: "События", redis: "Redis", settings: "Настройки",
+  notDone: "Не сделано: {text}", undo: "Вернуть", counting: "Подсчёт…", working: "В работе…",
+  requeue: "Вернуть в очередь", cancelJob: "Отменить задачу", stopJob: "Остановить", deleteJob: "Удалить", jobTitle: "{verb}: {name}?", bulkTitle: "{verb}: эти задачи?",
+  requeueText: "Станет в конец своей очереди и выполнится снова.", cancelText: "Не будет выполнена. Отменённую можно вернуть в очередь.",
+  stopText: "Воркера попросят остановить её; она закончится как остановленная.", deleteJobText: "Пропадёт вместе с результатом и выводом, насовсем.",
+  didRequeue: "{name} снова в очереди.", didCancel: "{name}: отменена.", didStop: "Воркера попросили остановить {name}.", didDeleteJob: "{name}: удалена.",
+  bulkCount: "{n} задача.|{n} задачи.|{n} задач.", bulkAtLeast: "Не меньше {n} задачи.|Не меньше {n} задач.|Не меньше {n} задач.", bulkRefused: "{n} так изменить нельзя.", bulkBegun: "Выполняется в фоне.", bulkDone: "Готово: {n} задача.|Готово: {n} задачи.|Готово: {n} задач.",
+  operationDone: "Готово: {n} задача, отказано: {refused}.|Готово: {n} задачи, отказано: {refused}.|Готово: {n} задач, отказано: {refused}.", operationEnded: "Закончилось ({state}) на {n} задаче. {text}|Закончилось ({state}) на {n} задачах. {text}|Закончилось ({state}) на {n} задачах. {text}",
+  all: "{verb} все", chosen: "Выбрана {n}|Выбрано {n}|Выбрано {n}", choose: "Выбрать {id}", chooseAll: "Выбрать страницу", chooseNone: "Снять выбор", matches: "Задач: {total}", about: "больше {n}",
+  newer: "Новее", older: "Старее", newest: "Новейшие", later: "Позже", first: "Сначала", clear: "Убрать фильтры", noSuchJobs: "Ничего не подходит.",
+  noIndex: "Этот сервер не ведёт индекс задач (--no-index).", indexing: "Индекс строится: пока {n} задача|Индекс строится: пока {n} задачи|Индекс строится: пока {n} задач", notUnderstood: "Непонятно: {text}",
+  search: "Поиск", searchHint: 'status:failed func:app.* error:"time out" age<1h', suggestions: "Подсказки",
+  charts: "История", span: "Промежуток", throughput: "Закончено задач в секунду", waitTime: "Ожидание в очереди", waitingJobs: "Задачи", utilisation: "Места воркеров",
+  retried: "повторы", p95: "95 из 100 меньше", p50: "половина меньше", slots: "места", busy: "заняты",
+  alerts: "Тревоги", allOfThem: "Все", ago: "{time} назад", inTime: "через {time}",
+  count: "Задач", day: "24 часа", sparkDay: "Сколько за каждый из последних 24 часов", lastSeen: "Последняя", firstSeen: "Первая", functions: "Функции", examples: "Примеры", where: "Где", traceback: "Трассировка",
+  mute: "Заглушить", resolve: "Решено", reopen: "Открыть снова", state_open: "открыта", state_muted: "заглушена", state_resolved: "решена", didTriage: "Группа теперь {state}.",
+  order: "Порядок", byCount: "по числу задач", byTime: "сначала последние", noFailures: "Ошибок нет. Здесь неудачные задачи собраны по тому, что пошло не так.", noSuchFailure: "Такой группы (больше) нет. ",
+  timeline: "Ход событий", byWorker: "воркер {name}", byWhom: "кто: {name}",
+  cron: "Cron", scheduledJobs: "Отложенные задачи", runNow: "Запустить", didRunNow: "{name} в своей очереди.", every: "каждые {time}", didPauseCron: "{name}: пауза.", didResumeCron: "{name}: работает.", didRunCron: "{name}: запущено.",
+  dropCronTitle: "Убрать расписание {name}?", dropCronText: "Задачи, которые оно создало, останутся.", didDropCron: "Расписания {name} больше нет.", name: "Имя", when: "Когда", next: "Следующий", last: "Последний", runs: "Запуски",
+  addCron: "Добавить расписание", expression: "Выражение", timezone: "Часовой пояс", add: "Добавить", noCron: "Расписаний cron нет. Из файла:", noScheduled: "Отложенных задач нет. Одна на потом:",
+  noFindings: "Всё в порядке.", uptime: "Работает", rtt: "Время ответа", opsPerSecond: "Команд/с", memory: "Память", peak: "пик", eviction: "Вытеснение", evicted: "Вытеснено ключей", expired: "Истекло ключей",
+  clients: "Клиенты", blocked: "ждут: {n}", persistence: "Сохранение", replication: "Репликация", keys: "Ключи", largest: "Большие ключи (выборка)", slowLog: "Медленные команды", noSlow: "Нет.", command: "Команда",
+  who: "Кто", via: "Через", action: "Действие", target: "Над чем", noAudit: "Пока никто ничего не сделал. Записывается всё, что делают здесь, через API и в командной строке, например:",
+  scope: "Права", days: "Дней", tokenOnce: "Токен, показан только сейчас:", revoke: "Отозвать", revokeTitle: "Отозвать токен {name}?", revokeText: "Кто им пользуется, сразу потеряет доступ.", didRevoke: "Токен {name} отозван.",
+  expires: "Истекает", never: "никогда", tokens: "Токены", noTokens: "Токенов нет.", utc: "Показывать время в UTC", you: "Вы", changes: "Изменения", readOnly: "никаких: сервер только для чтения", allowedChanges: "по правам", api: "API",
+  shutdown: "Завершить", shutdownTitle: "Завершить воркер {name}?", shutdownText: "Он закончит то, что выполняет, в отведённое время, и уйдёт.", didShutdown: "Воркер {name} попросили завершиться.",
 };
 
 /** What the codes of `GET /api/v1/jobs/{id}/why` mean; the server's own sentences are English. */
@@ -63,4 +91,11 @@ export const reasonsRu: Record<string, string> = {
   finished: "Она выполнена", failed: "Она не удалась", stopped: "Она остановлена", canceled: "Она отменена",
   not_held: "Статус говорит, что она выполняется, но её никто не держит", off_queue: "Статус говорит, что она в очереди, но там её нет",
   not_enqueued: "Она только сохранена", unknown_status: "Её статус здесь не известен", unreadable: "Её запись не читается",
+};
+
+/** Events of a job's timeline. */
+export const eventsRu: Record<string, string> = {
+  created: "создана", enqueued: "поставлена", scheduled: "назначена на время", deferred: "отложена", claimed: "взята", started: "начата", retried: "повторена", recovered: "спасена",
+  returned: "возвращена", postponed: "отодвинута", progress: "прогресс", stop_requested: "просят остановить", canceled: "отменена", requeued: "возвращена в очередь", finished: "выполнена",
+  failed: "не удалась", stopped: "остановлена", run_now: "запущена вручную", released: "дождалась зависимостей",
 };

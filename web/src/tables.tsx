@@ -1,13 +1,17 @@
 // Tables that several pages show, with their empty states.
 
 import type { JSX } from "preact";
+import { path, post } from "./api";
+import { ask } from "./ask";
 import { countTitle, Empty, JobLink, QueueLink, Status, Table, Time, type Column } from "./components";
+import { useHas } from "./features";
 import { number, seconds, show } from "./format";
 import { t } from "./i18n";
+import { useMay } from "./session";
 import { statuses, type Job, type Queue, type RateLimit, type Worker } from "./types";
 
 /** In seconds; of jobs that wait still, the stream leaves it to us. */
-function waited(job: Job): number | null {
+export function waited(job: Pick<Job, "status" | "queued_for" | "enqueued_at">): number | null {
   if (job.queued_for !== null || job.status !== "queued" || !job.enqueued_at) return job.queued_for;
   return Math.max(0, (Date.now() - Date.parse(job.enqueued_at)) / 1000);
 }
@@ -22,7 +26,19 @@ export function QueueTable({ queues, filtered = false }: { queues: Queue[]; filt
   return <Table label={t("queues")} columns={columns} rows={queues} />;
 }
 
+function shutdown(worker: string): void {
+  const name = show(worker, 60);
+  ask({
+    title: t("shutdownTitle", { name }), text: t("shutdownText"), yes: t("shutdown"),
+    act: async () => {
+      await post(path`/api/v1/workers/${worker}/shutdown`);
+      return t("didShutdown", { name });
+    },
+  });
+}
+
 export function WorkerTable({ workers, brief = false, filtered = false }: { workers: Worker[]; brief?: boolean; filtered?: boolean }): JSX.Element {
+  const may = [useMay("operate"), useHas("/api/v1/workers/{name}/shutdown")].every(Boolean);
   if (workers.length === 0) return filtered ? <Empty text={t("noMatch")} /> : <Empty text={t("noWorker")} command="rqxx worker" />;
   const columns: Column<Worker>[] = [
     { name: t("worker"), kind: "long", cell: (worker) => <span title={show(worker.name, 200)}>{show(worker.name, 60)}</span> },
@@ -39,6 +55,8 @@ export function WorkerTable({ workers, brief = false, filtered = false }: { work
     { name: t("version"), cell: (worker) => show(worker.version, 20) },
     { name: t("heartbeat"), cell: (worker) => <Time at={worker.last_heartbeat} /> },
     { name: t("upSince"), cell: (worker) => <Time at={worker.birth} /> });
+  if (!brief && may) columns.push({ name: t("actions"), cell: (worker) => typeof worker.name === "string" && <button type="button"
+    aria-label={`${t("shutdown")}: ${show(worker.name, 60)}`} onClick={() => shutdown(String(worker.name))}>{t("shutdown")}</button> });
   return <Table label={t("workers")} columns={columns} rows={workers} />;
 }
 

@@ -149,3 +149,158 @@ export interface OutputPart {
   next_after: string;
   ended: boolean;
 }
+
+/** A job as lists have it. */
+export interface JobItem {
+  id: Text;
+  status: Text;
+  queue: Text;
+  func_name: Text;
+  description: Text;
+  created_at: string | null;
+  enqueued_at: string | null;
+  started_at: string | null;
+  ended_at: string | null;
+  duration: number | null;
+  queued_for: number | null;
+  worker_name: Text;
+  error: Text;
+  error_group: Text;
+  tags: Text[];
+}
+
+export interface JobList {
+  items: JobItem[];
+  next: string | null;
+  approx_total: number;
+  total_is_exact: boolean;
+  index: { complete: boolean; jobs: number; progress: number };
+}
+
+export interface Failure {
+  id: string;
+  title: Text;
+  exception: Text;
+  message: Text;
+  frame: Text;
+  count: number;
+  first_seen: string | null;
+  last_seen: string | null;
+  queues: { name: Text; count: number }[];
+  functions: { name: Text; count: number }[];
+  workers?: { name: Text; count: number }[];
+  sample_job_ids: Text[];
+  spark: number[];
+  state: string;
+  traceback?: Text;
+}
+
+export interface History {
+  step: number;
+  times: number[];
+  series: Record<string, (number | null)[]>;
+}
+
+export interface Alert {
+  level: string;
+  code: string;
+  text: string;
+  queue?: Text;
+}
+
+export interface Operation {
+  id: string;
+  action: string;
+  state: string;
+  looked_at: number;
+  matched: number;
+  done: number;
+  refused: number;
+  total: number;
+  started_at: string | null;
+  ended_at: string | null;
+  by: Text;
+  error: Text;
+}
+
+export interface Session {
+  name: Text;
+  scopes: string[];
+  queues: string[];
+  read_only: boolean;
+  auth: string;
+}
+
+export interface TimelineItem {
+  at: string;
+  event: string;
+  worker: Text;
+  execution: Text;
+  by: Text;
+  details: Text;
+}
+
+export interface Scheduled {
+  job_id: Text;
+  at: string;
+  queue: Text;
+  func_name: Text;
+  description: Text;
+}
+
+export interface CronJob {
+  name: string;
+  expression: Text;
+  interval: number | null;
+  words: Text;
+  timezone: Text;
+  func_name: Text;
+  queue: Text;
+  next: string[];
+  last: { at: string; job_id: Text; status: Text } | null;
+  runs: { at: string; job_id: Text; status: Text }[];
+  lag: number | null;
+  paused: boolean;
+  leader: Text;
+}
+
+export interface AuditEntry {
+  id: string;
+  at: string;
+  by: Text;
+  via: string;
+  action: string;
+  target: Text;
+  outcome: Text;
+  details: Text;
+}
+
+export interface RedisHealth {
+  version: Text;
+  mode: Text;
+  role: Text;
+  uptime: number;
+  rtt: { p50: number | null; p99: number | null };
+  ops_per_second: number;
+  memory: { used: number; peak: number; max: number; policy: Text };
+  evicted_keys: number;
+  expired_keys: number;
+  clients: number;
+  blocked_clients: number;
+  persistence: Record<string, unknown>;
+  replication: Record<string, unknown>;
+  slowlog: { at: string; micros: number; command: Text }[];
+  keys: Record<string, unknown>;
+  largest: { key?: Text; bytes?: number; [more: string]: unknown }[];
+  findings: Alert[];
+}
+
+export interface Token {
+  id: string;
+  name: Text;
+  scopes: string[];
+  queues: string[];
+  redact: boolean;
+  created_at: string | null;
+  expires_at: string | null;
+}

@@ -1,13 +1,16 @@
 import type { JSX } from "preact";
+import { changeJob, verbsFor, verbText } from "../actions";
 import { get, path } from "../api";
 import { clip, Commands, Facts, JobLink, Json, Loading, QueueLink, Status, Table, Time, type Column } from "../components";
+import { useHas } from "../features";
 import { lastLine, memory, moment, plain, seconds, show } from "../format";
 import { lang, t } from "../i18n";
 import { useData } from "../live";
 import { Outputs } from "../output";
 import { href } from "../router";
-import { reasonsRu } from "../ru";
-import type { Execution, Job, Why } from "../types";
+import { eventsRu, reasonsRu } from "../ru";
+import { useMay } from "../session";
+import type { Execution, Job, TimelineItem, Why } from "../types";
 
 const settled = ["started", "finished", "failed", "stopped", "canceled"];
 const ends = ["finished", "failed", "stopped", "canceled"];
@@ -46,6 +49,8 @@ function Reasons({ why }: { why: Why }): JSX.Element {
   </section>;
 }
 
+const eventText = (event: string): string => (lang === "ru" && Object.hasOwn(eventsRu, event) ? eventsRu[event] ?? event : show(event.replace(/_/g, " "), 40));
+
 const has = (value: unknown): boolean => value !== null && value !== undefined && (typeof value !== "object" || Object.keys(value).length > 0);
 
 interface Shown {
@@ -60,8 +65,31 @@ async function load(id: string): Promise<Shown> {
   return { job, why };
 }
 
+function Timeline({ id }: { id: string }): JSX.Element | null {
+  const { data } = useData(`timeline ${id}`, () => get<{ items: TimelineItem[] }>(path`/api/v1/jobs/${id}/timeline`));
+  if (!data || data.items.length === 0) return null;
+  let before = 0;
+  return <><h2>{t("timeline")}</h2><ol class="timeline">{data.items.slice(0, 200).map((item, i) => {
+    const at = Date.parse(item.at);
+    const since = i > 0 && at >= before ? (at - before) / 1000 : null;
+    before = at;
+    return <li key={i} class={/^[a-z_]+$/.test(item.event) ? item.event : ""}><Time at={item.at} />{since !== null && <small> +{seconds(since)}</small>} <b>{eventText(item.event)}</b>
+      {item.worker ? <> {t("byWorker", { name: show(item.worker, 60) })}</> : null}{item.by ? <> {t("byWhom", { name: show(item.by, 60) })}</> : null}
+      {has(item.details) && <> <span class="details">{show(item.details, 200)}</span></>}</li>;
+  })}</ol></>;
+}
+
+function Buttons({ job, reload }: { job: Job; reload: () => void }): JSX.Element | null {
+  const may = useMay("operate");
+  const there = useHas("/api/v1/jobs/{job_id}/cancel");
+  if (!may || !there || typeof job.id !== "string") return null;
+  const { id } = job;
+  return <span class="buttons">{verbsFor(job.status).map((verb) => <button key={verb} type="button" onClick={() => changeJob(verb, id, reload)}>{verbText(verb)}</button>)}</span>;
+}
+
 export function JobPage({ id }: { id: string }): JSX.Element {
-  const { data, missing } = useData(`job ${id}`, () => load(id));
+  const { data, missing, reload } = useData(`job ${id}`, () => load(id));
+  const timeline = useHas("/api/v1/jobs/{job_id}/timeline");
   const back = <a href={href([])}>← {t("overview")}</a>;
   if (missing) return <p class="empty">{t("noSuchJob")}{back}</p>;
   if (data === null) return <Loading />;
@@ -70,7 +98,7 @@ export function JobPage({ id }: { id: string }): JSX.Element {
     : ["rqxx job cancel", "rqxx job why"];
   return <>
     <p class="path">{back}</p>
-    <h2 class="id">{show(job.id, 200)}</h2>
+    <div class="head"><h2 class="id">{show(job.id, 200)}</h2><Buttons job={job} reload={reload} /></div>
     {why && <Reasons why={why} />}
     <Facts rows={[
       [t("status"), <Status word={job.status} />], [t("queue"), <QueueLink name={job.queue} />], [t("function"), show(job.func_name, 300)],
@@ -89,6 +117,7 @@ export function JobPage({ id }: { id: string }): JSX.Element {
       <pre tabIndex={0} role="region" aria-label={t("error")}>{typeof job.exc_info === "string" ? plain(clip(job.exc_info)) : show(job.exc_info, 5000)}</pre></>}
     <h2>{t("executions")}</h2>
     {job.executions.length === 0 ? <p class="empty">{t("notRun")}</p> : <Table label={t("executions")} columns={columns} rows={job.executions} />}
+    {timeline && <Timeline id={id} />}
     <Outputs id={id} ran={job.executions.length > 0} />
     <Commands of={job.id} verbs={verbs} />
   </>;

@@ -1,23 +1,27 @@
 import type { JSX } from "preact";
-import { useState } from "preact/hooks";
+import { useEffect, useState } from "preact/hooks";
+import { changeJobs, verbText, type Selection, type Verb } from "../actions";
 import { get } from "../api";
-import { Choice, Filter, fits, Loading, statusText } from "../components";
-import { show } from "../format";
+import { Choice, Empty, Filter, fits, JobLink, Loading, QueueLink, Status, statusText, Table, Time, type Column } from "../components";
+import { useHas } from "../features";
+import { lastLine, number, seconds, show } from "../format";
 import { t } from "../i18n";
 import { useData, useOverview } from "../live";
-import { go, useRoute } from "../router";
-import { JobTable } from "../tables";
-import type { Job } from "../types";
+import { go, href, setParam, setParams, useRoute } from "../router";
+import { parseSearch, part } from "../search";
+import { SearchBox } from "../searchbox";
+import { useMay } from "../session";
+import { JobTable, waited } from "../tables";
+import type { Job, JobItem, JobList } from "../types";
 
 const known = ["queued", "started", "finished", "failed", "stopped", "deferred", "scheduled", "canceled", "rate_limited", "created"];
+const verbs: Verb[] = ["requeue", "cancel", "stop", "delete"];
 
-/** The newest jobs, by status and queue, and the way to any by its id. */
 export function JobsPage(): JSX.Element {
+  const indexed = useHas("/api/v1/jobs/bulk") && useHas("/api/v1/suggest");
   const { params } = useRoute();
   const [id, setId] = useState("");
-  const [status, queue, words] = [params.get("status") ?? "", params.get("queue") ?? "", params.get("q") ?? ""];
-  const query = new URLSearchParams({ limit: "100", ...(known.includes(status) ? { status } : {}), ...(queue ? { queue } : {}) }).toString();
-  const jobs = useData(`jobs ${query}`, () => get<{ jobs: Job[] }>(`/api/rq/jobs/recent?${query}`));
+  const [status, queue] = [params.get("status") ?? "", params.get("queue") ?? ""];
   const queues = (useOverview()?.stats.queues ?? []).map((one) => one.queue_name).filter((name): name is string => typeof name === "string").slice(0, 500);
   const find = (event: Event) => {
     event.preventDefault();
@@ -31,9 +35,92 @@ export function JobsPage(): JSX.Element {
     <div class="filters">
       <Choice name="status" label={t("status")} options={known.map((one) => [one, statusText(one)])} />
       <Choice name="queue" label={t("queue")} options={queues.map((one) => [one, show(one, 60)])} />
-      <Filter />
+      {indexed ? <SearchBox /> : <Filter />}
     </div>
-    {jobs.data ? <JobTable jobs={jobs.data.jobs.filter((job) => fits(words, job.id, job.description, job.func_name))} filtered={status + queue + words !== ""} />
-      : <Loading />}
+    {indexed ? <Explorer status={status} queue={queue} text={params.get("q") ?? ""} /> : <Newest status={status} queue={queue} words={params.get("q") ?? ""} />}
+  </>;
+}
+
+/** Where the server keeps no index. */
+function Newest({ status, queue, words }: { status: string; queue: string; words: string }): JSX.Element {
+  const query = new URLSearchParams({ limit: "100", ...(known.includes(status) ? { status } : {}), ...(queue ? { queue } : {}) }).toString();
+  const jobs = useData(`jobs ${query}`, () => get<{ jobs: Job[] }>(`/api/rq/jobs/recent?${query}`));
+  return jobs.data ? <JobTable jobs={jobs.data.jobs.filter((job) => fits(words, job.id, job.description, job.func_name))} filtered={status + queue + words !== ""} />
+    : <Loading />;
+}
+
+/** Filters of the API that may be given several times. */
+const lists = ["status", "queue", "func", "worker", "tag"];
+
+function filterOf(terms: [string, string][]): Record<string, unknown> {
+  const filter: Record<string, unknown> = {};
+  for (const [name, value] of terms) {
+    const others = filter[name];
+    if (lists.includes(name)) filter[name] = Array.isArray(others) ? [...(others as string[]), value] : [value];
+    else filter[name] = name.endsWith("_duration") ? Number(value) : value;
+  }
+  return filter;
+}
+
+function Explorer({ status, queue, text }: { status: string; queue: string; text: string }): JSX.Element {
+  const { params } = useRoute();
+  const cursor = params.get("cursor") ?? "";
+  const [before, setBefore] = useState<string[]>([]);   // Cursors of the pages before this one.
+  const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
+  const may = useMay("operate");
+  const search = parseSearch(text);
+  const terms: [string, string][] = [...search.terms, ...(status ? [["status", status] as [string, string]] : []), ...(queue ? [["queue", queue] as [string, string]] : [])];
+  const asked = new URLSearchParams(terms).toString();
+  const query = `${asked}${asked && "&"}limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`;
+  const { data, missing, reload } = useData(`jobs ${query}`, () => get<JobList>(`/api/v1/jobs?${query}`));
+  useEffect(() => setChosen(new Set()), [query]);
+  useEffect(() => {
+    if (cursor === "") setBefore([]);
+  }, [asked, cursor]);
+
+  if (missing) return <Empty text={t("noIndex")} />;
+  if (data === null) return <Loading />;
+  const ids = data.items.map((job) => job.id).filter((id): id is string => typeof id === "string");
+  const picked = ids.filter((id) => chosen.has(id));
+  const toggle = (id: string) => {
+    const now = new Set(chosen);
+    if (!now.delete(id)) now.add(id);
+    setChosen(now);
+  };
+  const columns: Column<JobItem>[] = [
+    { name: t("job"), cell: (job) => <JobLink id={job.id} /> },
+    { name: t("status"), cell: (job) => <Status word={job.status} /> },
+    { name: t("call"), kind: "long", cell: (job) => <><span title={show(job.description ?? job.func_name, 500)}>{show(job.description ?? job.func_name)}</span>
+      {job.error ? <small class="line" title={show(job.error, 500)}>{lastLine(job.error)}</small> : null}
+      {job.tags.slice(0, 5).map((tag, i) => <a key={i} class="tag" href={href(["jobs"], { q: part("tag", String(tag)) })}>{show(tag, 30)}</a>)}</> },
+    { name: t("queue"), kind: "optional", cell: (job) => <QueueLink name={job.queue} /> },
+    { name: t("waited"), kind: "number optional", cell: (job) => seconds(waited(job)) },
+    { name: t("took"), kind: "number", cell: (job) => seconds(job.duration) },
+    { name: t("created"), kind: "optional", cell: (job) => <Time at={job.created_at} /> },
+  ];
+  if (may) columns.unshift({ name: "", kind: "pick", cell: (job) => typeof job.id === "string" && <input type="checkbox" aria-label={t("choose", { id: show(job.id, 40) })}
+    checked={chosen.has(job.id)} onChange={() => toggle(job.id as string)} /> });
+  const older = () => {
+    setBefore([...before, cursor]);
+    setParam("cursor", data.next ?? "");
+  };
+  const newer = () => {
+    setParam("cursor", before[before.length - 1] ?? "");
+    setBefore(before.slice(0, -1));
+  };
+  const selection: Selection = picked.length > 0 ? { ids: picked } : { filter: filterOf(terms) };
+  const total = data.total_is_exact ? number(data.approx_total) : t("about", { n: data.approx_total });
+  return <>
+    {search.unknown.length > 0 && <p class="problem" role="alert">{t("notUnderstood", { text: show(search.unknown.join(" "), 100) })}</p>}
+    {!data.index.complete && <p class="note" role="status">{t("indexing", { n: data.index.jobs })} <progress max={1} value={data.index.progress} aria-label={t("progress")} /></p>}
+    <div class="bar"><span>{picked.length > 0 ? t("chosen", { n: picked.length }) : t("matches", { total })}</span>
+      {may && data.items.length > 0 && (picked.length > 0 || terms.length > 0) && <span class="buttons">
+        {verbs.map((verb) => <button key={verb} type="button" onClick={() => changeJobs(verb, selection, reload)}>{picked.length > 0 ? verbText(verb) : t("all", { verb: verbText(verb) })}</button>)}</span>}
+      {may && ids.length > 0 && <button type="button" onClick={() => setChosen(picked.length === ids.length ? new Set() : new Set(ids))}>{t(picked.length === ids.length ? "chooseNone" : "chooseAll")}</button>}
+      <span class="buttons pages"><button type="button" disabled={cursor === ""} onClick={newer}>← {t("newer")}</button>
+        <button type="button" disabled={data.next === null} onClick={older}>{t("older")} →</button></span></div>
+    {data.items.length > 0 ? <Table label={t("jobs")} columns={columns} rows={data.items} id={(job, i) => (typeof job.id === "string" ? job.id : String(i))} />
+      : terms.length > 0 ? <p class="empty">{t("noSuchJobs")} <button type="button" onClick={() => setParams({})}>{t("clear")}</button></p>
+      : <Empty text={t("noJobs")} command="rqxx enqueue eval_worker.evaluate 1" />}
   </>;
 }

@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
 import { get, path, post } from "../api";
 import { ask } from "../ask";
+import { Charts } from "../chart";
 import { Choice, Empty, fits, Filter, Loading, statusText, Strip } from "../components";
 import { show } from "../format";
 import { t } from "../i18n";
@@ -52,6 +53,7 @@ export function QueuePage({ name }: { name: string }): JSX.Element {
         : <button type="button" onClick={() => changeQueue(name, waits, true)}>{t("pauseQueue")}</button>}
     </div>
     <Strip counts={queue ?? nothing} link={(one) => href(["queues", name], status === one ? {} : { status: one })} current={status} />
+    <Charts queue={name} />
     {!!queue?.waiting_under_limits && <p class="note"><a href={href(["limits"])}>{t("underLimits", { n: queue.waiting_under_limits })}</a></p>}
     <h2>{t("workers")}</h2>
     {listeners.length > 0 ? <WorkerTable workers={listeners} brief />

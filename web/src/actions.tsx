@@ -1,0 +1,125 @@
+// What can be done to jobs, one or many, and how far it has got.
+
+import type { JSX } from "preact";
+import { useEffect, useState } from "preact/hooks";
+import { get, path, post, remove } from "./api";
+import { ask, say, type Done } from "./ask";
+import { number, show } from "./format";
+import { t, type Key } from "./i18n";
+import { Store, useStore } from "./store";
+import type { Operation } from "./types";
+
+export type Verb = "requeue" | "cancel" | "stop" | "delete";
+const names: Record<Verb, Key> = { requeue: "requeue", cancel: "cancelJob", stop: "stopJob", delete: "deleteJob" };
+export const verbText = (verb: Verb): string => t(names[verb]);
+
+interface Result {
+  job_id: string;
+  code: string;
+  status?: string;
+  dependents?: number;
+}
+
+const one = (verb: Verb, id: string): Promise<{ result: Result }> =>
+  verb === "delete" ? remove(path`/api/v1/jobs/${id}`) : post(path`/api/v1/jobs/${id}/` + verb);
+
+/** What can be done to a job in this status. */
+export function verbsFor(status: unknown): Verb[] {
+  if (status === "started") return ["stop", "cancel"];
+  if (status === "failed" || status === "stopped" || status === "canceled") return ["requeue", "delete"];
+  if (status === "finished") return ["delete"];
+  return ["cancel", "delete"];
+}
+
+/** Asks where something would be lost; what was canceled can be requeued, so that is only told. */
+export function changeJob(verb: Verb, id: string, then: () => void): void {
+  const name = show(id, 60);
+  const does = async (): Promise<Done> => {
+    await one(verb, id);
+    then();
+    if (verb !== "cancel") return { text: t(verb === "requeue" ? "didRequeue" : verb === "stop" ? "didStop" : "didDeleteJob", { name }) };
+    return {
+      text: t("didCancel", { name }),
+      undo: async () => {
+        await one("requeue", id);
+        then();
+        return t("didRequeue", { name });
+      },
+    };
+  };
+  ask({ title: t("jobTitle", { verb: verbText(verb), name }), text: t(verb === "requeue" ? "requeueText" : verb === "cancel" ? "cancelText" : verb === "stop" ? "stopText" : "deleteJobText"),
+    yes: verbText(verb), act: does });
+}
+
+/** Of which jobs: these, or all that fit. */
+export type Selection = { ids: string[] } | { filter: Record<string, unknown> };
+
+interface BulkAnswer {
+  results?: Result[];
+  matched?: number;
+  exact?: boolean;
+  operation_id?: string;
+}
+
+export function changeJobs(verb: Verb, selection: Selection, then: () => void): void {
+  const body = { action: verb, ...selection };
+  ask({
+    title: t("bulkTitle", { verb: verbText(verb) }), text: t(verb === "requeue" ? "requeueText" : verb === "cancel" ? "cancelText" : verb === "stop" ? "stopText" : "deleteJobText"),
+    yes: verbText(verb),
+    preview: async () => {
+      const answer = await post<BulkAnswer>("/api/v1/jobs/bulk", { ...body, dry_run: true });
+      const n = answer.matched ?? answer.results?.filter((result) => result.code === "done").length ?? 0;
+      const refused = answer.results ? answer.results.length - n : 0;
+      return { text: t(answer.exact === false ? "bulkAtLeast" : "bulkCount", { n }) + (refused > 0 ? ` ${t("bulkRefused", { n: refused })}` : ""), nothing: n === 0 };
+    },
+    act: async () => {
+      const answer = await post<BulkAnswer>("/api/v1/jobs/bulk", body);
+      then();
+      if (answer.operation_id !== undefined) {
+        watched.set([...watched.value, answer.operation_id]);
+        return t("bulkBegun");
+      }
+      return t("bulkDone", { n: answer.results?.filter((result) => result.code === "done").length ?? 0 });
+    },
+  });
+}
+
+const watched = new Store<string[]>([]);   // Operations whose progress is shown.
+
+function Progress({ id }: { id: string }): JSX.Element | null {
+  const [operation, setOperation] = useState<Operation | null>(null);
+  useEffect(() => {
+    let timer: ReturnType<typeof setTimeout> | undefined;
+    let ended = false;
+    const look = async () => {
+      try {
+        const answer = await get<{ operation: Operation }>(path`/api/v1/operations/${id}`);
+        if (ended) return;
+        setOperation(answer.operation);
+        if (answer.operation.state !== "running") {
+          watched.set(watched.value.filter((other) => other !== id));
+          say(t(answer.operation.state === "done" ? "operationDone" : "operationEnded", {
+            n: answer.operation.done, refused: number(answer.operation.refused), state: show(answer.operation.state, 20), text: show(answer.operation.error, 200) }));
+          return;
+        }
+      } catch {
+        // The next question may be answered.
+      }
+      if (!ended) timer = setTimeout(look, 1000);
+    };
+    void look();
+    return () => {
+      ended = true;
+      clearTimeout(timer);
+    };
+  }, [id]);
+  const total = operation?.total ?? 0;
+  return <p><span>{t("working")} <progress aria-label={t("progress")} {...(total > 0 ? { max: total, value: operation?.looked_at ?? 0 } : {})} /> {number(operation?.done ?? 0)}
+    {total > 0 && ` / ${number(total)}`}</span>
+    <button type="button" onClick={() => void post(path`/api/v1/operations/${id}/cancel`).catch(() => {})}>{t("cancel")}</button></p>;
+}
+
+export function Operations(): JSX.Element {
+  const ids = useStore(watched);
+  return <>{ids.map((id) => <Progress key={id} id={id} />)}</>;
+}
