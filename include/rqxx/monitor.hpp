@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <rqxx/dependencies.hpp>
 #include <rqxx/job.hpp>
 #include <rqxx/redis/client.hpp>
 #include <rqxx/why.hpp>
@@ -165,6 +166,9 @@ public:
     /// Why a job does not run just now; nothing for an unknown job. One script says so; three round
     /// trips, more only where rules change meanwhile. Looks through 10 000 entries of a list.
     boost::asio::awaitable<std::optional<WaitReport>> why(std::string id);
+    /// The jobs that this one depends on and those that wait for it, at most 100, the nearest
+    /// first; nothing for an unknown job. One round trip.
+    boost::asio::awaitable<std::optional<DependencyGraph>> dependencies(std::string id);
     boost::asio::awaitable<std::vector<WorkerInfo>> workers();
     /// The `hours` before now.
     boost::asio::awaitable<Performance> performance(std::int64_t hours);

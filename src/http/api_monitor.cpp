@@ -63,6 +63,9 @@ constexpr std::string_view output_schema =
 constexpr std::string_view why_schema =
     R"({"type":"object","required":["status","why"],"properties":{"status":{"type":"string"},"why":{"type":"object","required":["id","status","queue","reasons","estimated_start","at"],"properties":{"id":{"type":"string"},"status":{"type":"string"},"queue":{"type":"string"},"reasons":{"type":"array","items":{"type":"object","required":["code","text","data"],"properties":{"code":{"type":"string"},"text":{"type":"string"},"data":{"type":"object"}}}},"estimated_start":{"type":["string","null"],"format":"date-time"},"at":{"type":"string","format":"date-time"}}}}})";
 
+constexpr std::string_view graph_schema =
+    R"({"type":"object","required":["status","graph"],"properties":{"status":{"const":"ok"},"graph":{"type":"object","required":["nodes","edges","complete"],"properties":{"nodes":{"type":"array","description":"the job itself first","items":{"type":"object","required":["id","status","queue","description","missing"],"properties":{"id":{"type":"string"},"missing":{"type":"boolean"}}}},"edges":{"type":"array","items":{"type":"object","required":["from","to"],"properties":{"from":{"type":"string","description":"goes first"},"to":{"type":"string"}}}},"complete":{"type":"boolean","description":"false: there are more"}}}}})";
+
 asio::awaitable<json::object> job_output(Monitor& monitor, Request request) {
     const std::string& id = request.path_param("job_id");
     OutputQuery query;
@@ -216,6 +219,21 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
             if (!report) throw HttpError(404, "Job not found");
             co_return json_response(200, json::object{{"status", "ok"}, {"why", to_json(*report)}});
         });
+
+    RouteDoc graph;
+    graph.summary = "The jobs that a job depends on, those that wait for it, and so on";
+    graph.tag = "monitor";
+    graph.response_schema = graph_schema;
+    graph.problems = {404};
+    add_get("/api/v1/jobs/{job_id}/dependencies", graph,
+            [&monitor](Request request) -> asio::awaitable<Response> {
+                const std::string& id = request.path_param("job_id");
+                std::optional<DependencyGraph> found;
+                if (is_valid_job_id(id)) found = co_await monitor.dependencies(id);
+                if (!found) throw HttpError(404, "Job not found");
+                co_return json_response(200,
+                                        json::object{{"status", "ok"}, {"graph", to_json(*found)}});
+            });
 
     RouteDoc poll;
     poll.summary = "Status and result of one job, for clients that poll";

@@ -4,6 +4,7 @@ import { get, path } from "../api";
 import { clip, Commands, Facts, JobLink, Json, Loading, QueueLink, Status, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
 import { lastLine, memory, moment, plain, seconds, show } from "../format";
+import { Dependencies } from "../graph";
 import { lang, t } from "../i18n";
 import { useData } from "../live";
 import { Outputs } from "../output";
@@ -117,6 +118,7 @@ export function JobPage({ id }: { id: string }): JSX.Element {
       <pre tabIndex={0} role="region" aria-label={t("error")}>{typeof job.exc_info === "string" ? plain(clip(job.exc_info)) : show(job.exc_info, 5000)}</pre></>}
     <h2>{t("executions")}</h2>
     {job.executions.length === 0 ? <p class="empty">{t("notRun")}</p> : <Table label={t("executions")} columns={columns} rows={job.executions} />}
+    <Dependencies id={id} />
     {timeline && <Timeline id={id} />}
     <Outputs id={id} ran={job.executions.length > 0} />
     <Commands of={job.id} verbs={verbs} />
