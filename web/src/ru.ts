@@ -67,6 +67,7 @@ export const ru: Record<keyof typeof en, string> = {
   count: "Задач", day: "24 часа", sparkDay: "Сколько за каждый из последних 24 часов", lastSeen: "Последняя", firstSeen: "Первая", functions: "Функции", examples: "Примеры", where: "Где", traceback: "Трассировка",
   mute: "Заглушить", resolve: "Решено", reopen: "Открыть снова", state_open: "открыта", state_muted: "заглушена", state_resolved: "решена", didTriage: "Группа теперь {state}.",
   order: "Порядок", byCount: "по числу задач", byTime: "сначала последние", noFailures: "Ошибок нет. Здесь неудачные задачи собраны по тому, что пошло не так.", noSuchFailure: "Такой группы (больше) нет. ",
+  edit: "Изменить", save: "Сохранить", addLimit: "Добавить лимит", editLimit: "Изменить лимит {name}", perSeconds: "За (секунд)", burst: "Запас", points: "Очков за задачу", eachWorker: "для каждого воркера отдельно", didSaveLimit: "Лимит {name} действует.",
   dependencies: "Зависимости", gone: "пропала", moreDependencies: "Есть и другие.",
   timeline: "Ход событий", byWorker: "воркер {name}", byWhom: "кто: {name}",
   cron: "Cron", scheduledJobs: "Отложенные задачи", runNow: "Запустить", didRunNow: "{name} в своей очереди.", every: "каждые {time}", didPauseCron: "{name}: пауза.", didResumeCron: "{name}: работает.", didRunCron: "{name}: запущено.",

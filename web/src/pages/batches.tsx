@@ -6,6 +6,7 @@ import { number, seconds, show } from "../format";
 import { t } from "../i18n";
 import { useData } from "../live";
 import { href, useRoute } from "../router";
+import { useMay } from "../session";
 import type { Batch } from "../types";
 
 const link = (id: unknown): ComponentChildren =>
@@ -63,6 +64,7 @@ function retry(batch: Batch, reload: () => void): void {
 
 export function BatchPage({ id }: { id: string }): JSX.Element {
   const { data, missing, reload } = useData(`batch ${id}`, () => get<{ batch: Batch }>(path`/api/v1/batches/${id}`));
+  const may = useMay("operate");
   const back = <a href={href(["batches"])}>← {t("batches")}</a>;
   if (missing) return <p class="empty">{t("noSuchBatch")}{back}</p>;
   if (data === null) return <Loading />;
@@ -70,10 +72,10 @@ export function BatchPage({ id }: { id: string }): JSX.Element {
   return <>
     <p class="path">{back}</p>
     <div class="head"><h2 class="id">{t("batch")} {show(batch.id, 200)}</h2>
-      <span class="buttons">
+      {may && <span class="buttons">
         {batch.state !== "complete" && <button type="button" onClick={() => cancel(batch, reload)}>{t("cancelBatch")}</button>}
         {batch.failed + batch.stopped > 0 && <button type="button" onClick={() => retry(batch, reload)}>{t("retryBatch")}</button>}
-      </span></div>
+      </span>}</div>
     <Facts rows={[
       [t("state"), `${show(batch.state, 20)}${batch.successful ? `, ${t("successful")}` : ""}`],
       [t("progress"), <><Bar batch={batch} /> {number(batch.done)} / {number(batch.total)}</>],

@@ -1,12 +1,14 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { get, path, post, remove } from "../api";
+import { get, path, post, put, remove } from "../api";
 import { ask } from "../ask";
 import { Empty, Filter, fits, Loading, Table, type Column } from "../components";
 import { moment, number, seconds, show } from "../format";
 import { t } from "../i18n";
+import { LimitForm, ruleOf } from "../limitform";
 import { useData } from "../live";
 import { useRoute } from "../router";
+import { useMay } from "../session";
 import type { Limit, Limiter, Limits } from "../types";
 
 const waiting = (limit: Limit): number => limit.limiters.reduce((sum, one) => sum + one.waiting, 0);
@@ -50,7 +52,14 @@ function drop(limit: Limit, reload: () => void): void {
     act: async () => {
       await remove(path`/api/v1/limits/${limit.name}`);
       reload();
-      return t(pause ? "didResumeRule" : "didDelete", { name });
+      return {
+        text: t(pause ? "didResumeRule" : "didDelete", { name }),
+        undo: async () => {
+          await put(path`/api/v1/limits/${limit.name}`, ruleOf(limit));
+          reload();
+          return t("didSaveLimit", { name });
+        },
+      };
     },
   });
 }
@@ -79,6 +88,8 @@ function PauseFunction({ reload }: { reload: () => void }): JSX.Element {
 export function LimitsPage(): JSX.Element {
   const { data, reload } = useData("limits", () => get<Limits>("/api/v1/limits"));
   const wanted = useRoute().params.get("q") ?? "";
+  const may = useMay("operate");
+  const [edited, setEdited] = useState<Limit | "new" | null>(null);
   if (data === null) return <Loading />;
   const limits = data.limits.filter((limit) => fits(wanted, limit.name, limit.queue, limit.function, limit.kind));
   const columns: Column<Limit>[] = [
@@ -88,12 +99,13 @@ export function LimitsPage(): JSX.Element {
     { name: t("allows"), cell: (limit) => <>{allows(limit)}<PushedBack until={limit.key ? null : limit.limiters[0]?.pushed_back_until ?? null} /></> },
     { name: t("used"), kind: "number", cell: (limit) => limit.limiters.length === 1 ? number(limit.limiters[0]?.used) : "–" },
     { name: t("waiting"), kind: "number", cell: (limit) => number(waiting(limit)) },
-    { name: t("actions"), cell: (limit) => <span class="buttons">
+  ];
+  if (may) columns.push({ name: t("actions"), cell: (limit) => <span class="buttons">
+      {limit.kind !== "pause" && <button type="button" aria-label={`${t("edit")}: ${show(limit.name, 60)}`} onClick={() => setEdited(limit)}>{t("edit")}</button>}
       {limit.limit !== undefined && !limit.key && <button type="button" aria-label={`${t("pushBack")}: ${show(limit.name, 60)}`}
         onClick={() => pushBack(limit, null, reload)}>{t("pushBack")}</button>}
       <button type="button" aria-label={`${t(limit.kind === "pause" ? "resume" : "delete")}: ${show(limit.name, 60)}`}
-        onClick={() => drop(limit, reload)}>{t(limit.kind === "pause" ? "resume" : "delete")}</button></span> },
-  ];
+        onClick={() => drop(limit, reload)}>{t(limit.kind === "pause" ? "resume" : "delete")}</button></span> });
   const keyed = limits.filter((limit) => limit.key)
     .flatMap((limit) => limit.limiters.filter((limiter) => limiter.key !== "").map((limiter) => ({ limit, limiter })));
   const keyColumns: Column<(typeof keyed)[number]>[] = [
@@ -102,15 +114,16 @@ export function LimitsPage(): JSX.Element {
     { name: t("used"), kind: "number", cell: ({ limiter }) => number(limiter.used) },
     { name: t("waiting"), kind: "number", cell: ({ limiter }) => number(limiter.waiting) },
     { name: t("state"), cell: ({ limiter }) => <PushedBack until={limiter.pushed_back_until} /> },
-    { name: t("actions"), cell: ({ limit, limiter }) => limit.limit === undefined ? "–" : <button type="button"
-      aria-label={`${t("pushBack")}: ${show(limit.name, 60)}, ${show(limiter.key, 60)}`} onClick={() => pushBack(limit, limiter, reload)}>{t("pushBack")}</button> },
   ];
+  if (may) keyColumns.push({ name: t("actions"), cell: ({ limit, limiter }) => limit.limit === undefined ? "–" : <button type="button"
+      aria-label={`${t("pushBack")}: ${show(limit.name, 60)}, ${show(limiter.key, 60)}`} onClick={() => pushBack(limit, limiter, reload)}>{t("pushBack")}</button> });
   return <>
-    <div class="head"><h2>{t("limits")}</h2><Filter /></div>
+    <div class="head"><h2>{t("limits")}</h2><Filter />{may && <button type="button" onClick={() => setEdited("new")}>{t("addLimit")}</button>}</div>
+    {edited && <LimitForm limit={edited === "new" ? null : edited} onClose={() => setEdited(null)} reload={reload} />}
     {limits.length > 0 ? <Table label={t("limits")} columns={columns} rows={limits} id={(limit) => limit.name} />
       : wanted !== "" ? <Empty text={t("noMatch")} />
       : <Empty text={t("noLimits")} command="rqxx limit set api --kind token-bucket --limit 10 --per 1s" />}
-    <div class="filters"><PauseFunction reload={reload} /></div>
+    {may && <div class="filters"><PauseFunction reload={reload} /></div>}
     {keyed.length > 0 && <><h2>{t("perKeys")}</h2><Table label={t("perKeys")} columns={keyColumns} rows={keyed} /></>}
     {data.faults.length > 0 && <><h2>{t("faults")}</h2>
       <ul>{data.faults.slice(0, 100).map((fault, i) => <li key={i} class="problem">{show(fault.name, 200)}: {show(fault.detail, 300)}</li>)}</ul></>}

@@ -7,6 +7,7 @@ import { show } from "../format";
 import { t } from "../i18n";
 import { askAgain, useData, useOverview } from "../live";
 import { href, useRoute } from "../router";
+import { useMay } from "../session";
 import { JobTable, QueueTable, WorkerTable } from "../tables";
 import { statuses, type Counts, type Job } from "../types";
 
@@ -29,15 +30,19 @@ export function changeQueue(name: string, waits: number, pauses: boolean): void 
     title: t(pauses ? "pauseTitle" : "resumeTitle", values), text: t(pauses ? "pauseText" : "resumeText", values),
     yes: t(pauses ? "pauseQueue" : "resumeQueue"),
     act: async () => {
-      const { changed } = await post<{ changed: boolean }>(pauses ? path`/api/v1/queues/${name}/pause` : path`/api/v1/queues/${name}/resume`);
-      askAgain();
-      return changed ? t(pauses ? "didPause" : "didResume", values) : t("unchangedQueue");
+      const change = async (verb: "pause" | "resume") => {
+        const { changed } = await post<{ changed: boolean }>(path`/api/v1/queues/${name}/` + verb);
+        askAgain();
+        return changed ? t(verb === "pause" ? "didPause" : "didResume", values) : t("unchangedQueue");
+      };
+      return { text: await change(pauses ? "pause" : "resume"), undo: () => change(pauses ? "resume" : "pause") };
     },
   });
 }
 
 export function QueuePage({ name }: { name: string }): JSX.Element {
   const data = useOverview();
+  const may = useMay("operate");
   const status = useRoute().params.get("status") ?? "";
   const query = new URLSearchParams({ limit: "50", queue: name, ...((statuses as readonly string[]).includes(status) ? { status } : {}) }).toString();
   const jobs = useData(`queue ${query}`, () => get<{ jobs: Job[] }>(`/api/rq/jobs/recent?${query}`));
@@ -49,8 +54,8 @@ export function QueuePage({ name }: { name: string }): JSX.Element {
     <p class="path"><a href={href(["queues"])}>← {t("queues")}</a></p>
     <div class="head">
       <h2>{t("queue")} {show(name, 100)} {queue?.paused && <span class="badge">{t("pausedQueue")}</span>}</h2>
-      {queue?.paused ? <button type="button" onClick={() => changeQueue(name, waits, false)}>{t("resumeQueue")}</button>
-        : <button type="button" onClick={() => changeQueue(name, waits, true)}>{t("pauseQueue")}</button>}
+      {may && (queue?.paused ? <button type="button" onClick={() => changeQueue(name, waits, false)}>{t("resumeQueue")}</button>
+        : <button type="button" onClick={() => changeQueue(name, waits, true)}>{t("pauseQueue")}</button>)}
     </div>
     <Strip counts={queue ?? nothing} link={(one) => href(["queues", name], status === one ? {} : { status: one })} current={status} />
     <Charts queue={name} />
