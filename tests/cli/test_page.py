@@ -79,8 +79,8 @@ def test_hostile_job_data_is_shown_as_text(page, connection):
 def test_a_deleted_job_is_reported_and_leads_back(page, connection):
     page.goto("/#/jobs/absent")
     has_text(page, "There is no such job")
-    page.locator("main").get_by_text("Overview").click()
-    has_text(page, "Recent jobs")
+    page.locator("main").get_by_text("Jobs").click()
+    has_text(page, "Job id")
 
 
 def test_pausing_stops_the_refresh(page, connection):

@@ -91,7 +91,7 @@ function Buttons({ job, reload }: { job: Job; reload: () => void }): JSX.Element
 export function JobPage({ id }: { id: string }): JSX.Element {
   const { data, missing, reload } = useData(`job ${id}`, () => load(id));
   const timeline = useHas("/api/v1/jobs/{job_id}/timeline");
-  const back = <a href={href([])}>← {t("overview")}</a>;
+  const back = <a href={href(["jobs"])}>← {t("jobs")}</a>;
   if (missing) return <p class="empty">{t("noSuchJob")}{back}</p>;
   if (data === null) return <Loading />;
   const { job, why } = data;
@@ -110,6 +110,8 @@ export function JobPage({ id }: { id: string }): JSX.Element {
       [t("dependsOn"), job.depends_on.length === 0 ? "–" : job.depends_on.slice(0, 100).map((one, i) => <>{i > 0 && ", "}<JobLink id={one} size={40} /></>)],
     ]} />
     {job.problems.map((problem, i) => <p key={i} class="problem">{t("unreadableField", { text: show(problem, 500) })}</p>)}
+    <Dependencies id={id} />
+    {timeline && <Timeline id={id} />}
     <h2>{t("arguments")}</h2><Json label={t("arguments")} value={job.args} />
     {has(job.kwargs) && <><h2>{t("keywords")}</h2><Json label={t("keywords")} value={job.kwargs} /></>}
     {has(job.meta) && <><h2>{t("meta")}</h2><Json label={t("meta")} value={job.meta} /></>}
@@ -118,8 +120,6 @@ export function JobPage({ id }: { id: string }): JSX.Element {
       <pre tabIndex={0} role="region" aria-label={t("error")}>{typeof job.exc_info === "string" ? plain(clip(job.exc_info)) : show(job.exc_info, 5000)}</pre></>}
     <h2>{t("executions")}</h2>
     {job.executions.length === 0 ? <p class="empty">{t("notRun")}</p> : <Table label={t("executions")} columns={columns} rows={job.executions} />}
-    <Dependencies id={id} />
-    {timeline && <Timeline id={id} />}
     <Outputs id={id} ran={job.executions.length > 0} />
     <Commands of={job.id} verbs={verbs} />
   </>;
