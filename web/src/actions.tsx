@@ -76,7 +76,7 @@ export function changeJobs(verb: Verb, selection: Selection, then: () => void): 
       const answer = await post<BulkAnswer>("/api/v1/jobs/bulk", body);
       then();
       if (answer.operation_id !== undefined) {
-        watched.set([...watched.value, answer.operation_id]);
+        watch(answer.operation_id);
         return t("bulkBegun");
       }
       return t("bulkDone", { n: answer.results?.filter((result) => result.code === "done").length ?? 0 });
@@ -85,6 +85,8 @@ export function changeJobs(verb: Verb, selection: Selection, then: () => void): 
 }
 
 const watched = new Store<string[]>([]);   // Operations whose progress is shown.
+
+export const watch = (operation: string): void => watched.set([...watched.value, operation]);
 
 function Progress({ id }: { id: string }): JSX.Element | null {
   const [operation, setOperation] = useState<Operation | null>(null);

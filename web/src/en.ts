@@ -67,6 +67,8 @@ export const en = {
   mute: "Mute", resolve: "Resolved", reopen: "Reopen", state_open: "open", state_muted: "muted", state_resolved: "resolved", didTriage: "The group is {state} now.",
   order: "Order", byCount: "most jobs first", byTime: "latest first", noFailures: "Nothing has failed. Failed jobs are grouped here by what went wrong.", noSuchFailure: "There is no such group (any more). ",
   edit: "Edit", save: "Save", addLimit: "Add limit", editLimit: "Change the limit {name}", perSeconds: "Per (seconds)", burst: "Burst", points: "Points per job", eachWorker: "for each worker by itself", didSaveLimit: "The limit {name} holds now.",
+  oldest: "Oldest waits", drained: "Empty in", halfHour: "30 min", sparkQueued: "Waiting jobs in the last half hour", emptyQueue: "Empty", requeueFailed: "Requeue failed", queueTitle: "{verb}: the queue {name}?", emptyText: "The jobs that wait in it are deleted, for good.",
+  views: "Views:", keepView: "Keep this view", forgetView: "Forget this view",
   dependencies: "Dependencies", gone: "gone", moreDependencies: "There are more.",
   timeline: "Timeline", byWorker: "by {name}", byWhom: "by {name}",
   cron: "Cron", scheduledJobs: "Scheduled jobs", runNow: "Run now", didRunNow: "{name} is on its queue.", every: "every {time}", didPauseCron: "{name} is paused.", didResumeCron: "{name} goes on.", didRunCron: "{name} runs now.",

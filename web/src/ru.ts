@@ -68,6 +68,8 @@ export const ru: Record<keyof typeof en, string> = {
   mute: "Заглушить", resolve: "Решено", reopen: "Открыть снова", state_open: "открыта", state_muted: "заглушена", state_resolved: "решена", didTriage: "Группа теперь {state}.",
   order: "Порядок", byCount: "по числу задач", byTime: "сначала последние", noFailures: "Ошибок нет. Здесь неудачные задачи собраны по тому, что пошло не так.", noSuchFailure: "Такой группы (больше) нет. ",
   edit: "Изменить", save: "Сохранить", addLimit: "Добавить лимит", editLimit: "Изменить лимит {name}", perSeconds: "За (секунд)", burst: "Запас", points: "Очков за задачу", eachWorker: "для каждого воркера отдельно", didSaveLimit: "Лимит {name} действует.",
+  oldest: "Старшая ждёт", drained: "Опустеет через", halfHour: "30 мин", sparkQueued: "Ждущие задачи за последние полчаса", emptyQueue: "Опустошить", requeueFailed: "Повторить ошибки", queueTitle: "{verb}: очередь {name}?", emptyText: "Задачи, которые в ней ждут, удаляются насовсем.",
+  views: "Виды:", keepView: "Запомнить вид", forgetView: "Забыть вид",
   dependencies: "Зависимости", gone: "пропала", moreDependencies: "Есть и другие.",
   timeline: "Ход событий", byWorker: "воркер {name}", byWhom: "кто: {name}",
   cron: "Cron", scheduledJobs: "Отложенные задачи", runNow: "Запустить", didRunNow: "{name} в своей очереди.", every: "каждые {time}", didPauseCron: "{name}: пауза.", didResumeCron: "{name}: работает.", didRunCron: "{name}: запущено.",

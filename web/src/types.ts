@@ -298,7 +298,7 @@ export interface RedisHealth {
 export interface Token {
   id: string;
   name: Text;
-  scopes: string[];
+  scope: string;
   queues: string[];
   redact: boolean;
   created_at: string | null;

@@ -12,6 +12,7 @@ import { parseSearch, part } from "../search";
 import { SearchBox } from "../searchbox";
 import { useMay } from "../session";
 import { JobTable, waited } from "../tables";
+import { Views } from "../views";
 import type { Job, JobItem, JobList } from "../types";
 
 const known = ["queued", "started", "finished", "failed", "stopped", "deferred", "scheduled", "canceled", "rate_limited", "created"];
@@ -37,6 +38,7 @@ export function JobsPage(): JSX.Element {
       <Choice name="queue" label={t("queue")} options={queues.map((one) => [one, show(one, 60)])} />
       {indexed ? <SearchBox /> : <Filter />}
     </div>
+    {indexed && <Views text={params.get("q") ?? ""} />}
     {indexed ? <Explorer status={status} queue={queue} text={params.get("q") ?? ""} /> : <Newest status={status} queue={queue} words={params.get("q") ?? ""} />}
   </>;
 }

@@ -46,9 +46,9 @@ function NewToken({ reload }: { reload: () => void }): JSX.Element {
 }
 
 function Tokens(): JSX.Element {
-  const { data, reload } = useData("tokens", () => get<{ items?: Token[]; tokens?: Token[] }>("/api/v1/tokens"));
+  const { data, reload } = useData("tokens", () => get<{ tokens: Token[] }>("/api/v1/tokens"));
   if (data === null) return <Loading />;
-  const tokens = data.items ?? data.tokens ?? [];
+  const { tokens } = data;
   const drop = (token: Token) => ask({
     title: t("revokeTitle", { name: show(token.name, 60) }), text: t("revokeText"), yes: t("revoke"),
     act: async () => {
@@ -58,7 +58,7 @@ function Tokens(): JSX.Element {
     },
   });
   const columns: Column<Token>[] = [
-    { name: t("name"), kind: "name", cell: (one) => show(one.name, 60) }, { name: t("scope"), cell: (one) => show(one.scopes.join(", "), 40) },
+    { name: t("name"), kind: "name", cell: (one) => show(one.name, 60) }, { name: t("scope"), cell: (one) => show(one.scope, 20) },
     { name: t("queues"), kind: "long", cell: (one) => show(one.queues.join(", "), 100) }, { name: t("created"), kind: "optional", cell: (one) => <Time at={one.created_at} /> },
     { name: t("expires"), cell: (one) => one.expires_at ? <Time at={one.expires_at} /> : t("never") },
     { name: t("actions"), cell: (one) => <button type="button" aria-label={`${t("revoke")}: ${show(one.name, 60)}`} onClick={() => drop(one)}>{t("revoke")}</button> },
