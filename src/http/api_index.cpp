@@ -22,10 +22,9 @@ using index::JobIndex;
 constexpr std::size_t most_values = 20;
 constexpr std::size_t longest_value = 200;
 
-constexpr std::array statuses{status::created,   status::queued,   status::started,
-                              status::finished,  status::failed,   status::stopped,
-                              status::scheduled, status::deferred, status::canceled,
-                              status::rate_limited};
+constexpr std::array statuses{
+    status::created, status::queued,    status::started,  status::finished, status::failed,
+    status::stopped, status::scheduled, status::deferred, status::canceled, status::rate_limited};
 
 constexpr std::string_view item_schema =
     R"({"type":"object","required":["id","status","queue","func_name","description","created_at","enqueued_at","started_at","ended_at","duration","queued_for","worker_name","error","error_group","tags"],"properties":{"id":{"type":"string"},"status":{"type":"string"},"queue":{"type":"string"},"func_name":{"type":["string","null"]},"description":{"type":["string","null"]},"created_at":{"type":["string","null"],"format":"date-time"},"enqueued_at":{"type":["string","null"],"format":"date-time"},"started_at":{"type":["string","null"],"format":"date-time"},"ended_at":{"type":["string","null"],"format":"date-time"},"duration":{"type":["number","null"]},"queued_for":{"type":["number","null"]},"worker_name":{"type":["string","null"]},"error":{"type":["string","null"],"description":"last line of the error"},"error_group":{"type":["string","null"]},"tags":{"type":"array","items":{"type":"string"}}}})";
@@ -88,12 +87,13 @@ public:
     Parameters(const Request& request, std::initializer_list<std::string_view> known)
         : request_(request) {
         for (const auto& [name, value] : request.query) {
+            if (name.empty() && value.empty()) continue;  // Nothing behind `?`, or between `&&`.
             if (std::ranges::find(known, name) == known.end())
                 throw HttpError(422, fmt::format("There is no parameter \"{}\"; known are {}",
                                                  plain(name), fmt::join(known, ", ")));
             if (value.size() > longest_value)
-                throw HttpError(
-                    422, fmt::format("{} is longer than {} bytes", name, longest_value));
+                throw HttpError(422,
+                                fmt::format("{} is longer than {} bytes", name, longest_value));
         }
     }
 
@@ -102,8 +102,7 @@ public:
         for (const auto& [key, value] : request_.query)
             if (key == name && !value.empty()) values.push_back(value);
         if (values.size() > most_values)
-            throw HttpError(422,
-                            fmt::format("{} is given more than {} times", name, most_values));
+            throw HttpError(422, fmt::format("{} is given more than {} times", name, most_values));
         return values;
     }
 
@@ -215,8 +214,7 @@ public:
             }
             const auto cursor = page_->next;
             page_.reset();
-            if (cursor)
-                page_ = co_await index_.list(filter_, *cursor, JobIndex::most_keys);
+            if (cursor) page_ = co_await index_.list(filter_, *cursor, JobIndex::most_keys);
             if (!lines.empty()) co_return lines;
         }
         co_return std::string();
@@ -236,18 +234,17 @@ asio::awaitable<Response> list_jobs(JobIndex* maybe, RedisClient& redis, Request
     index::JobFilter filter = job_filter(parameters);
     const std::string format = parameters.word("format", {"json", "ndjson"});
     const auto limit = static_cast<std::size_t>(request.query_integer("limit", 25, 1, 50));
-    const bool lines =
-        format.empty() ? request.header("Accept").value_or("").find("application/x-ndjson") !=
-                             std::string_view::npos
-                       : format == "ndjson";
+    const bool lines = format.empty()
+                           ? request.header("Accept").value_or("").find("application/x-ndjson") !=
+                                 std::string_view::npos
+                           : format == "ndjson";
     redis.require_connection();
     auto page = co_await ask(
         index.list(filter, parameters.one("cursor"), lines ? JobIndex::most_keys : limit));
     Response response;
     if (lines) {
         response.content_type = "application/x-ndjson";
-        response.source =
-            std::make_shared<JobLinesBody>(index, std::move(filter), std::move(page));
+        response.source = std::make_shared<JobLinesBody>(index, std::move(filter), std::move(page));
         co_return response;
     }
     const auto state = co_await ask(index.state());
@@ -255,14 +252,14 @@ asio::awaitable<Response> list_jobs(JobIndex* maybe, RedisClient& redis, Request
     for (const auto& job : page.jobs)
         items.push_back(item(job, page.now));
     co_return json_response(
-        200, json::object{{"items", std::move(items)},
-                          {"next", page.next ? json::value(*page.next) : json::value(nullptr)},
-                          {"approx_total", page.approx_total},
-                          {"total_is_exact", page.total_is_exact},
-                          {"index", json::object{{"complete", state.complete},
-                                                 {"jobs", state.jobs},
-                                                 {"progress", std::round(state.progress * 1000) /
-                                                                  1000}}}});
+        200, json::object{
+                 {"items", std::move(items)},
+                 {"next", page.next ? json::value(*page.next) : json::value(nullptr)},
+                 {"approx_total", page.approx_total},
+                 {"total_is_exact", page.total_is_exact},
+                 {"index", json::object{{"complete", state.complete},
+                                        {"jobs", state.jobs},
+                                        {"progress", std::round(state.progress * 1000) / 1000}}}});
 }
 
 json::array counts(const std::vector<index::NameCount>& names, const char* name) {
@@ -333,8 +330,7 @@ asio::awaitable<Response> decide(JobIndex* maybe, RedisClient& redis, Request re
         const json::value body = request.json();
         if (!body.is_object()) throw HttpError(422, "The body must be an object");
         for (const auto& [name, value] : body.as_object()) {
-            if (name != "by")
-                throw HttpError(422, "The body has an unknown member; there is by");
+            if (name != "by") throw HttpError(422, "The body has an unknown member; there is by");
             if (!value.is_string() || value.as_string().size() > 100)
                 throw HttpError(422, "by must be a text of at most 100 bytes");
             by = value.as_string().c_str();
@@ -428,15 +424,15 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
                });
 
     RouteDoc failures;
-    failures.summary =
-        "Failed jobs grouped by their cause; 404 where the index is switched off";
+    failures.summary = "Failed jobs grouped by their cause; 404 where the index is switched off";
     failures.tag = "failures";
     failures.problems = {404, 422, 503};
     failures.params = {parameter("state", "open, muted or resolved; all unless given"),
                        parameter("queue", "only groups with jobs of it; `*` stands for any text"),
                        parameter("func", "only groups with jobs of it; `*` stands for any text"),
                        parameter("sort", "last_seen (unless given) or count"),
-                       limit_parameter(), parameter("cursor", "`next` of the page before")};
+                       limit_parameter(),
+                       parameter("cursor", "`next` of the page before")};
     failures.response_schema = fmt::format(
         R"({{"type":"object","required":["items","next"],"properties":{{"items":{{"type":"array","items":{{"type":"object","required":["id","title","exception","message","frame","count","first_seen","last_seen","queues","functions","sample_job_ids","spark","state"],"properties":{{"id":{{"type":"string"}},"title":{{"type":"string"}},"exception":{{"type":["string","null"]}},"message":{{"type":"string"}},"frame":{{"type":["string","null"]}},"count":{{"type":"integer","description":"failed jobs that are kept"}},"first_seen":{{"type":["string","null"],"format":"date-time"}},"last_seen":{{"type":["string","null"],"format":"date-time"}},"queues":{0},"functions":{0},"sample_job_ids":{{"type":"array","items":{{"type":"string"}}}},"spark":{{"type":"array","items":{{"type":"integer"}},"description":"failed in each of the last 24 hours, the oldest first"}},"state":{{"enum":["open","muted","resolved"]}}}}}}}},"next":{{"type":["string","null"]}}}}}})",
         counts_schema);
@@ -459,12 +455,11 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
         RouteDoc doc = failure_doc(what.second);
         doc.request_schema =
             R"({"type":"object","properties":{"by":{"type":"string","maxLength":100,"description":"who decides"}},"additionalProperties":false})";
-        router.add(Method::post, fmt::format("/api/v1/failures/{{group_id}}/{}", verb),
-                   std::move(doc),
-                   [index, &redis,
-                    state = what.first](Request request) -> asio::awaitable<Response> {
-                       return decide(index, redis, std::move(request), state);
-                   });
+        router.add(
+            Method::post, fmt::format("/api/v1/failures/{{group_id}}/{}", verb), std::move(doc),
+            [index, &redis, state = what.first](Request request) -> asio::awaitable<Response> {
+                return decide(index, redis, std::move(request), state);
+            });
     }
 
     RouteDoc values;

@@ -15,8 +15,8 @@ constexpr int cache_kb = 4096;
 constexpr std::size_t most_statements = 100;
 
 [[noreturn]] void failed(sqlite3* database, std::string_view what) {
-    throw Error(Errc::io, fmt::format("{} the job index failed: {}", what,
-                                      sqlite3_errmsg(database)));
+    throw Error(Errc::io,
+                fmt::format("{} the job index failed: {}", what, sqlite3_errmsg(database)));
 }
 
 }  // namespace
@@ -79,8 +79,8 @@ std::string Statement::text(int column) const {
 }
 
 Database::Database(const std::filesystem::path& file, Mode mode) {
-    const int flags = mode == Mode::write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE
-                                          : SQLITE_OPEN_READONLY;
+    const int flags =
+        mode == Mode::write ? SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE : SQLITE_OPEN_READONLY;
     try {
         if (sqlite3_open_v2(file.c_str(), &database_, flags | SQLITE_OPEN_NOMUTEX, nullptr) !=
             SQLITE_OK)

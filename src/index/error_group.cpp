@@ -188,9 +188,9 @@ ErrorGroup group_error(std::string_view error) {
         line.remove_prefix(std::min(line.size(), name + 1));
     }
     group.message = normalised_message(trimmed(line));
-    group.id = ops::sha256_hex(fmt::format("{}\n{}\n{}", group.exception, group.message,
-                                           group.frame))
-                   .substr(0, 16);
+    group.id =
+        ops::sha256_hex(fmt::format("{}\n{}\n{}", group.exception, group.message, group.frame))
+            .substr(0, 16);
     return group;
 }
 

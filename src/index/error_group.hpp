@@ -10,8 +10,8 @@ namespace rqxx::index {
 struct ErrorGroup {
     std::string id;         ///< 16 hex digits, of the three below.
     std::string exception;  ///< `ValueError`, `psycopg2.errors.DeadlockDetected`; may be empty.
-    std::string message;    ///< Numbers, ids and quoted texts are `<n>`, `<hex>`, `<uuid>`, `<str>`.
-    std::string frame;      ///< `jobs.py:charge`: the last one of the application; may be empty.
+    std::string message;  ///< Numbers, ids and quoted texts are `<n>`, `<hex>`, `<uuid>`, `<str>`.
+    std::string frame;    ///< `jobs.py:charge`: the last one of the application; may be empty.
 };
 
 /// A message without what differs from job to job.

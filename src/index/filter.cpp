@@ -38,8 +38,7 @@ std::string digest(const JobFilter& filter) {
     }
     add(filter.error);
     add(filter.id_prefix);
-    for (const auto& value :
-         {filter.since, filter.until, filter.min_duration, filter.max_duration})
+    for (const auto& value : {filter.since, filter.until, filter.min_duration, filter.max_duration})
         add(value ? std::to_string(*value) : "-");
     add(filter.newest_first ? "newest" : "oldest");
     return ops::sha256_hex(text).substr(0, 16);

@@ -443,8 +443,8 @@ struct JobIndex::Impl {
         const Reply none;
         for (std::size_t i = 0; i < failures.size(); ++i) {
             const bool there = replies[0].is_array() && i < replies[0].elements.size();
-            found.push_back(triage_of(there ? replies[0].elements[i] : none,
-                                      failures[i].last_seen));
+            found.push_back(
+                triage_of(there ? replies[0].elements[i] : none, failures[i].last_seen));
         }
         co_return found;
     }
@@ -510,8 +510,8 @@ asio::awaitable<JobLines> JobIndex::list(JobFilter filter, std::string cursor, s
                 continue;
             }
             JobLine line;
-            line.status = fields[0].text.empty() ? std::string(status::created)
-                                                 : short_text(fields[0].text);
+            line.status =
+                fields[0].text.empty() ? std::string(status::created) : short_text(fields[0].text);
             line.queue = short_text(fields[1].text);
             if (line.status != job.status || line.queue != job.queue) {
                 // It has moved on since the index was told.
@@ -566,9 +566,8 @@ constexpr std::size_t most_suggestions = 20;
 
 asio::awaitable<std::vector<NameCount>> JobIndex::suggest(NameKind kind, std::string prefix) {
     std::vector<NameCount> names;
-    co_await impl_->read([&](StoreReader& reader) {
-        names = reader.suggest(kind, prefix, most_suggestions);
-    });
+    co_await impl_->read(
+        [&](StoreReader& reader) { names = reader.suggest(kind, prefix, most_suggestions); });
     co_return names;
 }
 
@@ -591,7 +590,7 @@ asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::st
     bool more = true;
     for (int round = 0; round < most_rounds && more && page.failures.size() < limit; ++round) {
         std::vector<Failure> found;
-        const std::size_t asked = state.empty() ? limit : groups_of_round;
+        const std::size_t asked = state.empty() ? limit + 1 : groups_of_round;
         co_await impl_->read(
             [&](StoreReader& reader) { found = reader.failures(filter, after, asked); });
         more = found.size() == asked;
@@ -601,8 +600,8 @@ asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::st
                 more = true;
                 break;
             }
-            after = JobPosition{filter.by_count ? found[i].count : found[i].last_seen,
-                                found[i].row};
+            after =
+                JobPosition{filter.by_count ? found[i].count : found[i].last_seen, found[i].row};
             if (!state.empty() && triage[i].state != state) continue;
             page.failures.push_back({std::move(found[i]), triage[i], {}});
         }

@@ -55,9 +55,9 @@ struct FailureReports {
 };
 
 struct IndexState {
-    bool complete = false;   ///< All jobs have been looked at since this process began.
+    bool complete = false;  ///< All jobs have been looked at since this process began.
     std::int64_t jobs = 0;
-    double progress = 0;     ///< 0 to 1, of the first look at all jobs.
+    double progress = 0;  ///< 0 to 1, of the first look at all jobs.
 };
 
 /// A list of all jobs in Redis that can be searched: a SQLite database beside the server.

@@ -237,8 +237,9 @@ std::int64_t Store::group_row(const IndexedJob& job) {
     found.reset();
     if (row == 0) {
         database_
-            ->prepared("INSERT INTO groups (id, title, exception, message, frame, jobs, "
-                       "first_seen, last_seen) VALUES (?, ?, ?, ?, ?, 0, ?, ?)")
+            ->prepared(
+                "INSERT INTO groups (id, title, exception, message, frame, jobs, "
+                "first_seen, last_seen) VALUES (?, ?, ?, ?, ?, 0, ?, ?)")
             .bind(group.id)
             .bind(job.error)
             .bind(group.exception)
@@ -250,8 +251,9 @@ std::int64_t Store::group_row(const IndexedJob& job) {
         row = database_->last_row();
     } else {
         database_
-            ->prepared("UPDATE groups SET first_seen = min(first_seen, ?), last_seen = "
-                       "max(last_seen, ?) WHERE row = ?")
+            ->prepared(
+                "UPDATE groups SET first_seen = min(first_seen, ?), last_seen = "
+                "max(last_seen, ?) WHERE row = ?")
             .bind(job.ended)
             .bind(job.ended)
             .bind(row)
@@ -281,18 +283,17 @@ void Store::write(const std::string& id, const IndexedJob& job) {
     if (before) count(*before, -1);
 
     const std::pair<const char*, std::int64_t> columns[] = {
-        {"created", row.created}, {"status", row.status},   {"queue", row.queue},
-        {"func", row.func},       {"worker", row.worker},   {"grp", row.grp},
-        {"error", row.error},     {"ended", row.ended},     {"duration", row.duration},
+        {"created", row.created}, {"status", row.status}, {"queue", row.queue},
+        {"func", row.func},       {"worker", row.worker}, {"grp", row.grp},
+        {"error", row.error},     {"ended", row.ended},   {"duration", row.duration},
         {"expires", row.expires}, {"sum", row.sum}};
     const bool optional[] = {false, false, false, false, true, true, true, true, true, true, false};
     if (before) {
         row.row = before->row;
         // Only the indexes of what has changed are written.
-        const std::int64_t old[] = {before->created, before->status,   before->queue,
-                                    before->func,    before->worker,   before->grp,
-                                    before->error,   before->ended,    before->duration,
-                                    before->expires, before->sum};
+        const std::int64_t old[] = {before->created,  before->status,  before->queue, before->func,
+                                    before->worker,   before->grp,     before->error, before->ended,
+                                    before->duration, before->expires, before->sum};
         std::string sql;
         for (std::size_t i = 0; i < std::size(columns); ++i)
             if (columns[i].second != old[i])
@@ -327,8 +328,7 @@ void Store::write(const std::string& id, const IndexedJob& job) {
         insert.run();
         row.row = database_->last_row();
     }
-    const bool tags_moved =
-        !before || before->tags != row.tags || before->created != row.created;
+    const bool tags_moved = !before || before->tags != row.tags || before->created != row.created;
     if (tags_moved && before)
         each_number(before->tags, [&](std::int64_t tag) {
             database_->prepared("DELETE FROM tags WHERE tag = ? AND created = ? AND row = ?")
@@ -363,8 +363,9 @@ void Store::flush() {
             .run();
         if (change > 0) continue;
         database_
-            ->prepared("INSERT INTO error_texts (error_texts, rowid, text) SELECT 'delete', id, "
-                       "text FROM errors WHERE id = ? AND jobs <= 0")
+            ->prepared(
+                "INSERT INTO error_texts (error_texts, rowid, text) SELECT 'delete', id, "
+                "text FROM errors WHERE id = ? AND jobs <= 0")
             .bind(error)
             .run();
         database_->prepared("DELETE FROM errors WHERE id = ? AND jobs <= 0").bind(error).run();

@@ -70,8 +70,7 @@ StoreReader::StoreReader(const std::filesystem::path& file)
     : database_(file, Database::Mode::read) {}
 
 std::int64_t StoreReader::jobs() {
-    const auto sum =
-        database_.statement("SELECT coalesce(sum(jobs), 0) FROM names WHERE kind = 1");
+    const auto sum = database_.statement("SELECT coalesce(sum(jobs), 0) FROM names WHERE kind = 1");
     return sum->step() ? sum->integer(0) : 0;
 }
 
@@ -99,8 +98,7 @@ std::vector<std::int64_t> StoreReader::name_ids(NameKind kind,
         found.reset();
     }
     if (wild.empty()) return ids;
-    const auto all =
-        database_.statement("SELECT id, jobs, text FROM names WHERE kind = ? LIMIT ?");
+    const auto all = database_.statement("SELECT id, jobs, text FROM names WHERE kind = ? LIMIT ?");
     all->bind(static_cast<std::int64_t>(kind)).bind(most_names);
     while (all->step()) {
         const std::string text = all->text(2);
@@ -143,8 +141,8 @@ struct StoreReader::Query {
         bool counted = true;    ///< `jobs` is their exact number.
         std::string order_created = "j.created", order_row = "j.row";
     } plan;
-    bool covers_all = true;    ///< Whatever is in the plan's ranges fits.
-    std::string error_part;    ///< To be looked for in each error.
+    bool covers_all = true;  ///< Whatever is in the plan's ranges fits.
+    std::string error_part;  ///< To be looked for in each error.
 };
 
 FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosition>& after,
@@ -324,15 +322,13 @@ FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosi
         if (count <= most_with_prefix && count < query.plan.jobs) {
             // So few that they can be put in order.
             Query::Plan plan;
-            plan.from = fmt::format(
-                "(SELECT * FROM jobs WHERE id >= '{}' AND id < '{}') j", filter.id_prefix,
-                behind(filter.id_prefix));
+            plan.from = fmt::format("(SELECT * FROM jobs WHERE id >= '{}' AND id < '{}') j",
+                                    filter.id_prefix, behind(filter.id_prefix));
             plan.jobs = count;
             single(std::move(plan));
         }
     }
-    for (const auto& bound :
-         {filter.since, filter.until, filter.min_duration, filter.max_duration})
+    for (const auto& bound : {filter.since, filter.until, filter.min_duration, filter.max_duration})
         if (bound) ++filters;
     query.covers_all = covered == filters;
 
@@ -419,7 +415,8 @@ FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosi
     JobPosition last;
     while (!heads.empty() && looks < most_looks) {
         // The page is full: only what is needed to tell how many there are.
-        if (page.jobs.size() == limit && (query.covers_all || after || looks >= looks_beyond)) break;
+        if (page.jobs.size() == limit && (query.covers_all || after || looks >= looks_beyond))
+            break;
         const auto [position, i] = heads.top();
         heads.pop();
         ++looks;
@@ -460,11 +457,11 @@ FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosi
         page.approx_total = static_cast<std::int64_t>(fitting);
         page.total_is_exact = true;
     } else {
-        const double share = looks == 0 ? 0 : static_cast<double>(fitting) /
-                                                  static_cast<double>(looks);
-        page.approx_total = std::max(
-            static_cast<std::int64_t>(share * static_cast<double>(plan.jobs)),
-            static_cast<std::int64_t>(fitting));
+        const double share =
+            looks == 0 ? 0 : static_cast<double>(fitting) / static_cast<double>(looks);
+        page.approx_total =
+            std::max(static_cast<std::int64_t>(share * static_cast<double>(plan.jobs)),
+                     static_cast<std::int64_t>(fitting));
     }
     return page;
 }
@@ -542,8 +539,8 @@ std::vector<Failure> StoreReader::failures(const FailureFilter& filter,
 }
 
 std::optional<Failure> StoreReader::failure(const std::string& id) {
-    const auto found = database_.statement(
-        fmt::format("SELECT {} FROM groups WHERE id = ?", failure_columns));
+    const auto found =
+        database_.statement(fmt::format("SELECT {} FROM groups WHERE id = ?", failure_columns));
     if (!found->bind(id).step()) return std::nullopt;
     return read_failure(*found);
 }

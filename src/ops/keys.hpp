@@ -17,7 +17,8 @@ inline constexpr std::string_view batches_seen = "rqxx:batches:seen";
 inline constexpr std::string_view webhooks = "rqxx:webhooks";
 inline constexpr std::string_view dedups = "rqxx:dedups";
 inline constexpr std::string_view totals = "rqxx:totals";
-/// Stream of the ids of changed jobs, written while somebody wants it. See lua/includes/changes.lua.
+/// Stream of the ids of changed jobs, written while somebody wants it. See
+/// lua/includes/changes.lua.
 inline constexpr std::string_view changes = "rqxx:changes";
 inline constexpr std::string_view changes_wanted = "rqxx:changes:wanted";
 /// Tells a Redis from another, for indexes that are kept elsewhere.

@@ -79,7 +79,7 @@ def test_jobs_of_rqxx_and_their_changes_are_in_the_index(system, server, web):
     assert system.rqxx("job", "cancel", created, "--redis-url", server.url).returncode == 0
     assert wait_for(lambda: ids(web, status="canceled")) == [created]
     assert ids(web, status="queued") == []
-    assert system.rqxx("job", "delete", created, "--yes", "--redis-url", server.url).returncode == 0
+    assert system.rqxx("job", "delete", created, "--redis-url", server.url).returncode == 0
     wait_for(lambda: ids(web) == [])
 
 

@@ -25,8 +25,8 @@ protected:
     }
     [[nodiscard]] std::filesystem::path file() const { return folder_ / "index.db"; }
 
-    static JobChange job(const std::string& id, const std::string& status,
-                         const std::string& queue, std::int64_t created) {
+    static JobChange job(const std::string& id, const std::string& status, const std::string& queue,
+                         std::int64_t created) {
         IndexedJob job;
         job.status = status;
         job.queue = queue;
@@ -161,7 +161,8 @@ TEST_F(StoreTest, finds_a_failed_job_by_part_of_its_error_in_any_case) {
 
 TEST_F(StoreTest, counts_failures_by_group_and_forgets_groups_without_jobs) {
     constexpr std::int64_t hour = 3'600'000'000;
-    store_->apply({failed("a", "ValueError: 1", 100 * hour), failed("b", "ValueError: 2", 101 * hour),
+    store_->apply({failed("a", "ValueError: 1", 100 * hour),
+                   failed("b", "ValueError: 2", 101 * hour),
                    failed("c", "KeyError: x", 90 * hour)});
     StoreReader reader(file());
     auto groups = reader.failures({}, std::nullopt, 10);
