@@ -46,6 +46,7 @@ for i = 1, jobs do
             table.insert(places[queue], id)
         end
         added[#added + 1] = id
+        note_change(id)
         if ttl ~= '' then expire_job(id, ttl_of(ttl), dependencies > 0) end
     end
     at = first_field + 2 * fields
@@ -63,4 +64,5 @@ if #added > 0 then
     attempt('SADD', 'rq:groups', batch)
     join_batch(batch, added)
 end
+store_changes()
 return {1, codes}

@@ -65,5 +65,6 @@ if left == 0 then
     attempt('HDEL', KEYS[1], 'driven_until')
     attempt('HSET', KEYS[1], 'wants', 'nothing')
     conclude(id)
+    store_changes()
 end
 return {left == 0 and 2 or 1, canceled, left}

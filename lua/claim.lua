@@ -10,8 +10,10 @@
 -- Dynamic keys: see includes/transitions.lua
 --- @include time
 --- @include recent
+--- @include changes
 
-local suspended, rules_version = unpack(redis.call('MGET', 'rq:suspended', 'rqxx:rules:version'))
+local suspended, rules_version, wanted = unpack(redis.call('MGET', 'rq:suspended', 'rqxx:rules:version', 'rqxx:changes:wanted'))
+changes_wanted = wanted and true
 if suspended then return {1, now_us, {}, {}} end
 if (rules_version or '') ~= ARGV[6] then return {4, now_us, {}, {}} end
 if not redis.call('ZSCORE', 'rqxx:leases', ARGV[1]) then return {2, now_us, {}, {}} end

@@ -6,6 +6,7 @@
 -- Dynamic keys: rq:job:<last job>
 -- Source: rq/queue.py Queue._enqueue_job (RQ 2.10); the history is that of RQ's main branch
 --- @include time
+--- @include changes
 local slot = tonumber(ARGV[2])
 local last_slot, last_job = unpack(redis.call('HMGET', KEYS[1], 'last_slot', 'last_job'))
 if (tonumber(last_slot) or -1) >= slot then return {0, last_job or ''} end
@@ -34,4 +35,6 @@ redis.call('HINCRBY', KEYS[1], 'fired', 1)
 redis.call('ZADD', KEYS[4], now_float, ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1001)
 redis.call('EXPIRE', KEYS[4], 31536000)
+note_change(ARGV[1])
+store_changes()
 return {1, now_float}

@@ -70,4 +70,5 @@ if attempt('SCARD', KEYS[2]) > (#ARGV - 5) / 4 then
 end
 attempt('EXPIRE', KEYS[2], ttl + 60)
 tell_woken()
+store_changes()
 return {1, notices, orphans}

@@ -126,6 +126,8 @@ if is(workers, 'set') then
     end
 end
 
+store_changes()
+
 local report = {}
 for what, n in pairs(counts) do report[#report + 1] = {what, n} end
 return report

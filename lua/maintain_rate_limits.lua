@@ -27,4 +27,5 @@ for _, key in ipairs(scan[2]) do
         attempt('DEL', limit)
     end
 end
+store_changes()
 return freed

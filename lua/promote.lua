@@ -116,6 +116,7 @@ local function promote(queue, pass_over)
     end
     for _, job in ipairs(promoted) do
         local key = job_key(job.id)
+        note_change(job.id)
         if job.limited then
             -- Its hash tells, when its turn has come, which end it is for.
             if job.at_front then attempt('HSET', key, 'enqueue_at_front', '1') end
@@ -181,4 +182,5 @@ for bucket, count in pairs(buckets) do
     flat[#flat + 1] = bucket
     flat[#flat + 1] = count
 end
+store_changes()
 return {rows, late_sum, late_max, flat}

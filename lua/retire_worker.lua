@@ -21,4 +21,5 @@ for queue in string.gmatch(ARGV[2], '[^,]+') do redis.call('SREM', 'rq:workers:'
 redis.call('HSET', KEYS[1], 'death', now_iso)
 redis.call('EXPIRE', KEYS[1], 60)
 tell_woken()
+store_changes()
 return orphans

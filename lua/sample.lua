@@ -10,6 +10,7 @@
 --- @include metrics
 --- @include recent
 --- @include ttls
+--- @include changes
 
 local owner, valid_until, seen = unpack(redis.call('HMGET', KEYS[1], 'owner', 'until', 'seen'))
 if owner and owner ~= ARGV[1] and tonumber(valid_until) > now then return -1 end
@@ -63,6 +64,7 @@ local function look_at(id, queue, outcome)
     totals[outcome .. '|' .. queue] = (totals[outcome .. '|' .. queue] or 0) + 1
     counted = counted + 1
     note_recent(id, job[4])
+    note_change(id)
 end
 
 -- The TTLs in use: the usual, those remembered, and what some jobs of lists and registries carry.
@@ -126,4 +128,5 @@ for field, count in pairs(totals) do redis.call('HINCRBY', 'rqxx:totals', field,
 store_metrics(upto)
 store_recent()
 store_ttls()
+store_changes()
 return counted

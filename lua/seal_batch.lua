@@ -11,4 +11,5 @@ if not batch_of(id) then return 0 end
 if redis.call('HGET', KEYS[1], 'state') ~= 'open' then return 2 end
 redis.call('HSET', KEYS[1], 'state', 'running', 'sealed_at', now_iso)
 conclude(id)
+store_changes()
 return 1

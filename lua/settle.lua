@@ -86,6 +86,7 @@ end
 local function succeed(id, execution, origin, payload, started, job, account)
     local ttl = ttl_of(job[2]) or default_result_ttl
     local key = job_key(id)
+    note_change(id)
     local repeats_left = count_of(job[7])
     if repeats_left <= 0 then note_end(job[9], id, 'finished') end
     if ttl == 0 and repeats_left <= 0 then

@@ -156,7 +156,7 @@ local function ask_of_children(id, fare, wants)
     end
 end
 
--- The end of a script that ends jobs or brings some back.
+-- The end of a script that ends jobs or brings some back; tells of all that it has changed.
 local function store_batches()
     for _, ended in ipairs(noted_ends) do count_end(ended[1], ended[2], ended[3]) end
     noted_ends = {}
@@ -174,4 +174,5 @@ local function store_batches()
         if batches[id].failed then note_first_failure(id) end
         conclude(id)
     end
+    store_changes()
 end

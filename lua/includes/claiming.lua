@@ -1,4 +1,4 @@
--- Starting the jobs that a claim takes. Needs time.lua, recent.lua, and KEYS and ARGV 1 to 5 as in claim.lua;
+-- Starting the jobs that a claim takes. Needs time.lua, recent.lua, changes.lua, and KEYS and ARGV 1 to 5 as in claim.lua;
 -- `first_execution`: which of ARGV is the first execution id.
 local ttl = tonumber(ARGV[3])
 -- Several claims of one worker may be on their way at once; together they take no more than it has slots for.
@@ -89,6 +89,7 @@ local function start(id, queue)
     started_here[id] = true
     claimed[#claimed + 1] = {id, execution, origin, hash}
     note_recent(id, created_at)
+    note_change(id)
     return nil, member
 end
 
@@ -109,5 +110,6 @@ local function finish_claim()
                 'current_job_working_time', 0)
         end
         store_recent()
+        store_changes()
     end
 end

@@ -56,6 +56,7 @@ end
 -- keeps_place = true for one that stands on its queue and stays there, limited = true for one with a rate limit}.
 local function place(job)
     local id, queue, key = job.id, job.queue, job_key(job.id)
+    note_change(id)
     local where = job.due ~= '' and placed_scheduled or placed_queued
     if #job.dependencies > 0 then
         local allows_failure = attempt('HGET', key, 'allow_dependency_failures') == '1'

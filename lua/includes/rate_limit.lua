@@ -39,6 +39,7 @@ end
 -- Puts a job behind its limit, where its turn may come at once. Further arguments: fields to write with it.
 local function enter_rate_limit(id, key, concurrency, ...)
     concurrency = count_of(concurrency)
+    note_change(id)
     attempt('SADD', 'rq:rl-keys', key)
     attempt('HSET', 'rq:rl:' .. key, 'concurrency', concurrency)
     attempt('HSET', job_key(id), 'status', 'rate_limited', ...)

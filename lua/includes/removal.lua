@@ -53,6 +53,7 @@ end
 
 -- Moves a job to the canceled registry. `limit`: its rate limit's key, if it has one.
 local function cancel_job(id, status, origin, group, limit)
+    note_change(id)
     attempt('HSET', job_key(id), 'status', 'canceled')
     remove_from_places(id, origin, status, limit)
     attempt('ZADD', 'rq:canceled:' .. origin, now, id)

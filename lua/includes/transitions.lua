@@ -4,6 +4,8 @@
 
 local function job_key(id) return 'rq:job:' .. id end
 
+--- @include changes
+
 -- Numbers in a job's hash may have been written by anybody. A script that stopped half-way because Redis
 -- refused one would leave half a transition. nil: not a number.
 local function whole(text, low, high)
@@ -48,6 +50,7 @@ local function expire_job(id, ttl, has_dependencies)
 end
 
 local function push(queue, id, at_front)
+    note_change(id)
     attempt(at_front and 'LPUSH' or 'RPUSH', 'rq:queue:' .. queue, id)
     -- Where jobs are sorted, see lanes.lua, the front of the list is not that of the queue.
     if at_front and attempt('EXISTS', 'rqxx:numbers:' .. queue) == 1 then attempt('SADD', 'rqxx:front:' .. queue, id) end
@@ -139,6 +142,7 @@ end
 
 -- Deletes all that RQ keeps of a job but its results. Source: rq/job.py Job.delete (RQ 2.10).
 local function delete_job(id, group)
+    note_change(id)
     local outputs = 'rqxx:output:' .. id
     for _, execution in ipairs(attempt('LRANGE', outputs, 0, -1)) do attempt('DEL', outputs .. ':' .. execution) end
     attempt('DEL', outputs, job_key(id), 'rq:job:' .. id .. ':dependents', 'rq:job::' .. id .. ':dependencies')
@@ -155,6 +159,7 @@ local default_failure_ttl = 31536000   -- RQ's: a year
 -- Returns for how long it is kept.
 local function fail_job(id, origin, status, failure_ttl, group, result)
     local ttl = ttl_of(failure_ttl) or default_failure_ttl
+    note_change(id)
     note_end(group, id, status)
     if ttl == 0 then
         attempt('HSET', job_key(id), 'status', status)
@@ -180,6 +185,7 @@ end
 
 -- Puts a job that has run back, at once or after `wait` seconds. Further arguments: fields to write with it.
 local function run_again(id, origin, wait, at_front, ttl, ...)
+    note_change(id)
     attempt('SADD', 'rq:queues', 'rq:queue:' .. origin)
     if wait > 0 then
         attempt('HSET', job_key(id), 'status', 'scheduled', 'ended_at', now_iso, ...)

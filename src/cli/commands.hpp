@@ -42,6 +42,7 @@ struct ServeOptions {
     bool no_sampler = false;
     bool no_maintenance = false;
     bool no_scheduler = false;
+    bool no_index = false;
     bool demo = false;
     bool no_enqueue = false;
     std::vector<std::string> allow_func;

@@ -14,6 +14,7 @@
 #include "cli/commands.hpp"
 #include "http/api.hpp"
 #include "http/live.hpp"
+#include "index/job_index.hpp"
 #include "runtime/embedded_redis.hpp"
 #include "runtime/janitor.hpp"
 
@@ -53,6 +54,7 @@ public:
           sampler_(redis_, log_),
           janitor_(redis_, {}, RecoverPolicy::requeue, log_),
           webhooks_(redis_, webhook_options(options.webhooks), log_),
+          index_(make_index()),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM) {
         make_routes();
@@ -91,6 +93,11 @@ private:
         return {data_dir, options.packages, !options.no_legacy_evaluate};
     }
 
+    std::unique_ptr<index::JobIndex> make_index() {
+        if (options_.no_index) return nullptr;
+        return std::make_unique<index::JobIndex>(redis_, directory_.path() / "job_index.db", log_);
+    }
+
     void make_routes() {
         http::add_monitor_routes(router_, monitor_);
         const http::EnqueueRights rights{!options_.no_enqueue, options_.allow_func};
@@ -98,6 +105,7 @@ private:
         http::add_job_routes(router_, redis_, rights, log_);
         http::add_batch_routes(router_, redis_, directory_.path(), rights, log_);
         http::add_rule_routes(router_, redis_);
+        http::add_index_routes(router_, index_.get(), redis_);
         http::add_health_routes(router_, redis_, [this] {
             return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;
         });
@@ -142,6 +150,7 @@ private:
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (!options_.no_maintenance) tasks_.spawn("janitor", janitor_.run());
         if (!options_.webhooks.off) tasks_.spawn("webhooks", webhooks_.run());
+        if (index_) tasks_.spawn("index", index_->run());
         if (embedded_) tasks_.spawn("redis-server", keep_redis());
         WorkerSummary summary;
         TaskGroup workers(context_.get_executor());
@@ -262,6 +271,7 @@ private:
     Sampler sampler_;
     runtime::Janitor janitor_;
     WebhookDeliverer webhooks_;
+    std::unique_ptr<index::JobIndex> index_;
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<Worker> worker_;
     TaskGroup tasks_;

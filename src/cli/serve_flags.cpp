@@ -19,6 +19,9 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
              "leave jobs that were enqueued for later to other schedulers");
     add_flag(app, "--no-maintenance", o.no_maintenance,
              "do not recover jobs of dead workers, nor put queues in order");
+    add_flag(app, "--no-index", o.no_index,
+             "keep no index of jobs in the data directory: no lists, no search, no failures by "
+             "group");
     add_flag(app, "--demo", o.demo, "install sample sessions and evaluate one");
     add_option(app, "--concurrency", o.concurrency, "jobs at once")->check(CLI::Range(1, 1024));
     add_option(app, "--packages", o.packages,

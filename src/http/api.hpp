@@ -14,6 +14,10 @@
 #include <string>
 #include <vector>
 
+namespace rqxx::index {
+class JobIndex;
+}
+
 namespace rqxx::http {
 
 class LiveFeed;
@@ -34,6 +38,10 @@ void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path 
                       EnqueueRights rights, Logger& log);
 /// `/api/v1/limits…`, pausing and resuming of queues and functions, suspending.
 void add_rule_routes(Router& router, RedisClient& redis);
+
+/// `GET /api/v1/jobs`, `/api/v1/failures…`, `/api/v1/suggest`. `index`: outlives the router;
+/// nullptr where it is switched off.
+void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis);
 
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.

@@ -17,6 +17,14 @@ inline constexpr std::string_view batches_seen = "rqxx:batches:seen";
 inline constexpr std::string_view webhooks = "rqxx:webhooks";
 inline constexpr std::string_view dedups = "rqxx:dedups";
 inline constexpr std::string_view totals = "rqxx:totals";
+/// Stream of the ids of changed jobs, written while somebody wants it. See
+/// lua/includes/changes.lua.
+inline constexpr std::string_view changes = "rqxx:changes";
+inline constexpr std::string_view changes_wanted = "rqxx:changes:wanted";
+/// Tells a Redis from another, for indexes that are kept elsewhere.
+inline constexpr std::string_view index_identity = "rqxx:index:identity";
+/// Hash: what people have decided about groups of failures, as JSON.
+inline constexpr std::string_view failures = "rqxx:failures";
 inline constexpr std::string_view metrics_now = "rqxx:metrics:now";
 /// Hash: rules by name, as JSON. Its version beside it: `rqxx:rules:version`.
 inline constexpr std::string_view rules = "rqxx:rules";

@@ -61,6 +61,10 @@ Pipeline transaction(const std::vector<NewJob>& jobs, std::span<const std::size_
     pipeline.argument(std::string_view(list));
     for (const std::size_t i : indices)
         pipeline.argument(std::string_view(results[i].job_id));
+    std::vector<std::string> ids;
+    for (const std::size_t i : indices)
+        ids.push_back(results[i].job_id);
+    pipeline.eval(lua::note_changes, {}, ids);
     pipeline.add("EXEC");
     return pipeline;
 }

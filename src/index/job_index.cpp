@@ -1,0 +1,667 @@
+#include "index/job_index.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <atomic>
+#include <boost/asio/cancellation_state.hpp>
+#include <boost/asio/thread_pool.hpp>
+#include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
+#include <boost/json/serialize.hpp>
+#include <rqxx/job.hpp>
+#include <unordered_set>
+
+#include "base/run_blocking.hpp"
+#include "base/task_group.hpp"
+#include "index/stored_job.hpp"
+#include "ops/keys.hpp"
+#include "ops/lua_scripts.hpp"
+#include "ops/upkeep.hpp"
+
+namespace rqxx::index {
+namespace {
+
+namespace asio = boost::asio;
+namespace json = boost::json;
+using namespace std::chrono_literals;
+using std::chrono::steady_clock;
+
+constexpr auto tick = 100ms;
+/// How long scripts go on telling of changes when nobody listens any more.
+constexpr std::string_view wanted_for = "60";
+constexpr std::size_t stream_entries = 500;
+/// Changed jobs that wait to be read. Beyond that, all jobs are looked at again.
+constexpr std::size_t most_waiting = 100'000;
+/// Jobs of one call of a script, and of one tick.
+constexpr std::size_t ids_of_call = 100;
+constexpr std::size_t changes_of_tick = 2000;
+constexpr std::size_t swept_of_tick = 500;
+/// Of a field that is read, and of an answer of Redis.
+constexpr std::string_view most_of_field = "262144", most_of_answer = "1048576";
+/// Each second, once all jobs have been seen.
+constexpr std::size_t walked_of_second = 500;
+constexpr std::size_t most_queues = 500;
+
+std::int64_t now_us() {
+    return utc_now().time_since_epoch().count();
+}
+
+std::optional<Timestamp> time_of(const Reply& field) {
+    const auto time = parse_utc(field.text);
+    return time ? std::optional(*time) : std::nullopt;
+}
+
+/// Files are read and written in threads of their own. What runs there is not interrupted, or the
+/// caller would go on in that thread.
+template <class Function>
+asio::awaitable<void> in_thread(asio::thread_pool& pool, Function function) {
+    const bool throws = co_await asio::this_coro::throw_if_cancelled();
+    co_await asio::this_coro::throw_if_cancelled(false);
+    std::exception_ptr failure;
+    try {
+        co_await run_blocking(pool, std::move(function));
+    } catch (...) {
+        failure = std::current_exception();
+    }
+    co_await asio::this_coro::throw_if_cancelled(throws);
+    if (failure) std::rethrow_exception(failure);
+}
+
+std::optional<JobPosition> position_of(const std::string& cursor, const std::string& key) {
+    if (cursor.empty()) return std::nullopt;
+    const auto position = decode_cursor(cursor, key);
+    if (!position) throw Error(Errc::usage, "cursor: not one that this list has given");
+    return position;
+}
+
+Triage triage_of(const Reply& stored, std::int64_t last_seen) {
+    Triage triage;
+    if (!stored.is_string()) return triage;
+    boost::system::error_code error;
+    const auto value = json::parse(stored.text, error);
+    if (error || !value.is_object()) return triage;
+    const auto text = [&](const char* name) {
+        const auto* member = value.as_object().if_contains(name);
+        return member != nullptr && member->is_string() ? std::string(member->as_string().c_str())
+                                                        : std::string();
+    };
+    const std::string state = text("state");
+    const auto at = parse_utc(text("at"));
+    if (!at || (state != "muted" && state != "resolved")) return triage;
+    // It was thought to be over, and is not.
+    if (state == "resolved" && last_seen > at->time_since_epoch().count()) return triage;
+    triage.state = state;
+    triage.by = text("by");
+    triage.at = *at;
+    return triage;
+}
+
+}  // namespace
+
+struct JobIndex::Impl {
+    Impl(RedisClient& client, std::filesystem::path path, Logger& logger)
+        : redis(client), file(std::move(path)), log(logger), pause(client.executor()) {}
+
+    RedisClient& redis;
+    std::filesystem::path file;
+    Logger& log;
+    Event pause;
+
+    // Used in the writer's thread only, while the coroutine waits for it.
+    std::unique_ptr<Store> store;
+    // Used in the reader's thread only.
+    std::unique_ptr<StoreReader> reader;
+    std::int64_t reader_edition = 0;
+    std::atomic<std::int64_t> edition{0};  ///< Of the file: counts how often it was opened.
+
+    std::string position;        ///< In the stream.
+    std::string saved_position;  ///< Up to which all is in the index.
+    std::vector<std::string> waiting;
+    std::unordered_set<std::string> waiting_set;
+    std::unordered_set<std::string> peeked;
+
+    enum class Phase { scanning, walking, done };
+    Phase phase = Phase::scanning;
+    bool was_empty = false;
+    std::string scan_cursor = "0";
+    std::vector<std::string> scanned;
+    std::int64_t scanned_keys = 0, all_keys = 0;
+    std::int64_t row = 0;
+    steady_clock::time_point renewed{}, looked{};
+
+    // The threads end before what they use.
+    asio::thread_pool writing{1}, reading{1};
+
+    template <class Function>
+    asio::awaitable<void> write(Function function) {
+        return in_thread(writing, [this, function = std::move(function)]() mutable {
+            if (!store) throw Error(Errc::io, "The job index is not open");
+            function(*store);
+        });
+    }
+
+    template <class Function>
+    asio::awaitable<void> read(Function function) {
+        return in_thread(reading, [this, function = std::move(function)]() mutable {
+            if (edition == 0) throw Error(Errc::io, "The job index is not ready yet");
+            if (!reader || reader_edition != edition) {
+                reader_edition = edition;
+                reader.reset();
+            }
+            try {
+                if (!reader) reader = std::make_unique<StoreReader>(file);
+                function(*reader);
+            } catch (const Error& error) {
+                reader.reset();
+                throw Error(Errc::io, error.message());
+            }
+        });
+    }
+
+    void add_waiting(std::string_view id) {
+        if (waiting.size() >= most_waiting) {
+            restart_sweep("too many changes wait");
+            return;
+        }
+        if (!is_valid_job_id(id)) return;
+        if (waiting_set.emplace(id).second) waiting.emplace_back(id);
+    }
+
+    void restart_sweep(std::string_view why) {
+        if (phase != Phase::scanning || scan_cursor != "0")
+            log.info("The job index looks at all jobs again", "reason", why);
+        phase = Phase::scanning;
+        scan_cursor = "0";
+        scanned.clear();
+        scanned_keys = 0;
+        was_empty = false;
+    }
+
+    asio::awaitable<std::string> identity() {
+        Pipeline pipeline;
+        pipeline.add("SET", keys::index_identity, new_job_id(), "NX");
+        pipeline.add("GET", keys::index_identity);
+        const auto replies = co_await redis.run(std::move(pipeline));
+        if (replies[1].is_error()) {  // Of another type.
+            co_await redis.command("DEL", keys::index_identity);
+            throw Error(Errc::unavailable, "The key of the index was not a string");
+        }
+        co_return replies[1].as_text();
+    }
+
+    /// Finds out what the file is worth.
+    asio::awaitable<void> begin() {
+        co_await in_thread(writing, [this] {
+            if (!store) {
+                store = std::make_unique<Store>(file);
+                ++edition;
+            }
+        });
+        const std::string known_as = co_await identity();
+        std::string complete;
+        bool empty = false;
+        co_await write([&](Store& open) {
+            if (open.meta("identity") != known_as) {
+                open.clear();
+                ++edition;
+                open.set_meta("identity", known_as);
+            }
+            complete = open.meta("complete");
+            position = open.meta("position");
+            empty = open.jobs() == 0;
+        });
+        waiting.clear();
+        waiting_set.clear();
+        peeked.clear();
+        Pipeline pipeline;
+        pipeline.add("EXISTS", keys::changes_wanted);
+        pipeline.add("SET", keys::changes_wanted, "1", "EX", wanted_for);
+        const std::string from = position.empty() ? "0-1" : position;
+        pipeline.add("XRANGE", keys::changes, from, from);
+        const auto replies = co_await redis.run(std::move(pipeline));
+        const bool gapless = replies[0].type == Reply::Type::integer && replies[0].integer == 1 &&
+                             replies[2].is_array() && !replies[2].elements.empty();
+        if (complete == "1" && gapless) {
+            phase = Phase::done;
+        } else {
+            if (replies[2].is_error()) co_await redis.command("DEL", keys::changes);
+            position = (co_await redis.command("XADD", keys::changes, "*", "ids", "")).as_text();
+            phase = Phase::scanning;
+            restart_sweep("it is new");
+            was_empty = empty;
+            co_await write([&](Store& open) {
+                open.set_meta("complete", "0");
+                open.set_meta("position", position);
+            });
+        }
+        saved_position = position;
+        renewed = looked = {};
+    }
+
+    asio::awaitable<void> renew() {
+        if (steady_clock::now() - renewed < 5s) co_return;
+        const std::string known_as = co_await identity();
+        std::string before;
+        co_await write([&](Store& open) { before = open.meta("identity"); });
+        // Another Redis, or one that has lost everything.
+        if (before != known_as) co_await begin();
+        Pipeline pipeline;
+        pipeline.add("SET", keys::changes_wanted, "1", "EX", wanted_for);
+        pipeline.add("EXPIRE", keys::changes, "3600");
+        pipeline.add("DBSIZE");
+        const auto replies = co_await redis.run(std::move(pipeline));
+        if (replies[2].type == Reply::Type::integer) all_keys = replies[2].integer;
+        renewed = steady_clock::now();
+    }
+
+    asio::awaitable<void> read_stream() {
+        for (int round = 0; round < 5; ++round) {
+            Pipeline pipeline;
+            pipeline.add("XRANGE", keys::changes, position, position);
+            pipeline.add("XRANGE", keys::changes, "(" + position, "+", "COUNT", stream_entries);
+            const auto replies = co_await redis.run(std::move(pipeline));
+            if (replies[1].is_error()) throw ServerError(replies[1].text);
+            // What was read last is still there, so nothing behind it can have been dropped.
+            if (replies[0].as_array().empty()) {
+                restart_sweep("changes were dropped before they were read");
+                position =
+                    (co_await redis.command("XADD", keys::changes, "*", "ids", "")).as_text();
+            }
+            const auto& entries = replies[1].as_array();
+            for (const auto& entry : entries) {
+                if (entry.elements.size() != 2) continue;
+                if (!replies[0].elements.empty()) position = entry.elements[0].text;
+                for (const auto& [field, value] : entry.elements[1].as_pairs()) {
+                    std::string_view ids = value;
+                    while (!ids.empty()) {
+                        const auto end = ids.find(' ');
+                        add_waiting(ids.substr(0, end));
+                        ids = end == std::string_view::npos ? std::string_view()
+                                                            : ids.substr(end + 1);
+                    }
+                }
+            }
+            if (entries.size() < stream_entries || waiting.size() > most_waiting / 2) co_return;
+        }
+    }
+
+    /// What stock RQ did in the last second, as far as its places show it.
+    asio::awaitable<void> peek() {
+        auto queues = co_await ops::known_queues(redis);
+        if (queues.size() > most_queues) queues.resize(most_queues);
+        if (queues.empty()) co_return;
+        std::vector<std::string> args{queues.size() > 50 ? "5" : "25"};
+        args.insert(args.end(), queues.begin(), queues.end());
+        const Reply reply = co_await redis.eval(lua::index_peek, {}, std::move(args));
+        std::unordered_set<std::string> seen;
+        for (std::size_t i = 0; i + 1 < reply.as_array().size(); i += 2) {
+            const std::string& id = reply.elements[i + 1].text;
+            std::string key = reply.elements[i].text + " " + id;
+            if (!peeked.contains(key)) add_waiting(id);
+            seen.insert(std::move(key));
+        }
+        peeked = std::move(seen);
+    }
+
+    /// Reads jobs and writes what has changed.
+    asio::awaitable<void> refresh(std::vector<std::string> ids) {
+        std::size_t at = 0;
+        while (at < ids.size()) {
+            const std::size_t end = std::min(at + ids_of_call, ids.size());
+            std::vector<std::string> args{std::string(most_of_field), std::string(most_of_answer)};
+            args.insert(args.end(), ids.begin() + static_cast<std::ptrdiff_t>(at),
+                        ids.begin() + static_cast<std::ptrdiff_t>(end));
+            const Reply reply = co_await redis.eval(lua::index_jobs, {}, std::move(args));
+            const std::size_t answered = std::min(reply.as_array().size(), end - at);
+            if (answered == 0) throw Error(Errc::protocol, "Redis told of no job");
+            co_await write([&](Store& open) {
+                std::vector<JobChange> changes;
+                const std::int64_t now = now_us();
+                for (std::size_t i = 0; i < answered; ++i)
+                    changes.push_back(read_stored_job(ids[at + i], reply.elements[i], now));
+                open.apply(changes);
+            });
+            at += answered;
+        }
+    }
+
+    asio::awaitable<void> refresh_waiting() {
+        std::size_t left = changes_of_tick;
+        while (!waiting.empty() && left > 0) {
+            const std::size_t count = std::min({waiting.size(), left, ids_of_call * 4});
+            const auto end = waiting.begin() + static_cast<std::ptrdiff_t>(count);
+            std::vector<std::string> ids(waiting.begin(), end);
+            waiting.erase(waiting.begin(), end);
+            for (const auto& id : ids)
+                waiting_set.erase(id);
+            try {
+                co_await refresh(ids);
+            } catch (...) {
+                for (const auto& id : ids)
+                    add_waiting(id);
+                throw;
+            }
+            left -= count;
+        }
+        if (!waiting.empty() || position == saved_position) co_return;
+        co_await write([this](Store& open) { open.set_meta("position", position); });
+        saved_position = position;
+    }
+
+    /// Some more of the jobs in Redis; whether that was the last of them.
+    asio::awaitable<bool> scan(std::size_t count) {
+        const Reply reply = co_await redis.command("SCAN", scan_cursor, "MATCH", "rq:job:*",
+                                                   "COUNT", std::max<std::size_t>(count, 10));
+        scan_cursor = reply.as_array().at(0).as_text();
+        scanned_keys += static_cast<std::int64_t>(count);
+        for (const auto& key : reply.elements.at(1).as_array()) {
+            std::string id = key.text.substr(std::min<std::size_t>(7, key.text.size()));
+            if (is_valid_job_id(id)) scanned.push_back(std::move(id));
+        }
+        co_return scan_cursor == "0";
+    }
+
+    /// Removes what is gone of the next jobs in the index; whether those were the last.
+    asio::awaitable<bool> walk(std::size_t count) {
+        std::vector<std::string> ids;
+        co_await write([&](Store& open) { ids = open.some_ids(row, count); });
+        if (ids.empty()) co_return true;
+        Pipeline pipeline;
+        for (const auto& id : ids)
+            pipeline.add("EXISTS", keys::job(id));
+        const auto replies = co_await redis.run(std::move(pipeline));
+        std::vector<JobChange> gone;
+        for (std::size_t i = 0; i < ids.size(); ++i)
+            if (replies[i].type == Reply::Type::integer && replies[i].integer == 0)
+                gone.push_back({ids[i], std::nullopt});
+        if (!gone.empty()) co_await write([&](Store& open) { open.apply(gone); });
+        co_return row == 0;
+    }
+
+    /// The first look at all jobs.
+    asio::awaitable<void> sweep() {
+        if (phase == Phase::scanning) {
+            bool last = co_await scan(swept_of_tick * 2);
+            co_await refresh(std::exchange(scanned, {}));
+            if (!last || phase != Phase::scanning) co_return;
+            phase = Phase::walking;
+            row = 0;
+            if (!was_empty) co_return;
+        } else if (!co_await walk(swept_of_tick * 4)) {
+            co_return;
+        }
+        if (phase != Phase::walking) co_return;
+        phase = Phase::done;
+        row = 0;
+        std::int64_t jobs = 0;
+        co_await write([&](Store& open) {
+            open.set_meta("complete", "1");
+            jobs = open.jobs();
+        });
+        log.info("The job index is complete", "jobs", jobs);
+    }
+
+    /// Each second: what stock RQ has changed, what has expired, and a little of everything.
+    asio::awaitable<void> look_around() {
+        if (steady_clock::now() - looked < 1s) co_return;
+        looked = steady_clock::now();
+        co_await peek();
+        std::vector<std::string> expired;
+        co_await write([&](Store& open) {
+            expired = open.expired_ids(now_us(), waiting.empty() ? 5000 : 1000);
+        });
+        co_await refresh(std::move(expired));
+        if (phase != Phase::done) co_return;
+        co_await scan(walked_of_second);
+        co_await refresh(std::exchange(scanned, {}));
+        co_await walk(walked_of_second);
+    }
+
+    asio::awaitable<void> work() {
+        co_await begin();
+        for (;;) {
+            co_await renew();
+            co_await read_stream();
+            co_await look_around();
+            co_await refresh_waiting();
+            if (phase != Phase::done && waiting.size() < changes_of_tick) co_await sweep();
+            co_await pause.wait(tick);
+        }
+    }
+
+    asio::awaitable<std::vector<Triage>> triage(const std::vector<Failure>& failures) {
+        std::vector<Triage> found;
+        if (failures.empty()) co_return found;
+        Pipeline pipeline;
+        pipeline.begin(2 + failures.size());
+        pipeline.argument(std::string_view("HMGET"));
+        pipeline.argument(keys::failures);
+        for (const auto& failure : failures)
+            pipeline.argument(std::string_view(failure.group.id));
+        const auto replies = co_await redis.run(std::move(pipeline));
+        const Reply none;
+        for (std::size_t i = 0; i < failures.size(); ++i) {
+            const bool there = replies[0].is_array() && i < replies[0].elements.size();
+            found.push_back(
+                triage_of(there ? replies[0].elements[i] : none, failures[i].last_seen));
+        }
+        co_return found;
+    }
+};
+
+JobIndex::JobIndex(RedisClient& redis, std::filesystem::path file, Logger& log)
+    : impl_(std::make_unique<Impl>(redis, std::move(file), log)) {}
+JobIndex::~JobIndex() = default;
+
+asio::awaitable<void> JobIndex::run() {
+    for (;;) {
+        std::optional<Error> failed;
+        try {
+            co_await impl_->work();
+        } catch (const Error& error) {
+            failed = error;
+        }
+        const bool of_file = failed && failed->code() == Errc::io;
+        if (of_file) {
+            impl_->log.warning("The job index is made anew", "error", failed->message());
+            co_await in_thread(impl_->writing, [this] {
+                impl_->store.reset();
+                std::error_code ignored;
+                for (const char* suffix : {"", "-wal", "-shm"})
+                    std::filesystem::remove(impl_->file.native() + suffix, ignored);
+            });
+        } else if (failed) {
+            impl_->log.debug("The job index waits for Redis", "error", failed->message());
+        }
+        co_await impl_->pause.wait(of_file ? 5s : 1s);
+    }
+}
+
+asio::awaitable<JobLines> JobIndex::list(JobFilter filter, std::string cursor, std::size_t limit) {
+    const std::string key = digest(filter);
+    auto after = position_of(cursor, key);
+    JobLines page;
+    std::size_t keys_read = 0;
+    for (int round = 0; round < 3; ++round) {
+        const std::size_t room = std::min(limit - page.jobs.size(), most_keys - keys_read);
+        if (room == 0) break;
+        FoundJobs found;
+        co_await impl_->read(
+            [&](StoreReader& reader) { found = reader.find(filter, after, room); });
+        if (round == 0) {
+            page.approx_total = found.approx_total;
+            page.total_is_exact = found.total_is_exact;
+        }
+        std::vector<std::string> job_keys;
+        for (const auto& job : found.jobs)
+            job_keys.push_back(keys::job(job.id));
+        keys_read += job_keys.size();
+        if (job_keys.empty()) job_keys.emplace_back("rq:job:");  // For the time alone.
+        const Reply reply =
+            co_await impl_->redis.eval(lua::list_jobs, std::move(job_keys), {"1000"});
+        const auto& answers = reply.as_array().at(1).as_array();
+        page.now = Timestamp{std::chrono::microseconds(reply.elements[0].as_integer())};
+        for (std::size_t i = 0; i < found.jobs.size() && i < answers.size(); ++i) {
+            FoundJob& job = found.jobs[i];
+            const auto& fields = answers[i].elements;
+            if (fields.size() < 8) {
+                impl_->add_waiting(job.id);
+                continue;
+            }
+            JobLine line;
+            line.status =
+                fields[0].text.empty() ? std::string(status::created) : short_text(fields[0].text);
+            line.queue = short_text(fields[1].text);
+            if (line.status != job.status || line.queue != job.queue) {
+                // It has moved on since the index was told.
+                impl_->add_waiting(job.id);
+                const bool by_queue = !filter.queues.empty() && line.queue != job.queue;
+                const bool by_status =
+                    line.status != job.status &&
+                    (!filter.error.empty() || !filter.groups.empty() ||
+                     (!filter.statuses.empty() &&
+                      std::ranges::find(filter.statuses, line.status) == filter.statuses.end()));
+                if (by_queue || by_status) continue;
+            }
+            line.id = std::move(job.id);
+            line.function = std::move(job.function);
+            line.description = short_text(fields[2].text, 1000);
+            line.created_at = time_of(fields[3]);
+            line.enqueued_at = time_of(fields[4]);
+            line.started_at = time_of(fields[5]);
+            line.ended_at = time_of(fields[6]);
+            line.worker = short_text(fields[7].text);
+            if (line.status == status::failed || line.status == status::stopped) {
+                line.error = std::move(job.error);
+                line.group = std::move(job.group);
+            }
+            line.tags = std::move(job.tags);
+            page.jobs.push_back(std::move(line));
+        }
+        after = found.next;
+        if (!after) break;
+    }
+    if (after) page.next = encode_cursor(*after, key);
+    co_return page;
+}
+
+asio::awaitable<JobIds> JobIndex::find_ids(JobFilter filter, std::string cursor,
+                                           std::size_t limit) {
+    const std::string key = digest(filter);
+    const auto after = position_of(cursor, key);
+    JobIds ids;
+    co_await impl_->read([&](StoreReader& reader) {
+        auto found = reader.find(filter, after, limit);
+        for (auto& job : found.jobs)
+            ids.ids.push_back(std::move(job.id));
+        if (found.next) ids.next = encode_cursor(*found.next, key);
+    });
+    co_return ids;
+}
+
+namespace {
+constexpr std::size_t most_suggestions = 20;
+}  // namespace
+
+asio::awaitable<std::vector<NameCount>> JobIndex::suggest(NameKind kind, std::string prefix) {
+    std::vector<NameCount> names;
+    co_await impl_->read(
+        [&](StoreReader& reader) { names = reader.suggest(kind, prefix, most_suggestions); });
+    co_return names;
+}
+
+asio::awaitable<std::vector<NameCount>> JobIndex::suggest_groups(std::string prefix) {
+    std::vector<NameCount> names;
+    co_await impl_->read(
+        [&](StoreReader& reader) { names = reader.suggest_groups(prefix, most_suggestions); });
+    co_return names;
+}
+
+asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::string state,
+                                                   std::string cursor, std::size_t limit) {
+    const std::string key = fmt::format("failures {} {} {} {}", filter.by_count, state,
+                                        filter.queue.size(), filter.queue + " " + filter.function);
+    auto after = position_of(cursor, key);
+    FailureReports page;
+    // Groups of another state are passed over, a bounded number of them.
+    constexpr int most_rounds = 3;
+    constexpr std::size_t groups_of_round = 200;
+    bool more = true;
+    for (int round = 0; round < most_rounds && more && page.failures.size() < limit; ++round) {
+        std::vector<Failure> found;
+        const std::size_t asked = state.empty() ? limit + 1 : groups_of_round;
+        co_await impl_->read(
+            [&](StoreReader& reader) { found = reader.failures(filter, after, asked); });
+        more = found.size() == asked;
+        const auto triage = co_await impl_->triage(found);
+        for (std::size_t i = 0; i < found.size(); ++i) {
+            if (page.failures.size() == limit) {
+                more = true;
+                break;
+            }
+            after =
+                JobPosition{filter.by_count ? found[i].count : found[i].last_seen, found[i].row};
+            if (!state.empty() && triage[i].state != state) continue;
+            page.failures.push_back({std::move(found[i]), triage[i], {}});
+        }
+    }
+    co_await impl_->read([&](StoreReader& reader) {
+        for (auto& report : page.failures)
+            reader.complete(report.failure, now_us());
+    });
+    if (more && after) page.next = encode_cursor(*after, key);
+    co_return page;
+}
+
+asio::awaitable<std::optional<FailureReport>> JobIndex::failure(std::string id) {
+    std::optional<Failure> found;
+    co_await impl_->read([&](StoreReader& reader) {
+        found = reader.failure(id);
+        if (found) reader.complete(*found, now_us());
+    });
+    if (!found) co_return std::nullopt;
+    FailureReport report;
+    std::vector<Failure> one{*found};
+    report.triage = (co_await impl_->triage(one)).at(0);
+    report.failure = std::move(*found);
+    std::vector<std::string> args{std::string(most_of_field), std::string(most_of_answer)};
+    for (const auto& sample : report.failure.samples)
+        args.push_back(sample);
+    if (!report.failure.samples.empty()) {
+        const Reply reply = co_await impl_->redis.eval(lua::index_jobs, {}, std::move(args));
+        for (const auto& fields : reply.as_array()) {
+            report.traceback = short_text(error_text(fields), 65'536);
+            if (!report.traceback.empty()) break;
+        }
+    }
+    co_return report;
+}
+
+asio::awaitable<void> JobIndex::decide(std::string id, std::string state, std::string by) {
+    if (state == "open") {
+        co_await impl_->redis.command("HDEL", keys::failures, id);
+        co_return;
+    }
+    const Reply time = co_await impl_->redis.command("TIME");
+    const Timestamp now{std::chrono::seconds(time.as_array().at(0).as_integer()) +
+                        std::chrono::microseconds(time.as_array().at(1).as_integer())};
+    co_await impl_->redis.command(
+        "HSET", keys::failures, id,
+        json::serialize(json::object{{"state", state}, {"by", by}, {"at", format_utc(now)}}));
+}
+
+asio::awaitable<IndexState> JobIndex::state() {
+    IndexState state;
+    const Impl& impl = *impl_;
+    state.complete = impl.phase == Impl::Phase::done;
+    const double part = static_cast<double>(impl.scanned_keys) /
+                        static_cast<double>(std::max<std::int64_t>(impl.all_keys, 1));
+    state.progress = impl.phase == Impl::Phase::scanning  ? std::clamp(part, 0.0, 0.95)
+                     : impl.phase == Impl::Phase::walking ? 0.95
+                                                          : 1.0;
+    co_await impl_->read([&](StoreReader& reader) { state.jobs = reader.jobs(); });
+    co_return state;
+}
+
+}  // namespace rqxx::index

@@ -1,0 +1,152 @@
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <unordered_map>
+#include <utility>
+#include <vector>
+
+#include "index/database.hpp"
+#include "index/error_group.hpp"
+#include "index/filter.hpp"
+
+namespace rqxx::index {
+
+/// What the index keeps of a job. Texts are valid UTF-8 and short; times are us since 1970, 0 for
+/// none.
+struct IndexedJob {
+    std::string status, queue, function, worker;
+    std::int64_t created = 0, ended = 0;
+    std::int64_t duration = -1;  ///< us; -1: it has not run to its end.
+    std::int64_t expires = 0;    ///< When Redis forgets it.
+    std::vector<std::string> tags;
+    std::string error;  ///< Its last line.
+    std::optional<ErrorGroup> group;
+};
+
+/// A job as it is now, or that it is gone.
+struct JobChange {
+    std::string id;
+    std::optional<IndexedJob> job;
+};
+
+/// A job as the index has it.
+struct FoundJob {
+    std::string id, status, queue, function, worker, error, group;
+    std::vector<std::string> tags;
+    JobPosition position;
+};
+
+struct FoundJobs {
+    std::vector<FoundJob> jobs;
+    /// Where the next page begins; nothing behind the last. A page may be short, even empty,
+    /// before that: no more than a bounded number of jobs is looked at.
+    std::optional<JobPosition> next;
+    std::int64_t approx_total = 0;
+    bool total_is_exact = false;
+};
+
+struct NameCount {
+    std::string name;
+    std::int64_t count = 0;
+};
+
+struct Failure {
+    std::int64_t row = 0;
+    ErrorGroup group;
+    std::string title;  ///< The last line of the first error seen.
+    std::int64_t count = 0, first_seen = 0, last_seen = 0;
+    std::vector<NameCount> queues, functions, workers;  ///< The most frequent.
+    std::vector<std::string> samples;                   ///< Ids of its newest jobs.
+    std::vector<std::int64_t> hours;                    ///< Failed per hour, the oldest first.
+};
+
+struct FailureFilter {
+    std::string queue, function;
+    bool by_count = false;  ///< Else the one seen last comes first.
+};
+
+/// Kinds of texts that jobs share.
+enum class NameKind { status = 1, queue = 2, function = 3, worker = 4, tag = 5 };
+
+/// The file that holds the index: written by one thread, with a `StoreReader` beside it.
+class Store {
+public:
+    /// Opens or makes it; one that cannot be read, or is of another version, is made anew.
+    /// @throws Error `Errc::io`.
+    explicit Store(std::filesystem::path file);
+
+    /// One transaction. Jobs that are as they were cost a look-up.
+    void apply(const std::vector<JobChange>& changes);
+    void set_meta(const std::string& key, const std::string& value);
+    [[nodiscard]] std::string meta(const std::string& key);
+    /// Forgets all jobs.
+    void clear();
+
+    [[nodiscard]] std::int64_t jobs();
+    /// Ids in the order of their rows, behind `row`, which moves along; back to 0 at the end.
+    [[nodiscard]] std::vector<std::string> some_ids(std::int64_t& row, std::size_t most);
+    /// Ids of jobs that Redis should have forgotten by `now`.
+    [[nodiscard]] std::vector<std::string> expired_ids(std::int64_t now, std::size_t most);
+
+private:
+    struct Row;
+    struct Deltas;
+
+    void open();
+    void make_schema();
+    std::optional<Row> find(const std::string& id);
+    void remove(const Row& row);
+    std::int64_t name_id(NameKind kind, const std::string& text);
+    std::int64_t error_id(const std::string& text);
+    std::int64_t group_row(const IndexedJob& job);
+    void write(const std::string& id, const IndexedJob& job);
+    void count(const Row& row, std::int64_t change);
+    void flush();
+
+    std::filesystem::path file_;
+    std::unique_ptr<Database> database_;
+    std::shared_ptr<Deltas> deltas_;
+    std::unordered_map<std::string, std::int64_t> names_;  ///< Of the transaction.
+};
+
+/// Questions to the index. Used by one thread at a time, another than the one that writes.
+class StoreReader {
+public:
+    /// @throws Error `Errc::io` where there is no index yet.
+    explicit StoreReader(const std::filesystem::path& file);
+
+    [[nodiscard]] FoundJobs find(const JobFilter& filter, const std::optional<JobPosition>& after,
+                                 std::size_t limit);
+    [[nodiscard]] std::vector<NameCount> suggest(NameKind kind, const std::string& prefix,
+                                                 std::size_t most);
+    [[nodiscard]] std::vector<NameCount> suggest_groups(const std::string& prefix,
+                                                        std::size_t most);
+    /// Failures in their order behind `after`, without `samples` and the lists of names.
+    [[nodiscard]] std::vector<Failure> failures(const FailureFilter& filter,
+                                                const std::optional<JobPosition>& after,
+                                                std::size_t limit);
+    [[nodiscard]] std::optional<Failure> failure(const std::string& id);
+    /// Fills in what a list leaves out. @param now  us since 1970; the last hour ends with it.
+    void complete(Failure& failure, std::int64_t now);
+    [[nodiscard]] std::int64_t jobs();
+
+private:
+    struct Query;
+
+    std::vector<std::int64_t> name_ids(NameKind kind, const std::vector<std::string>& patterns,
+                                       std::int64_t& jobs);
+    std::vector<std::int64_t> all_statuses();
+    std::string name(std::int64_t id);
+    std::vector<NameCount> names_of(std::int64_t group, NameKind kind);
+
+    Database database_;
+    std::unordered_map<std::int64_t, std::string> names_;  ///< Of one question.
+};
+
+}  // namespace rqxx::index
