@@ -19,7 +19,7 @@ const known = ["queued", "started", "finished", "failed", "stopped", "deferred",
 const verbs: Verb[] = ["requeue", "cancel", "stop", "delete"];
 
 export function JobsPage(): JSX.Element {
-  const indexed = useHas("/api/v1/jobs/bulk") && useHas("/api/v1/suggest");
+  const indexed = useHas("/api/v1/suggest");
   const { params } = useRoute();
   const [id, setId] = useState("");
   const [status, queue] = [params.get("status") ?? "", params.get("queue") ?? ""];
@@ -69,7 +69,7 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
   const cursor = params.get("cursor") ?? "";
   const [before, setBefore] = useState<string[]>([]);   // Cursors of the pages before this one.
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
-  const may = useMay("operate");
+  const may = [useMay("operate"), useHas("/api/v1/jobs/bulk")].every(Boolean);
   const search = parseSearch(text);
   const terms: [string, string][] = [...search.terms, ...(status ? [["status", status] as [string, string]] : []), ...(queue ? [["queue", queue] as [string, string]] : [])];
   const asked = new URLSearchParams(terms).toString();
