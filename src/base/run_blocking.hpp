@@ -1,28 +1,41 @@
 #pragma once
 
+#include <boost/asio/associated_executor.hpp>
+#include <boost/asio/async_result.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
-#include <boost/asio/this_coro.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
-#include <type_traits>
+#include <utility>
 
 namespace rqxx {
 
 /// Runs `function` on the pool and comes back: files must not hold up the thread that serves all.
+/// It is not interrupted: who is cancelled meanwhile learns it at its next suspension.
 template <class Function>
 boost::asio::awaitable<void> run_blocking(boost::asio::thread_pool& pool, Function function) {
-    const auto here = co_await boost::asio::this_coro::executor;
-    co_await boost::asio::post(pool, boost::asio::use_awaitable);
-    std::exception_ptr failure;
-    try {
-        function();
-    } catch (...) {
-        failure = std::current_exception();
-    }
-    co_await boost::asio::post(here, boost::asio::use_awaitable);
-    if (failure) std::rethrow_exception(failure);
+    namespace asio = boost::asio;
+    // To `post` to the pool and await that would not do: Asio resumes a coroutine on its own
+    // executor.
+    co_await asio::async_initiate<const asio::use_awaitable_t<>, void(std::exception_ptr)>(
+        [&pool](auto handler, Function work) {
+            auto guard = asio::make_work_guard(asio::get_associated_executor(handler));
+            asio::post(pool, [handler = std::move(handler), work = std::move(work),
+                              guard = std::move(guard)]() mutable {
+                std::exception_ptr failure;
+                try {
+                    work();
+                } catch (...) {
+                    failure = std::current_exception();
+                }
+                asio::post(guard.get_executor(), [handler = std::move(handler), failure]() mutable {
+                    std::move(handler)(failure);
+                });
+            });
+        },
+        asio::use_awaitable, std::move(function));
 }
 
 }  // namespace rqxx

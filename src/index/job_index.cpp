@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <boost/asio/cancellation_state.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
@@ -34,9 +33,9 @@ constexpr std::size_t stream_entries = 500;
 /// Changed jobs that wait to be read. Beyond that, all jobs are looked at again.
 constexpr std::size_t most_waiting = 100'000;
 /// Jobs of one call of a script, and of one tick.
-constexpr std::size_t ids_of_call = 100;
+constexpr std::size_t ids_of_call = 200;
 constexpr std::size_t changes_of_tick = 2000;
-constexpr std::size_t swept_of_tick = 500;
+constexpr std::size_t swept_of_tick = 1000;
 /// Of a field that is read, and of an answer of Redis.
 constexpr std::string_view most_of_field = "262144", most_of_answer = "1048576";
 /// Each second, once all jobs have been seen.
@@ -50,22 +49,6 @@ std::int64_t now_us() {
 std::optional<Timestamp> time_of(const Reply& field) {
     const auto time = parse_utc(field.text);
     return time ? std::optional(*time) : std::nullopt;
-}
-
-/// Files are read and written in threads of their own. What runs there is not interrupted, or the
-/// caller would go on in that thread.
-template <class Function>
-asio::awaitable<void> in_thread(asio::thread_pool& pool, Function function) {
-    const bool throws = co_await asio::this_coro::throw_if_cancelled();
-    co_await asio::this_coro::throw_if_cancelled(false);
-    std::exception_ptr failure;
-    try {
-        co_await run_blocking(pool, std::move(function));
-    } catch (...) {
-        failure = std::current_exception();
-    }
-    co_await asio::this_coro::throw_if_cancelled(throws);
-    if (failure) std::rethrow_exception(failure);
 }
 
 std::optional<JobPosition> position_of(const std::string& cursor, const std::string& key) {
@@ -135,7 +118,7 @@ struct JobIndex::Impl {
 
     template <class Function>
     asio::awaitable<void> write(Function function) {
-        return in_thread(writing, [this, function = std::move(function)]() mutable {
+        return run_blocking(writing, [this, function = std::move(function)]() mutable {
             if (!store) throw Error(Errc::io, "The job index is not open");
             function(*store);
         });
@@ -143,7 +126,7 @@ struct JobIndex::Impl {
 
     template <class Function>
     asio::awaitable<void> read(Function function) {
-        return in_thread(reading, [this, function = std::move(function)]() mutable {
+        return run_blocking(reading, [this, function = std::move(function)]() mutable {
             if (edition == 0) throw Error(Errc::io, "The job index is not ready yet");
             if (!reader || reader_edition != edition) {
                 reader_edition = edition;
@@ -192,7 +175,7 @@ struct JobIndex::Impl {
 
     /// Finds out what the file is worth.
     asio::awaitable<void> begin() {
-        co_await in_thread(writing, [this] {
+        co_await run_blocking(writing, [this] {
             if (!store) {
                 store = std::make_unique<Store>(file);
                 ++edition;
@@ -382,13 +365,13 @@ struct JobIndex::Impl {
     /// The first look at all jobs.
     asio::awaitable<void> sweep() {
         if (phase == Phase::scanning) {
-            bool last = co_await scan(swept_of_tick * 2);
+            bool last = co_await scan(swept_of_tick);
             co_await refresh(std::exchange(scanned, {}));
             if (!last || phase != Phase::scanning) co_return;
             phase = Phase::walking;
             row = 0;
             if (!was_empty) co_return;
-        } else if (!co_await walk(swept_of_tick * 4)) {
+        } else if (!co_await walk(swept_of_tick * 2)) {
             co_return;
         }
         if (phase != Phase::walking) co_return;
@@ -465,7 +448,7 @@ asio::awaitable<void> JobIndex::run() {
         const bool of_file = failed && failed->code() == Errc::io;
         if (of_file) {
             impl_->log.warning("The job index is made anew", "error", failed->message());
-            co_await in_thread(impl_->writing, [this] {
+            co_await run_blocking(impl_->writing, [this] {
                 impl_->store.reset();
                 std::error_code ignored;
                 for (const char* suffix : {"", "-wal", "-shm"})

@@ -19,6 +19,18 @@ def web(system, server):
     return system.serve(*QUIET, url=server.url)
 
 
+@pytest.fixture
+def start(system, server):
+    """Starts a server beside what is in Redis already; returns it when all of that is in its index."""
+
+    def start_serve():
+        web = system.serve(*QUIET, url=server.url)
+        complete(web)
+        return web
+
+    return start_serve
+
+
 def ask(web, path="jobs", **params):
     pairs = [(name.rstrip("_"), value) for name, values in params.items()
              for value in (values if isinstance(values, list) else [values])]
@@ -48,7 +60,8 @@ def all_ids(web, **params):
 
 
 def complete(web):
-    return wait_for(lambda: ask(web).status == 200 and ask(web).json["index"]["complete"], what="a complete index")
+    wait_for(lambda: (answer := ask(web)).status == 200 and answer.json["index"]["complete"], timeout=400,
+             what="a complete index")
 
 
 def saved(connection, count, status="queued", queue="default", prefix="job", at=0, **fields):
@@ -118,12 +131,12 @@ def test_a_worker_of_ours_tells_of_what_it_does(system, server, web):
     assert "worse luck" in failed["error"] and ids(web, worker=failed["worker_name"], status="failed") == [failed["id"]]
 
 
-def test_filters_combine(connection, web):
+def test_filters_combine(connection, start):
     saved(connection, 30, "queued", "high", "h")
     saved(connection, 30, "finished", "high", "f", at=100, started_at="2026-01-02T00:00:00.000000Z",
           ended_at="2026-01-02T00:00:05.000000Z", worker_name="w1")
     saved(connection, 30, "finished", "low", "l", at=200)
-    complete(web)
+    web = start()
     assert len(all_ids(web)) == 90
     assert all_ids(web, queue="high", status="finished") == [f"f-{i}" for i in reversed(range(30))]
     assert len(all_ids(web, queue=["high", "low"], status="finished")) == 60
@@ -137,9 +150,9 @@ def test_filters_combine(connection, web):
     assert answer["index"] == {"complete": True, "jobs": 90, "progress": 1.0}
 
 
-def test_pages_hold_while_jobs_come_move_and_go(connection, web):
+def test_pages_hold_while_jobs_come_move_and_go(connection, start):
     made = saved(connection, 60, "queued")
-    complete(web)
+    web = start()
     first = ask(web, limit=20).json
     saved(connection, 30, "queued", prefix="new", at=5000)
     for i in range(5):
@@ -165,24 +178,24 @@ def test_bad_filters_are_refused_and_named(web, query):
     assert query.split("=")[0] in answer
 
 
-def test_a_cursor_of_another_list_is_refused(connection, web):
+def test_a_cursor_of_another_list_is_refused(connection, start):
     saved(connection, 30)
-    complete(web)
+    web = start()
     cursor = ask(web, limit=10).json["next"]
     assert "cursor" in problem(ask(web, limit=10, cursor=cursor, status="queued"), 422)
     assert ask(web, limit=5, cursor=cursor).status == 200
 
 
-def test_all_that_fit_come_as_lines(connection, web):
+def test_all_that_fit_come_as_lines(connection, start):
     made = saved(connection, 230)
-    complete(web)
+    web = start()
     answer = http("GET", f"{web.url}/api/v1/jobs?order=oldest", headers={"Accept": "application/x-ndjson"})
     assert answer.headers["Content-Type"] == "application/x-ndjson"
     assert [json.loads(line)["id"] for line in answer.body.splitlines()] == made
     assert http("GET", f"{web.url}/api/v1/jobs?format=ndjson&status=failed").body == b""
 
 
-def test_hostile_jobs_hurt_nobody(connection, web):
+def test_hostile_jobs_hurt_nobody(connection, start):
     connection.set("rq:job:text", "x")
     connection.lpush("rq:job:list", "x")
     connection.hset("rq:job:bytes", mapping={b"status": b"\xff\xfe", b"origin": b"q\x00\xff", b"created_at": b"never",
@@ -193,7 +206,7 @@ def test_hostile_jobs_hurt_nobody(connection, web):
     connection.hset("rq:job:bad id", "status", "queued")
     connection.hset("rq:job:sound", mapping={"status": "queued", "origin": "q"})
     connection.set("rq:results:huge", "of another type")
-    complete(web)
+    web = start()
     found = {job["id"]: job for job in jobs(web)}
     assert set(found) == {"bytes", "huge", "sound"}
     assert found["bytes"]["status"] == "\ufffd\ufffd" and found["bytes"]["created_at"] is None
@@ -253,7 +266,6 @@ def test_an_emptied_redis_and_another_one_begin_a_new_index(system, server, conn
 
 
 def test_who_falls_behind_the_stream_looks_at_all_jobs_again(connection, web):
-    saved(connection, 10)
     complete(web)
     saved(connection, 10, prefix="unseen")
     connection.xtrim("rqxx:changes", maxlen=0)
@@ -327,24 +339,24 @@ def test_failures_are_grouped_sorted_and_triaged(system, connection, web):
     assert ask(web, "failures", queue="q", func="tasks.*").json["items"] and not ask(web, "failures", queue="z").json["items"]
 
 
-def test_one_failed_job_among_many_is_found_by_part_of_its_error(connection, web):
+def test_one_failed_job_among_many_is_found_by_part_of_its_error(connection, start):
     pipeline = connection.pipeline()
     for i in range(3000):
         pipeline.hset(f"rq:job:j{i}", mapping={"status": "failed", "origin": "q", "created_at": "2026-01-01T00:00:00.000000Z",
                                                "exc_info": f"ValueError: order {i} of customer {i * 7919}"})
     pipeline.execute()
-    complete(web)
+    web = start()
     assert ids(web, error=f"CUSTOMER {1234 * 7919}") == ["j1234"]
     assert len(all_ids(web, error="of customer", limit=50)) == 3000
     [group] = ask(web, "failures").json["items"]
     assert group["count"] == 3000 and group["message"] == "order <n> of customer <n>"
 
 
-def test_values_of_filters_are_suggested(connection, web):
+def test_values_of_filters_are_suggested(connection, start):
     saved(connection, 3, queue="high")
     saved(connection, 2, queue="hidden", prefix="x")
     saved(connection, 1, queue="low", prefix="y")
-    complete(web)
+    web = start()
     assert ask(web, "suggest", field="queue", prefix="hi").json["values"] == [{"value": "high", "count": 3},
                                                                             {"value": "hidden", "count": 2}]
     assert ask(web, "suggest", field="status").json["values"] == [{"value": "queued", "count": 6}]
@@ -357,10 +369,10 @@ def commands(connection):
 
 
 @pytest.mark.parametrize("count", [10_000, 200_000])
-def test_a_list_costs_redis_the_same_however_many_jobs_there_are(connection, web, count):
+def test_a_list_costs_redis_the_same_however_many_jobs_there_are(connection, start, count):
     for status in ("queued", "failed"):
         saved(connection, count, status, "a", f"{status}-a")
-    wait_for(lambda: ask(web).json["index"]["complete"], timeout=400, what="a complete index")
+    web = start()
     filters = [{}, {"status": "failed"}, {"queue": "a", "status": "queued"}, {"queue": "*", "order": "oldest"},
                {"id": "queued-a-77"}, {"since": "2026-01-01T01:00:00Z", "status": "failed"}, {"error": "none"}]
     # What the index itself does is told apart by the keys that it reads: only lists run this script.
