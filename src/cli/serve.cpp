@@ -109,6 +109,7 @@ private:
         settings.read_only = options_.read_only;
         settings.redaction = {options_.redact_all, options_.redact};
         authenticated_ = settings.required;
+        live_.hide(settings.redaction);
         access_ = std::make_unique<http::Access>(redis_, std::move(settings), log_);
         access_->add_routes(router_);
     }

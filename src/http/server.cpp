@@ -119,6 +119,7 @@ void fill_header(wire::response<Body>& message, const Response& response, const 
     message.set("X-Content-Type-Options", "nosniff");
     message.set("Referrer-Policy", "no-referrer");
     message.set("X-Frame-Options", "DENY");
+    message.set("Cross-Origin-Resource-Policy", "same-origin");
     if (!has_header(response, "Cache-Control")) message.set(wire::field::cache_control, "no-store");
     if (response.status != 204 && response.status != 304) {
         message.set(wire::field::content_type, response.content_type);

@@ -2,7 +2,7 @@
 // Both rest while the page is paused or hidden.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, get, token, tokenWanted } from "./api";
+import { ApiError, get, place, tokenWanted } from "./api";
 import { Store, useStore } from "./store";
 import type { Job, Overview, Stats, Worker } from "./types";
 
@@ -69,19 +69,24 @@ async function ask(): Promise<void> {
   if (!paused.value || overview.value === null) take(stats, workers, recent);
 }
 
+// Who is somebody else now may have it.
+tokenWanted.follow(() => {
+  if (tokenWanted.value === "") streams = null;
+});
+
 function closeStream(): void {
   stream?.close();
   stream = null;
 }
 
-/** A stream cannot carry a token, and asking for one that is not there would be an error: the description tells. */
+/** Asking for a stream that is not there would be an error: the description tells. */
 async function openStream(): Promise<void> {
   streams ??= get<{ paths?: object }>("/api/v1/openapi.json").then((doc) => "/api/v1/events" in (doc.paths ?? {}), () => {
     streams = null;
     return false;
   });
-  if (!(await streams) || token() !== null || stream !== null || rests() || !overview.followed) return;
-  const source = new EventSource("/api/v1/events?topics=overview");
+  if (!(await streams) || stream !== null || rests() || !overview.followed) return;
+  const source = new EventSource(place("/api/v1/events?topics=overview"));
   stream = source;
   source.addEventListener("overview", (event) => {
     if (stream !== source) return;
