@@ -563,3 +563,68 @@ def test_a_server_may_hide_all_data(system, server, secretive):
     web = system.serve("--no-worker", "--redact-all", url=server.url)
     answers = "".join(every_answer(web, {}, secretive))
     assert SECRET not in answers and "tasks.echo" in answers
+
+
+# ---- the page --------------------------------------------------------------------------------------
+
+def test_a_read_only_token_logs_in_sees_everything_and_can_change_nothing(browser, access, connection):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    web = access.serve()
+    Queue("default", connection=connection).enqueue("tasks.add", 1, 1, job_id="waits")
+    reader, operator = access.token(name="reader"), access.token("--scope", "operate", name="operator")
+    context = browser.new_context(base_url=web.url, locale="en-US")
+    page = context.new_page()
+
+    def log_in(token):
+        page.get_by_label("token").fill(token)
+        page.keyboard.press("Enter")
+        playwright.expect(page.locator("#live")).to_have_text("Live", timeout=10_000)
+
+    page.goto("/#/queues/default")
+    log_in(reader)
+    playwright.expect(page.locator("#who")).to_have_text("reader")
+    playwright.expect(page.locator("main")).to_contain_text("tasks.add", timeout=10_000)
+    assert page.get_by_role("button", name="Pause queue").count() == 0
+    # Nothing that a script could read holds the token or the session.
+    kept = page.evaluate("JSON.stringify([document.cookie, {...localStorage}, {...sessionStorage}])")
+    assert not any(secret in kept for secret in access.secrets) and "rqxx_session" not in kept
+    before = keys_and_values(connection)
+    for method, path in [("POST", "/api/v1/queues/default/pause"), ("POST", "/api/v1/suspend"), ("POST", "/api/v1/jobs"),
+                         ("DELETE", "/api/v1/limits/x"), ("POST", "/api/v1/tokens")]:
+        status = page.evaluate("([method, path]) => fetch(path, {method, body: '{\"func\": \"f\"}'}).then((answer) => answer.status)", [method, path])
+        assert status == 403, path
+    assert page.evaluate("fetch('/api/v1/tokens').then((answer) => answer.status)") == 403
+    assert keys_and_values(connection) == before
+    page.reload()
+    playwright.expect(page.locator("#who")).to_have_text("reader")   # The cookie stays.
+    for cookie in context.cookies():
+        access.secrets.append(cookie["value"])
+        assert cookie["httpOnly"] and cookie["sameSite"] == "Strict"
+
+    page.get_by_role("button", name="Log out").click()
+    playwright.expect(page.get_by_label("token")).to_be_visible()
+    assert "tasks.add" not in page.locator("body").inner_text() and context.cookies() == []
+    log_in(operator)
+    page.get_by_role("button", name="Pause queue").click()
+    page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+    wait_for(lambda: http("GET", web.url + "/api/v1/limits", headers=bearer(reader)).json["limits"])
+    context.close()
+
+
+def test_another_sites_page_gets_and_changes_nothing(browser, access, connection):
+    """Its pages run in the browser that holds the cookie."""
+    web = access.serve()
+    cookie = access.login(web, access.token("--scope", "admin"))
+    evil = access.system.serve("--no-worker", url=access.server.url, data_dir=access.system.folder / "evil")
+    context = browser.new_context()
+    context.add_cookies([{"name": "rqxx_session", "value": cookie.split("=")[1], "url": web.url, "httpOnly": True, "sameSite": "Strict"}])
+    page = context.new_page()
+    page.route("**/attack", lambda route: route.fulfill(content_type="text/html", body=f"""
+        <form method="post" enctype="text/plain" action="{web.url}/api/v1/suspend"><input name="a" value="b"></form>
+        <script>document.forms[0].submit()</script>"""))
+    before = keys_and_values(connection)
+    with page.expect_response(web.url + "/api/v1/suspend") as answer:
+        page.goto(evil.url.replace("127.0.0.1", "localhost") + "/attack")
+    assert answer.value.status == 403
+    assert keys_and_values(connection) == before
+    context.close()

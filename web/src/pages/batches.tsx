@@ -5,6 +5,7 @@ import { Commands, Empty, Facts, Filter, fits, Loading, Table, Time, type Column
 import { number, seconds, show } from "../format";
 import { t } from "../i18n";
 import { useData } from "../live";
+import { May } from "../may";
 import { href, useRoute } from "../router";
 import type { Batch } from "../types";
 
@@ -70,10 +71,10 @@ export function BatchPage({ id }: { id: string }): JSX.Element {
   return <>
     <p class="path">{back}</p>
     <div class="head"><h2 class="id">{t("batch")} {show(batch.id, 200)}</h2>
-      <span class="buttons">
+      <May><span class="buttons">
         {batch.state !== "complete" && <button type="button" onClick={() => cancel(batch, reload)}>{t("cancelBatch")}</button>}
         {batch.failed + batch.stopped > 0 && <button type="button" onClick={() => retry(batch, reload)}>{t("retryBatch")}</button>}
-      </span></div>
+      </span></May></div>
     <Facts rows={[
       [t("state"), `${show(batch.state, 20)}${batch.successful ? `, ${t("successful")}` : ""}`],
       [t("progress"), <><Bar batch={batch} /> {number(batch.done)} / {number(batch.total)}</>],

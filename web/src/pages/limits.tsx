@@ -6,6 +6,7 @@ import { Empty, Filter, fits, Loading, Table, type Column } from "../components"
 import { moment, number, seconds, show } from "../format";
 import { t } from "../i18n";
 import { useData } from "../live";
+import { May } from "../may";
 import { useRoute } from "../router";
 import type { Limit, Limiter, Limits } from "../types";
 
@@ -71,9 +72,9 @@ function PauseFunction({ reload }: { reload: () => void }): JSX.Element {
       },
     });
   };
-  return <form class="filter" onSubmit={submit}><label for="function">{t("pauseFunction")}</label>
+  return <May><form class="filter" onSubmit={submit}><label for="function">{t("pauseFunction")}</label>
     <span class="joined"><input id="function" value={wanted} maxLength={200} autocomplete="off" spellcheck={false} placeholder="app.tasks.resize"
-      onInput={(event) => setWanted(event.currentTarget.value)} /><button type="submit">{t("pause")}</button></span></form>;
+      onInput={(event) => setWanted(event.currentTarget.value)} /><button type="submit">{t("pause")}</button></span></form></May>;
 }
 
 export function LimitsPage(): JSX.Element {
@@ -88,11 +89,11 @@ export function LimitsPage(): JSX.Element {
     { name: t("allows"), cell: (limit) => <>{allows(limit)}<PushedBack until={limit.key ? null : limit.limiters[0]?.pushed_back_until ?? null} /></> },
     { name: t("used"), kind: "number", cell: (limit) => limit.limiters.length === 1 ? number(limit.limiters[0]?.used) : "–" },
     { name: t("waiting"), kind: "number", cell: (limit) => number(waiting(limit)) },
-    { name: t("actions"), cell: (limit) => <span class="buttons">
+    { name: t("actions"), cell: (limit) => <May><span class="buttons">
       {limit.limit !== undefined && !limit.key && <button type="button" aria-label={`${t("pushBack")}: ${show(limit.name, 60)}`}
         onClick={() => pushBack(limit, null, reload)}>{t("pushBack")}</button>}
       <button type="button" aria-label={`${t(limit.kind === "pause" ? "resume" : "delete")}: ${show(limit.name, 60)}`}
-        onClick={() => drop(limit, reload)}>{t(limit.kind === "pause" ? "resume" : "delete")}</button></span> },
+        onClick={() => drop(limit, reload)}>{t(limit.kind === "pause" ? "resume" : "delete")}</button></span></May> },
   ];
   const keyed = limits.filter((limit) => limit.key)
     .flatMap((limit) => limit.limiters.filter((limiter) => limiter.key !== "").map((limiter) => ({ limit, limiter })));
@@ -102,8 +103,8 @@ export function LimitsPage(): JSX.Element {
     { name: t("used"), kind: "number", cell: ({ limiter }) => number(limiter.used) },
     { name: t("waiting"), kind: "number", cell: ({ limiter }) => number(limiter.waiting) },
     { name: t("state"), cell: ({ limiter }) => <PushedBack until={limiter.pushed_back_until} /> },
-    { name: t("actions"), cell: ({ limit, limiter }) => limit.limit === undefined ? "–" : <button type="button"
-      aria-label={`${t("pushBack")}: ${show(limit.name, 60)}, ${show(limiter.key, 60)}`} onClick={() => pushBack(limit, limiter, reload)}>{t("pushBack")}</button> },
+    { name: t("actions"), cell: ({ limit, limiter }) => limit.limit === undefined ? "–" : <May><button type="button"
+      aria-label={`${t("pushBack")}: ${show(limit.name, 60)}, ${show(limiter.key, 60)}`} onClick={() => pushBack(limit, limiter, reload)}>{t("pushBack")}</button></May> },
   ];
   return <>
     <div class="head"><h2>{t("limits")}</h2><Filter /></div>

@@ -5,6 +5,7 @@ import { Choice, Empty, fits, Filter, Loading, statusText, Strip } from "../comp
 import { show } from "../format";
 import { t } from "../i18n";
 import { askAgain, useData, useOverview } from "../live";
+import { May } from "../may";
 import { href, useRoute } from "../router";
 import { JobTable, QueueTable, WorkerTable } from "../tables";
 import { statuses, type Counts, type Job } from "../types";
@@ -48,8 +49,8 @@ export function QueuePage({ name }: { name: string }): JSX.Element {
     <p class="path"><a href={href(["queues"])}>← {t("queues")}</a></p>
     <div class="head">
       <h2>{t("queue")} {show(name, 100)} {queue?.paused && <span class="badge">{t("pausedQueue")}</span>}</h2>
-      {queue?.paused ? <button type="button" onClick={() => changeQueue(name, waits, false)}>{t("resumeQueue")}</button>
-        : <button type="button" onClick={() => changeQueue(name, waits, true)}>{t("pauseQueue")}</button>}
+      <May>{queue?.paused ? <button type="button" onClick={() => changeQueue(name, waits, false)}>{t("resumeQueue")}</button>
+        : <button type="button" onClick={() => changeQueue(name, waits, true)}>{t("pauseQueue")}</button>}</May>
     </div>
     <Strip counts={queue ?? nothing} link={(one) => href(["queues", name], status === one ? {} : { status: one })} current={status} />
     {!!queue?.waiting_under_limits && <p class="note"><a href={href(["limits"])}>{t("underLimits", { n: queue.waiting_under_limits })}</a></p>}
