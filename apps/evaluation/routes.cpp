@@ -358,6 +358,7 @@ void add_routes(http::Router& router, Store& store, const Packages& packages, Op
     RouteDoc legacy =
         describe("Evaluate a session in the background (old form)", 200, {403, 404, 503});
     legacy.deprecated = true;
+    legacy.scope = http::Scope::operate;  // It changes something, whatever its method says.
     legacy.response_schema = evaluate.response_schema;
     add(Method::get, "/api/sessions/{session_id}/evaluate", legacy, &Routes::evaluate_legacy);
 }

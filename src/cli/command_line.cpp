@@ -115,6 +115,7 @@ struct Commands {
     QueueOptions queue;
     BatchCommandOptions batch;
     CronCommandOptions cron;
+    TokenOptions token;
     BenchCommandOptions bench;
     DoctorCommandOptions doctor;
 };
@@ -220,6 +221,7 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
     std::ranges::move(add_suspension(root, to.common, to.suspend), std::back_inserter(commands));
     std::ranges::move(add_batch(root, to.common, to.batch), std::back_inserter(commands));
     commands.push_back(add_cron(root, to.common, to.cron));
+    std::ranges::move(add_token(root, to.common, to.token), std::back_inserter(commands));
     commands.push_back(add_bench(root, to.common, to.bench));
     commands.push_back(add_doctor(root, to.common, to.doctor));
     for (const auto& command : commands)

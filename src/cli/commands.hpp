@@ -38,6 +38,11 @@ struct ServeOptions {
     std::string host = "127.0.0.1";
     unsigned short port = 8000;
     std::string token, token_file;
+    bool auth = false;
+    bool read_only = false;
+    std::vector<std::string> redact;
+    bool redact_all = false;
+    bool trust_proxy = false;
     bool no_worker = false;
     bool no_sampler = false;
     bool no_maintenance = false;
@@ -264,6 +269,15 @@ struct DoctorCommandOptions {
     std::string recheck = "5s";
 };
 
+struct TokenOptions {
+    std::string name, id;
+    std::string scope = "read";
+    std::vector<std::string> queues;
+    std::string expires_in;
+    bool redact = false;
+    bool json = false;
+};
+
 int serve(const CommonOptions& common, const ServeOptions& options,
           const ApplicationFactory& make_application);
 int work(const CommonOptions& common, const WorkerCommandOptions& options,
@@ -301,6 +315,9 @@ int set_limit(const CommonOptions& common, const LimitOptions& options);
 int list_limits(const CommonOptions& common, const LimitOptions& options);
 int remove_limit(const CommonOptions& common, const LimitOptions& options);
 int push_back_limit(const CommonOptions& common, const LimitOptions& options);
+int create_token(const CommonOptions& common, const TokenOptions& options);
+int list_tokens(const CommonOptions& common, const TokenOptions& options);
+int revoke_token(const CommonOptions& common, const TokenOptions& options);
 int suspend(const CommonOptions& common, const SuspendOptions& options);
 int resume(const CommonOptions& common);
 

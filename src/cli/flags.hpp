@@ -35,6 +35,7 @@ std::vector<Command> add_limit(CLI::App& root, const CommonOptions& common, Limi
 std::vector<Command> add_suspension(CLI::App& root, const CommonOptions& common, SuspendOptions& o);
 std::vector<Command> add_batch(CLI::App& root, const CommonOptions& common, BatchCommandOptions& o);
 Command add_cron(CLI::App& root, const CommonOptions& common, CronCommandOptions& o);
+std::vector<Command> add_token(CLI::App& root, const CommonOptions& common, TokenOptions& o);
 Command add_bench(CLI::App& root, const CommonOptions& common, BenchCommandOptions& o);
 Command add_doctor(CLI::App& root, const CommonOptions& common, DoctorCommandOptions& o);
 

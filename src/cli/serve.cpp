@@ -12,6 +12,7 @@
 
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
+#include "http/access.hpp"
 #include "http/api.hpp"
 #include "http/live.hpp"
 #include "index/job_index.hpp"
@@ -23,6 +24,15 @@ namespace {
 
 namespace asio = boost::asio;
 using namespace std::chrono_literals;
+
+/// A server that changes nothing has no part that would.
+ServeOptions consistent(ServeOptions options) {
+    if (!options.read_only) return options;
+    if (options.demo) throw Error(Errc::usage, "--demo: makes jobs, which --read-only forbids");
+    options.no_worker = options.no_sampler = options.no_scheduler = options.no_maintenance = true;
+    options.webhooks.off = true;
+    return options;
+}
 
 std::string read_token(const ServeOptions& options) {
     if (options.token_file.empty()) return options.token;
@@ -40,7 +50,7 @@ class ServeCommand {
 public:
     ServeCommand(const CommonOptions& common, const ServeOptions& options,
                  const ApplicationFactory& make_application)
-        : options_(options),
+        : options_(consistent(options)),
           log_(log_level(common), log_format(common)),
           directory_(common.data_dir),
           redis_settings_(settings(common)),
@@ -57,6 +67,7 @@ public:
           index_(make_index()),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM) {
+        make_access();
         make_routes();
         make_server();
         make_worker();
@@ -98,6 +109,18 @@ private:
         return std::make_unique<index::JobIndex>(redis_, directory_.path() / "job_index.db", log_);
     }
 
+    void make_access() {
+        http::AccessOptions settings;
+        settings.token = read_token(options_);
+        settings.required = options_.auth || !settings.token.empty();
+        settings.read_only = options_.read_only;
+        settings.redaction = {options_.redact_all, options_.redact};
+        authenticated_ = settings.required;
+        live_.hide(settings.redaction);
+        access_ = std::make_unique<http::Access>(redis_, std::move(settings), log_);
+        access_->add_routes(router_);
+    }
+
     void make_routes() {
         http::add_monitor_routes(router_, monitor_);
         const http::EnqueueRights rights{!options_.no_enqueue, options_.allow_func};
@@ -121,7 +144,9 @@ private:
         http::ServerOptions settings;
         settings.host = options_.host;
         settings.port = options_.port;
-        settings.token = read_token(options_);
+        settings.guard = access_->guard();
+        settings.authenticated = authenticated_;
+        settings.trust_proxy = options_.trust_proxy;
         settings.access_log = !options_.no_access_log;
         server_ = std::make_unique<http::Server>(context_.get_executor(), router_, settings, log_);
         server_->on_request(
@@ -264,6 +289,8 @@ private:
     OptimizedQueue queue_;
     std::unique_ptr<Application> application_;
     HandlerRegistry handlers_;
+    bool authenticated_ = false;  ///< Nobody gets in without proof.
+    std::unique_ptr<http::Access> access_;
     http::Router router_;
     http::Metrics metrics_;
     http::LiveFeed live_;

@@ -7,12 +7,25 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
     auto& app = *root.add_subcommand(
         "serve",
         "Run the server: API, page, scheduler, worker, and a private Redis unless one is named");
-    add_option(app, "--host", o.host, "address to listen on; others than loopback need a token");
+    add_option(app, "--host", o.host,
+               "address to listen on; others than loopback need --auth or a token");
     add_option(app, "--port", o.port, "port to listen on; 0 picks a free one");
     add_option(app, "--token", o.token,
-               "bearer token that clients must send (visible in the process list: prefer a file)");
-    add_option(app, "--token-file", o.token_file, "file that holds the token")
+               "an administrator's token (visible in the process list: prefer a file); as --auth");
+    add_option(app, "--token-file", o.token_file, "file that holds that token")
         ->check(CLI::ExistingFile);
+    add_flag(app, "--auth", o.auth,
+             "let nobody in without a token of `rqxx token create`, or a session begun with one");
+    add_flag(app, "--read-only", o.read_only,
+             "change nothing in Redis, whoever asks; runs no worker, scheduler or maintenance");
+    add_option(app, "--redact", o.redact,
+               "hide values under this name in arguments, results and meta data, such as "
+               "'*password*'; may be repeated")
+        ->allow_extra_args(false);
+    add_flag(app, "--redact-all", o.redact_all,
+             "hide all arguments, results, meta data, descriptions and output of jobs");
+    add_flag(app, "--trust-proxy", o.trust_proxy,
+             "believe X-Forwarded-For and X-Forwarded-Proto: a proxy in front sets them");
     add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");
     add_flag(app, "--no-sampler", o.no_sampler, "do not count what stock RQ workers end");
     add_flag(app, "--no-scheduler", o.no_scheduler,

@@ -10,6 +10,7 @@
 #include <rqxx/json.hpp>
 
 #include "http/api.hpp"
+#include "http/job_json.hpp"
 #include "index/job_index.hpp"
 
 namespace rqxx::http {
@@ -78,6 +79,28 @@ json::object item(const index::JobLine& job, Timestamp now) {
             {"error", text_or_null(job.error)},
             {"error_group", text_or_null(job.group)},
             {"tags", std::move(tags)}};
+}
+
+/// The same for who asks: descriptions have arguments as text, tags are meta data.
+json::object item_for(const index::JobLine& job, Timestamp now, const Redaction& redaction) {
+    json::object shown = item(job, now);
+    if (!redaction.empty() && !shown["description"].is_null()) shown["description"] = hidden_text;
+    if (redaction.all) shown["tags"] = json::array();
+    return shown;
+}
+
+/// Leaves only queues that who asks may see. False: none of those that were asked for.
+bool keep_to_queues(index::JobFilter& filter, const Request& request) {
+    if (sees_all_queues(request)) return true;
+    if (filter.queues.empty()) {
+        filter.queues = request.principal->queues;
+        return !filter.queues.empty();
+    }
+    for (const auto& queue : filter.queues)
+        if (queue.find('*') != std::string::npos)
+            throw HttpError(422, "queue: must be whole names, since this token is for some queues");
+    std::erase_if(filter.queues, [&](const auto& queue) { return !may_see_queue(request, queue); });
+    return !filter.queues.empty();
 }
 
 /// Parameters by name. What is empty counts as not given. @throws HttpError 422 naming the one that
@@ -202,14 +225,18 @@ asio::awaitable<T> ask(asio::awaitable<T> action) {
 /// All jobs that fit, a line each. Holds one page at a time.
 class JobLinesBody : public BodySource {
 public:
-    JobLinesBody(JobIndex& index, index::JobFilter filter, index::JobLines first)
-        : index_(index), filter_(std::move(filter)), page_(std::move(first)) {}
+    JobLinesBody(JobIndex& index, index::JobFilter filter, index::JobLines first,
+                 Redaction redaction)
+        : index_(index),
+          filter_(std::move(filter)),
+          page_(std::move(first)),
+          redaction_(std::move(redaction)) {}
 
     asio::awaitable<std::string> next() override {
         while (page_) {
             std::string lines;
             for (const auto& job : page_->jobs) {
-                lines += to_text(item(job, page_->now));
+                lines += to_text(item_for(job, page_->now, redaction_));
                 lines += '\n';
             }
             const auto cursor = page_->next;
@@ -224,6 +251,7 @@ private:
     JobIndex& index_;
     index::JobFilter filter_;
     std::optional<index::JobLines> page_;  ///< Read, and not sent yet.
+    Redaction redaction_;
 };
 
 asio::awaitable<Response> list_jobs(JobIndex* maybe, RedisClient& redis, Request request) {
@@ -239,18 +267,20 @@ asio::awaitable<Response> list_jobs(JobIndex* maybe, RedisClient& redis, Request
                                  std::string_view::npos
                            : format == "ndjson";
     redis.require_connection();
+    if (!keep_to_queues(filter, request)) throw HttpError(404, "Queue not found");
     auto page = co_await ask(
         index.list(filter, parameters.one("cursor"), lines ? JobIndex::most_keys : limit));
     Response response;
     if (lines) {
         response.content_type = "application/x-ndjson";
-        response.source = std::make_shared<JobLinesBody>(index, std::move(filter), std::move(page));
+        response.source = std::make_shared<JobLinesBody>(index, std::move(filter), std::move(page),
+                                                         redaction_of(request));
         co_return response;
     }
     const auto state = co_await ask(index.state());
     json::array items;
     for (const auto& job : page.jobs)
-        items.push_back(item(job, page.now));
+        items.push_back(item_for(job, page.now, redaction_of(request)));
     co_return json_response(
         200, json::object{
                  {"items", std::move(items)},
@@ -394,10 +424,15 @@ RouteDoc failure_doc(std::string summary) {
 }  // namespace
 
 void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis) {
+    const auto add = [&](Method method, std::string pattern, RouteDoc doc, Handler handler) {
+        doc.hidden = index == nullptr;  // The page and others look there for what there is.
+        router.add(method, std::move(pattern), std::move(doc), std::move(handler));
+    };
     RouteDoc jobs;
     jobs.summary = "Jobs that fit a filter, page by page; 404 where the index is switched off";
     jobs.tag = "jobs";
     jobs.problems = {404, 422, 503};
+    jobs.keeps_to_queues = true;
     jobs.params = {
         parameter("status", "may be repeated: one of them"),
         parameter("queue", "may be repeated; `*` stands for any text"),
@@ -418,10 +453,10 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
     jobs.response_schema = fmt::format(
         R"({{"type":"object","description":"with Accept: application/x-ndjson all jobs that fit, one a line. A page may be short, even empty, before the last","required":["items","next","approx_total","total_is_exact","index"],"properties":{{"items":{{"type":"array","items":{}}},"next":{{"type":["string","null"]}},"approx_total":{{"type":"integer"}},"total_is_exact":{{"type":"boolean"}},"index":{{"type":"object","required":["complete","jobs","progress"],"properties":{{"complete":{{"type":"boolean","description":"false while jobs are still being read for the first time"}},"jobs":{{"type":"integer"}},"progress":{{"type":"number"}}}}}}}}}})",
         item_schema);
-    router.add(Method::get, "/api/v1/jobs", std::move(jobs),
-               [index, &redis](Request request) -> asio::awaitable<Response> {
-                   return list_jobs(index, redis, std::move(request));
-               });
+    add(Method::get, "/api/v1/jobs", std::move(jobs),
+        [index, &redis](Request request) -> asio::awaitable<Response> {
+            return list_jobs(index, redis, std::move(request));
+        });
 
     RouteDoc failures;
     failures.summary = "Failed jobs grouped by their cause; 404 where the index is switched off";
@@ -436,17 +471,17 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
     failures.response_schema = fmt::format(
         R"({{"type":"object","required":["items","next"],"properties":{{"items":{{"type":"array","items":{{"type":"object","required":["id","title","exception","message","frame","count","first_seen","last_seen","queues","functions","sample_job_ids","spark","state"],"properties":{{"id":{{"type":"string"}},"title":{{"type":"string"}},"exception":{{"type":["string","null"]}},"message":{{"type":"string"}},"frame":{{"type":["string","null"]}},"count":{{"type":"integer","description":"failed jobs that are kept"}},"first_seen":{{"type":["string","null"],"format":"date-time"}},"last_seen":{{"type":["string","null"],"format":"date-time"}},"queues":{0},"functions":{0},"sample_job_ids":{{"type":"array","items":{{"type":"string"}}}},"spark":{{"type":"array","items":{{"type":"integer"}},"description":"failed in each of the last 24 hours, the oldest first"}},"state":{{"enum":["open","muted","resolved"]}}}}}}}},"next":{{"type":["string","null"]}}}}}})",
         counts_schema);
-    router.add(Method::get, "/api/v1/failures", std::move(failures),
-               [index, &redis](Request request) -> asio::awaitable<Response> {
-                   return list_failures(index, redis, std::move(request));
-               });
-    router.add(Method::get, "/api/v1/failures/{group_id}", failure_doc("One group of failures"),
-               [index, &redis](Request request) -> asio::awaitable<Response> {
-                   JobIndex& there = require(index);
-                   redis.require_connection();
-                   co_return json_response(
-                       200, co_await failure_answer(there, request.path_param("group_id")));
-               });
+    add(Method::get, "/api/v1/failures", std::move(failures),
+        [index, &redis](Request request) -> asio::awaitable<Response> {
+            return list_failures(index, redis, std::move(request));
+        });
+    add(Method::get, "/api/v1/failures/{group_id}", failure_doc("One group of failures"),
+        [index, &redis](Request request) -> asio::awaitable<Response> {
+            JobIndex& there = require(index);
+            redis.require_connection();
+            co_return json_response(200,
+                                    co_await failure_answer(there, request.path_param("group_id")));
+        });
     const std::pair<const char*, std::pair<const char*, const char*>> decisions[] = {
         {"mute", {"muted", "Want to hear no more of a group of failures"}},
         {"resolve", {"resolved", "Take a group of failures for mended, until it fails again"}},
@@ -455,8 +490,7 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
         RouteDoc doc = failure_doc(what.second);
         doc.request_schema =
             R"({"type":"object","properties":{"by":{"type":"string","maxLength":100,"description":"who decides"}},"additionalProperties":false})";
-        router.add(
-            Method::post, fmt::format("/api/v1/failures/{{group_id}}/{}", verb), std::move(doc),
+        add(Method::post, fmt::format("/api/v1/failures/{{group_id}}/{}", verb), std::move(doc),
             [index, &redis, state = what.first](Request request) -> asio::awaitable<Response> {
                 return decide(index, redis, std::move(request), state);
             });
@@ -471,10 +505,10 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
     values.params[0].required = true;
     values.response_schema =
         R"({"type":"object","required":["values"],"properties":{"values":{"type":"array","items":{"type":"object","required":["value","count"],"properties":{"value":{"type":"string"},"count":{"type":"integer"}}}}}})";
-    router.add(Method::get, "/api/v1/suggest", std::move(values),
-               [index](Request request) -> asio::awaitable<Response> {
-                   return suggest(index, std::move(request));
-               });
+    add(Method::get, "/api/v1/suggest", std::move(values),
+        [index](Request request) -> asio::awaitable<Response> {
+            return suggest(index, std::move(request));
+        });
 }
 
 }  // namespace rqxx::http

@@ -26,10 +26,28 @@ void check_allowed(const std::string& function, const std::vector<std::string>& 
                         "function_not_allowed");
 }
 
+/// Who may see some queues only neither fills others nor overwrites their jobs.
+void check_queue(const Request& request, ops::EnqueueRequest& asked) {
+    if (sees_all_queues(request)) return;
+    if (asked.priority || !may_see_queue(request, asked.queue))
+        throw HttpError(403,
+                        asked.priority ? "priority: its queues are for those who may see all"
+                                       : "queue: is none of those that you may see",
+                        "queue_not_allowed");
+    const auto& dedup = asked.options.dedup;
+    if (dedup && (dedup->mode == DedupMode::replace || dedup->mode == DedupMode::debounce))
+        throw HttpError(403,
+                        "dedup: replace and debounce may take the place of another queue's job; "
+                        "that is for those who may see all",
+                        "queue_not_allowed");
+    if (!asked.options.job_id.empty()) asked.options.unique = true;
+}
+
 asio::awaitable<Response> enqueue_job(RedisClient& redis, Logger& log, Request request,
                                       const std::vector<std::string>& functions) {
     ops::EnqueueRequest asked = ops::read_job(request.body, ops::JobForm::request);
     check_allowed(asked.call.func_name, functions);
+    check_queue(request, asked);
     asked.options.idempotency = parse_idempotency(request);
     redis.require_connection();
     const Enqueued enqueued = co_await ops::enqueue(redis, log, asked);
@@ -56,6 +74,7 @@ void add_job_routes(Router& router, RedisClient& redis, EnqueueRights rights, Lo
     doc.summary = "Enqueue a job";
     doc.tag = "jobs";
     doc.good_status = 201;
+    doc.keeps_to_queues = true;
     doc.problems = {403, 409, 413, 422, 503};
     doc.request_schema = job_request_schema();
     doc.response_schema =

@@ -1,9 +1,12 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
+#include <set>
 
 #include "http/api.hpp"
+#include "http/job_json.hpp"
 #include "http/monitor_answers.hpp"
 
 namespace rqxx::http {
@@ -66,7 +69,56 @@ constexpr std::string_view why_schema =
 constexpr std::string_view graph_schema =
     R"({"type":"object","required":["status","graph"],"properties":{"status":{"const":"ok"},"graph":{"type":"object","required":["nodes","edges","complete"],"properties":{"nodes":{"type":"array","description":"the job itself first","items":{"type":"object","required":["id","status","queue","description","missing"],"properties":{"id":{"type":"string"},"missing":{"type":"boolean"}}}},"edges":{"type":"array","items":{"type":"object","required":["from","to"],"properties":{"from":{"type":"string","description":"goes first"},"to":{"type":"string"}}}},"complete":{"type":"boolean","description":"false: there are more"}}}}})";
 
+/// @throws HttpError 404 for none, and for one that who asks may not see.
+asio::awaitable<JobInfo> find_job(Monitor& monitor, const Request& request) {
+    const std::string& id = request.path_param("job_id");
+    std::optional<JobInfo> info;
+    if (is_valid_job_id(id)) info = co_await monitor.job_info(id);
+    if (!info || !may_see_queue(request, info->job.origin)) throw HttpError(404, "Job not found");
+    co_return std::move(*info);
+}
+
+/// The same for who needs nothing of it.
+asio::awaitable<void> check_job(Monitor& monitor, const Request& request) {
+    if (!sees_all_queues(request)) co_await find_job(monitor, request);
+}
+
+/// The newest jobs of the queues that who asks may see: of those that match, the first 32 by name.
+asio::awaitable<std::vector<JobInfo>> recent_of_queues(Monitor& monitor, const Request& request,
+                                                       std::size_t limit, std::string status) {
+    constexpr std::size_t most_queues = 32;
+    std::vector<JobInfo> jobs;
+    std::size_t looked_at = 0;
+    for (const auto& queue : co_await monitor.all_queue_stats()) {
+        if (!may_see_queue(request, queue.queue_name)) continue;
+        if (++looked_at > most_queues) break;
+        auto some = co_await monitor.recent_jobs(limit, queue.queue_name, status);
+        std::ranges::move(some, std::back_inserter(jobs));
+    }
+    std::ranges::stable_sort(jobs, std::ranges::greater(),
+                             [](const JobInfo& info) { return info.job.created_at; });
+    if (jobs.size() > limit) jobs.resize(limit);
+    co_return jobs;
+}
+
+/// Without jobs of queues that who asks may not see, and without what is hidden from them.
+void keep_to_queues(DependencyGraph& graph, const Request& request) {
+    // It has the arguments as text.
+    if (!redaction_of(request).empty())
+        for (auto& node : graph.nodes)
+            node.description = hidden_text;
+    if (sees_all_queues(request)) return;
+    std::set<std::string, std::less<>> hidden;
+    for (const auto& node : graph.nodes)
+        if (!may_see_queue(request, node.queue)) hidden.insert(node.job_id);
+    std::erase_if(graph.nodes, [&](const auto& node) { return hidden.contains(node.job_id); });
+    std::erase_if(graph.edges, [&](const auto& edge) {
+        return hidden.contains(edge.first) || hidden.contains(edge.second);
+    });
+}
+
 asio::awaitable<json::object> job_output(Monitor& monitor, Request request) {
+    co_await check_job(monitor, request);
     const std::string& id = request.path_param("job_id");
     OutputQuery query;
     query.execution = optional_text(request, "execution");
@@ -86,31 +138,31 @@ asio::awaitable<json::object> job_output(Monitor& monitor, Request request) {
     json::object answer{{"status", "ok"}};
     for (auto& [name, value] : to_json(std::move(*output)))
         answer[name] = std::move(value);
+    if (redaction_of(request).all)
+        for (auto& entry : answer.at("entries").as_array())
+            if (auto* text = entry.as_object().if_contains("text")) *text = hidden_text;
     co_return answer;
-}
-
-asio::awaitable<JobInfo> find_job(Monitor& monitor, std::string id) {
-    std::optional<JobInfo> info;
-    if (is_valid_job_id(id)) info = co_await monitor.job_info(std::move(id));
-    if (!info) throw HttpError(404, "Job not found");
-    co_return std::move(*info);
 }
 
 }  // namespace
 
-asio::awaitable<json::object> stats_answer(Monitor& monitor, std::string wanted) {
+asio::awaitable<json::object> stats_answer(Monitor& monitor, const Request& request,
+                                           std::string wanted) {
     const auto all = co_await monitor.all_queue_stats();
     QueueStats totals{.queue_name = "total"};
     QueueStats shown{.queue_name = wanted};
     json::array queues;
     for (const auto& queue : all) {
+        if (!may_see_queue(request, queue.queue_name)) continue;
         totals += queue;
         if (queue.queue_name == wanted) shown = queue;
         queues.push_back(to_json_with_rules(queue));
     }
     json::array limits;
-    for (const auto& limit : co_await monitor.rate_limits())
-        limits.push_back(to_json(limit));
+    // Their jobs may be of any queue.
+    if (sees_all_queues(request))
+        for (const auto& limit : co_await monitor.rate_limits())
+            limits.push_back(to_json(limit));
     json::object sum = to_json(totals);
     sum.erase("queue_name");
     co_return json::object{{"status", "ok"},
@@ -120,21 +172,35 @@ asio::awaitable<json::object> stats_answer(Monitor& monitor, std::string wanted)
                            {"rate_limits", std::move(limits)}};
 }
 
-asio::awaitable<json::object> recent_answer(Monitor& monitor, std::size_t limit, std::string queue,
+asio::awaitable<json::object> recent_answer(Monitor& monitor, const Request& request,
+                                            std::size_t limit, std::string queue,
                                             std::string status) {
-    const auto infos = co_await monitor.recent_jobs(limit, std::move(queue), std::move(status));
+    std::vector<JobInfo> infos;
+    if (queue.empty() && !sees_all_queues(request))
+        infos = co_await recent_of_queues(monitor, request, limit, std::move(status));
+    else if (queue.empty() || may_see_queue(request, queue))
+        infos = co_await monitor.recent_jobs(limit, std::move(queue), std::move(status));
     json::array jobs;
     for (const auto& info : infos)
-        jobs.push_back(to_json(info));
+        jobs.push_back(job_json(info, redaction_of(request)));
     const std::size_t count = jobs.size();
     co_return json::object{{"status", "ok"}, {"jobs", std::move(jobs)}, {"count", count}};
 }
 
-asio::awaitable<json::object> workers_answer(Monitor& monitor) {
-    const auto infos = co_await monitor.workers();
+asio::awaitable<json::object> workers_answer(Monitor& monitor, const Request& request) {
     json::array list;
-    for (const auto& worker : infos)
+    for (auto& worker : co_await monitor.workers()) {
+        // Which of its jobs are of which of its queues is not known here.
+        if (std::erase_if(worker.queues, [&](const std::string& queue) {
+                return !may_see_queue(request, queue);
+            }) > 0) {
+            if (worker.queues.empty()) continue;
+            worker.jobs.clear();
+            worker.current_job.clear();
+        }
+        if (worker.queues.empty() && !sees_all_queues(request)) continue;
         list.push_back(to_json(worker));
+    }
     const std::size_t count = list.size();
     co_return json::object{{"status", "ok"}, {"workers", std::move(list)}, {"count", count}};
 }
@@ -142,6 +208,7 @@ asio::awaitable<json::object> workers_answer(Monitor& monitor) {
 void add_monitor_routes(Router& router, Monitor& monitor) {
     const auto add_get = [&](std::string pattern, RouteDoc doc, Handler handler) {
         doc.problems.push_back(503);
+        doc.keeps_to_queues = !doc.tag.starts_with("performance");
         router.add(
             Method::get, std::move(pattern), std::move(doc),
             [&monitor, handler = std::move(handler)](Request request) -> asio::awaitable<Response> {
@@ -157,7 +224,8 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     add_get("/api/rq/stats", stats, [&monitor](Request request) -> asio::awaitable<Response> {
         std::string wanted = optional_text(request, "queue");
         co_return json_response(
-            200, co_await stats_answer(monitor, wanted.empty() ? "default" : std::move(wanted)));
+            200, co_await stats_answer(monitor, request,
+                                       wanted.empty() ? "default" : std::move(wanted)));
     });
 
     RouteDoc recent;
@@ -174,7 +242,7 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
             const auto limit = request.query_integer("limit", 10, 1, 100);
             co_return json_response(
                 200,
-                co_await recent_answer(monitor, static_cast<std::size_t>(limit),
+                co_await recent_answer(monitor, request, static_cast<std::size_t>(limit),
                                        optional_text(request, "queue"), status_filter(request)));
         });
 
@@ -184,8 +252,9 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     one.response_schema = answer_schema("job", job_schema);
     one.problems = {404};
     const Handler show_job = [&monitor](Request request) -> asio::awaitable<Response> {
-        const auto info = co_await find_job(monitor, request.path_param("job_id"));
-        co_return json_response(200, json::object{{"status", "ok"}, {"job", to_json(info)}});
+        const auto info = co_await find_job(monitor, request);
+        co_return json_response(
+            200, json::object{{"status", "ok"}, {"job", job_json(info, redaction_of(request))}});
     };
     add_get("/api/rq/jobs/{job_id}", one, show_job);
     add_get("/api/v1/jobs/{job_id}", one, show_job);
@@ -213,11 +282,19 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     why.problems = {404};
     add_get(
         "/api/v1/jobs/{job_id}/why", why, [&monitor](Request request) -> asio::awaitable<Response> {
+            co_await check_job(monitor, request);
             const std::string& id = request.path_param("job_id");
             std::optional<WaitReport> report;
             if (is_valid_job_id(id)) report = co_await monitor.why(id);
             if (!report) throw HttpError(404, "Job not found");
-            co_return json_response(200, json::object{{"status", "ok"}, {"why", to_json(*report)}});
+            json::object why = to_json(*report);
+            // Keys of limits are arguments.
+            if (redaction_of(request).all)
+                for (auto& reason : why.at("reasons").as_array()) {
+                    reason.as_object()["text"] = reason.as_object().at("code");
+                    reason.as_object()["data"] = json::object();
+                }
+            co_return json_response(200, json::object{{"status", "ok"}, {"why", std::move(why)}});
         });
 
     RouteDoc graph;
@@ -230,7 +307,9 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
                 const std::string& id = request.path_param("job_id");
                 std::optional<DependencyGraph> found;
                 if (is_valid_job_id(id)) found = co_await monitor.dependencies(id);
-                if (!found) throw HttpError(404, "Job not found");
+                if (!found || !may_see_queue(request, found->nodes.front().queue))
+                    throw HttpError(404, "Job not found");
+                keep_to_queues(*found, request);
                 co_return json_response(200,
                                         json::object{{"status", "ok"}, {"graph", to_json(*found)}});
             });
@@ -241,8 +320,8 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     poll.response_schema = answer_schema("result", "{}");
     poll.problems = {404};
     add_get("/api/jobs/{job_id}", poll, [&monitor](Request request) -> asio::awaitable<Response> {
-        const auto info = co_await find_job(monitor, request.path_param("job_id"));
-        const json::object job = to_json(info);
+        const auto info = co_await find_job(monitor, request);
+        const json::object job = job_json(info, redaction_of(request));
         json::object answer{{"status", job.at("status")}, {"result", job.at("result")}};
         if (info.job.status == status::failed || info.job.status == status::stopped)
             answer["error"] = job.at("exc_info");
@@ -305,8 +384,8 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
     workers.tag = "monitor";
     workers.response_schema =
         answer_schema("workers", R"({"type":"array","items":{"type":"object"}})");
-    add_get("/api/rq/workers", workers, [&monitor](Request) -> asio::awaitable<Response> {
-        co_return json_response(200, co_await workers_answer(monitor));
+    add_get("/api/rq/workers", workers, [&monitor](Request request) -> asio::awaitable<Response> {
+        co_return json_response(200, co_await workers_answer(monitor, request));
     });
 }
 

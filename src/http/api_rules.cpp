@@ -7,6 +7,7 @@
 #include <rqxx/value.hpp>
 
 #include "http/api.hpp"
+#include "http/job_json.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -58,15 +59,38 @@ Rule rule_of(const Request& request) {
     return std::move(*rule);
 }
 
-asio::awaitable<Response> list_limits(Rules rules) {
+/// Rules of other queues, and those of many, are not told to who may see some queues only.
+bool may_see_rule(const Request& request, const Rule& rule) {
+    return sees_all_queues(request) ||
+           (!rule.queue.empty() && rule.queue.find('*') == std::string::npos &&
+            may_see_queue(request, rule.queue));
+}
+
+/// The path's queue. @throws HttpError 404 for one that is not to be seen.
+const std::string& visible_queue(const Request& request) {
+    const std::string& name = request.path_param("name");
+    if (!may_see_queue(request, name)) throw HttpError(404, "Queue not found");
+    return name;
+}
+
+asio::awaitable<Response> list_limits(Rules rules, Request request) {
     const auto listing = co_await rules.list();
     const auto uses = co_await rules.usage();
     json::array limits, faults;
-    for (const auto& rule : listing.rules)
-        limits.push_back(to_json(rule, uses));
-    for (const auto& fault : listing.faults)
+    for (const auto& rule : listing.rules) {
+        if (!may_see_rule(request, rule)) continue;
+        json::object limit = to_json(rule, uses);
+        // Keys are arguments of jobs.
+        if (redaction_of(request).all)
+            for (auto& limiter : limit.at("limiters").as_array())
+                if (auto& key = limiter.as_object().at("key"); key != "") key = hidden_text;
+        limits.push_back(std::move(limit));
+    }
+    for (const auto& fault : listing.faults) {
+        if (!sees_all_queues(request)) break;
         faults.push_back(
             {{"name", to_json(Value(fault.field))}, {"detail", to_json(Value(fault.message))}});
+    }
     co_return json_response(
         200, json::object{
                  {"status", "ok"}, {"limits", std::move(limits)}, {"faults", std::move(faults)}});
@@ -114,10 +138,12 @@ void add_rule_routes(Router& router, RedisClient& redis) {
     };
 
     RouteDoc listed;
+    listed.keeps_to_queues = true;
     listed.response_schema =
         R"({"type":"object","required":["status","limits","faults"],"properties":{"status":{"type":"string"},"limits":{"type":"array","items":{"type":"object","required":["name","kind","limiters"]}},"faults":{"type":"array","items":{"type":"object"},"description":"entries that nobody can read; they hold for none"}}})";
     add(Method::get, "/api/v1/limits", "Limits, pauses and shared queues, and how they stand",
-        listed, [](Rules rules, Request) { return list_limits(rules); });
+        listed,
+        [](Rules rules, Request request) { return list_limits(rules, std::move(request)); });
 
     RouteDoc set;
     set.request_schema = rule_schema;
@@ -151,15 +177,18 @@ void add_rule_routes(Router& router, RedisClient& redis) {
     RouteDoc change;
     change.response_schema = change_schema;
     change.problems = {422};
+    RouteDoc of_queue = change;
+    of_queue.keeps_to_queues = true;
+    of_queue.problems = {404, 422};
     add(Method::post, "/api/v1/queues/{name}/pause",
-        "Start no more jobs of a queue; stock RQ workers know nothing of it", change,
+        "Start no more jobs of a queue; stock RQ workers know nothing of it", of_queue,
         [](Rules rules, Request request) -> asio::awaitable<Response> {
-            const std::string& name = request.path_param("name");
+            const std::string& name = visible_queue(request);
             co_return changed("queue", name, "paused", co_await rules.pause_queue(name));
         });
-    add(Method::post, "/api/v1/queues/{name}/resume", "Go on with a queue that was paused", change,
-        [](Rules rules, Request request) -> asio::awaitable<Response> {
-            const std::string& name = request.path_param("name");
+    add(Method::post, "/api/v1/queues/{name}/resume", "Go on with a queue that was paused",
+        of_queue, [](Rules rules, Request request) -> asio::awaitable<Response> {
+            const std::string& name = visible_queue(request);
             co_return changed("queue", name, "running", co_await rules.resume_queue(name));
         });
     add(Method::post, "/api/v1/functions/{name}/pause",

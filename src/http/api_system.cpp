@@ -32,6 +32,7 @@ void add_health_routes(
     RouteDoc live;
     live.summary = "Whether the process answers";
     live.tag = "system";
+    live.scope = Scope::none;
     router.add(Method::get, "/healthz", live, [](Request) -> asio::awaitable<Response> {
         co_return json_response(200, json::object{{"status", "ok"}});
     });
@@ -39,6 +40,7 @@ void add_health_routes(
     RouteDoc ready;
     ready.summary = "Whether Redis answers and the worker polls";
     ready.tag = "system";
+    ready.scope = Scope::none;
     ready.problems = {503};
     router.add(Method::get, "/readyz", ready,
                [&redis, last_poll = std::move(last_poll)](Request) -> asio::awaitable<Response> {
@@ -72,6 +74,7 @@ void add_openapi_route(Router& router) {
     RouteDoc doc;
     doc.summary = "This document";
     doc.tag = "system";
+    doc.keeps_to_queues = true;
     router.add(Method::get, "/api/v1/openapi.json", doc,
                [&router](Request) -> asio::awaitable<Response> {
                    co_return json_response(200, router.openapi("rqxx", RQXX_VERSION));
@@ -81,6 +84,7 @@ void add_openapi_route(Router& router) {
 void add_page_routes(Router& router) {
     RouteDoc hidden;
     hidden.hidden = true;
+    hidden.scope = Scope::none;
     for (const auto& file : web_files()) {
         const std::string path =
             file.name == "index.html" ? "/" : fmt::format("/assets/{}", file.name);

@@ -6,8 +6,8 @@
 
 namespace rqxx::http {
 
-/// What may and may not enter: token, Host and origin of a request. Pure, so that it is tested
-/// alone.
+/// What may and may not enter, whoever asks: Host and origin of a request. Pure, so that it is
+/// tested alone.
 class Gate {
 public:
     explicit Gate(const ServerOptions& options);
@@ -15,7 +15,7 @@ public:
     [[nodiscard]] std::optional<HttpError> check(const Request& request) const;
 
 private:
-    std::string token_;
+    bool authenticated_;  ///< Who comes by a name of another site has no token of ours.
     std::string host_;
 };
 

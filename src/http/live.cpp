@@ -10,6 +10,7 @@
 
 #include "base/task_group.hpp"
 #include "base/utf8.hpp"
+#include "http/job_json.hpp"
 #include "http/monitor_answers.hpp"
 
 namespace rqxx::http {
@@ -46,19 +47,23 @@ struct LiveFeed::Impl {
     std::size_t readers = 0;
     bool closed = false;
 
-    std::string at;             ///< When it was read.
+    std::string at;   ///< When it was read.
+    Request anybody;  ///< With what is hidden from everybody.
+    std::size_t hiding_readers = 0;
+    std::string hidden_state;   ///< For those from whom all data is hidden; empty: nobody wants it.
     std::string state;          ///< The newest, as JSON; empty before the first.
     std::string problem;        ///< Why it could not be read; empty where it was.
     std::uint64_t version = 0;  ///< Goes up with each other state.
     std::uint64_t round = 0;    ///< Goes up with each reading.
 
-    asio::awaitable<std::string> read() {
-        json::object parts{{"stats", co_await stats_answer(monitor, "default")},
-                           {"workers", co_await workers_answer(monitor)},
-                           {"recent", co_await recent_answer(monitor, recent_jobs, "", "")}};
+    asio::awaitable<json::object> read() {
+        json::object parts{
+            {"stats", co_await stats_answer(monitor, anybody, "default")},
+            {"workers", co_await workers_answer(monitor, anybody)},
+            {"recent", co_await recent_answer(monitor, anybody, recent_jobs, "", "")}};
         for (auto& job : parts["recent"].as_object()["jobs"].as_array())
             job = outline(job.as_object());
-        co_return json::serialize(parts);
+        co_return parts;
     }
 
     /// What a list shows of a job: its arguments and results may be large.
@@ -82,8 +87,15 @@ struct LiveFeed::Impl {
     asio::awaitable<void> read_once() {
         try {
             monitor.require_connection();
-            std::string now = co_await read();
+            json::object parts = co_await read();
+            std::string now = json::serialize(parts);
             problem.clear();
+            hidden_state.clear();
+            if (hiding_readers > 0) {
+                for (auto& job : parts["recent"].as_object()["jobs"].as_array())
+                    redact_job(job.as_object(), Redaction{.all = true, .names = {}});
+                hidden_state = json::serialize(parts);
+            }
             if (now != state) {
                 state = std::move(now);
                 ++version;
@@ -104,13 +116,20 @@ struct LiveFeed::Impl {
 /// One reader.
 class LiveFeed::Stream : public BodySource {
 public:
-    Stream(std::shared_ptr<Impl> feed, std::string last_id)
-        : feed_(std::move(feed)), last_id_(std::move(last_id)), round_(feed_->round) {
+    Stream(std::shared_ptr<Impl> feed, std::string last_id, bool hides)
+        : feed_(std::move(feed)),
+          last_id_(std::move(last_id)),
+          round_(feed_->round),
+          hides_(hides) {
         // What others have read is not older than an interval.
-        if (feed_->readers > 0 && round_ > 0) --round_;
+        if (feed_->readers > 0 && round_ > 0 && !(hides_ && feed_->hidden_state.empty())) --round_;
+        if (hides_) ++feed_->hiding_readers;
         if (feed_->readers++ == 0) feed_->wanted.notify();
     }
-    ~Stream() override { --feed_->readers; }
+    ~Stream() override {
+        --feed_->readers;
+        if (hides_) --feed_->hiding_readers;
+    }
     Stream(const Stream&) = delete;
     Stream& operator=(const Stream&) = delete;
 
@@ -130,11 +149,12 @@ public:
         round_ = feed_->round;
         if (!feed_->problem.empty())
             co_return event("problem", json::serialize(json::object{{"detail", feed_->problem}}));
-        if (const std::string id = feed_->id(); id != last_id_) {
+        const std::string& state = hides_ ? feed_->hidden_state : feed_->state;
+        if (const std::string id = feed_->id(); id != last_id_ && !state.empty()) {
             last_id_ = id;
             // The state is an object: the time goes in front of its members.
             co_return fmt::format("id: {}\nevent: overview\ndata: {{\"at\":\"{}\",{}\n\n", id,
-                                  feed_->at, std::string_view(feed_->state).substr(1));
+                                  feed_->at, std::string_view(state).substr(1));
         }
         co_return event("unchanged", json::serialize(json::object{{"at", feed_->at}}));
     }
@@ -147,6 +167,7 @@ private:
     std::shared_ptr<Impl> feed_;
     std::string last_id_;
     std::uint64_t round_;
+    bool hides_;
     bool greeted_ = false;
 };
 
@@ -155,6 +176,12 @@ LiveFeed::LiveFeed(asio::any_io_executor executor, Monitor& monitor, Logger& log
     : impl_(std::make_shared<Impl>(std::move(executor), monitor, log, interval)) {}
 LiveFeed::~LiveFeed() {
     close();
+}
+
+void LiveFeed::hide(Redaction redaction) {
+    Principal anybody;
+    anybody.redaction = std::move(redaction);
+    impl_->anybody.principal = std::make_shared<const Principal>(std::move(anybody));
 }
 
 void LiveFeed::add_route(Router& router) {
@@ -180,7 +207,8 @@ void LiveFeed::add_route(Router& router) {
                    response.content_type = "text/event-stream";
                    response.headers = {{"X-Accel-Buffering", "no"}};
                    response.source = std::make_shared<Stream>(
-                       feed, std::string(request.header("Last-Event-ID").value_or("")));
+                       feed, std::string(request.header("Last-Event-ID").value_or("")),
+                       redaction_of(request).all);
                    co_return response;
                });
 }

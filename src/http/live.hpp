@@ -21,6 +21,8 @@ public:
     LiveFeed(boost::asio::any_io_executor executor, Monitor& monitor, Logger& log = null_logger(),
              std::chrono::milliseconds interval = std::chrono::seconds(1));
     ~LiveFeed();
+    /// Must not be told to anybody. Before the first reader.
+    void hide(Redaction redaction);
     void add_route(Router& router);
     /// Reads the state for as long as somebody wants it. Until it is cancelled.
     [[nodiscard]] boost::asio::awaitable<void> run();

@@ -82,6 +82,8 @@ std::string_view reason(int status) noexcept {
             return "Misdirected Request";
         case 422:
             return "Unprocessable Content";
+        case 429:
+            return "Too Many Requests";
         case 431:
             return "Request Header Fields Too Large";
         case 500:

@@ -7,10 +7,12 @@
 #include <boost/url/parse.hpp>
 #include <boost/url/url_view.hpp>
 #include <cassert>
+#include <chrono>
 #include <rqxx/error.hpp>
 #include <rqxx/http/router.hpp>
 #include <set>
 
+#include "base/wildcard.hpp"
 #include "http/reason.hpp"
 
 namespace rqxx::http {
@@ -29,6 +31,13 @@ struct Route {
 
     [[nodiscard]] static bool is_param(std::string_view segment) {
         return segment.starts_with('{');
+    }
+    [[nodiscard]] Scope scope() const {
+        return doc.scope.value_or(method == Method::get ? Scope::read : Scope::operate);
+    }
+    /// Logging in and out changes nothing that anybody else sees.
+    [[nodiscard]] bool changes() const {
+        return scope() != Scope::none && (method != Method::get || scope() == Scope::operate);
     }
 };
 
@@ -83,6 +92,13 @@ json::object parameter(const RouteDoc::Param& param) {
     return object;
 }
 
+/// What it takes to be told which methods a path has, or that it has none.
+Scope scope_of(const std::vector<const Route*>& found) {
+    const bool open = std::any_of(found.begin(), found.end(),
+                                  [](const Route* route) { return route->scope() == Scope::none; });
+    return open ? Scope::none : Scope::read;
+}
+
 /// A body that is there already.
 class WholeBody : public BodyReader {
 public:
@@ -93,7 +109,84 @@ private:
     std::string body_;
 };
 
+/// A stream that ends with the right to read it.
+class GuardedSource : public BodySource {
+public:
+    GuardedSource(std::shared_ptr<BodySource> source, Guard guard, Request request, Scope scope)
+        : source_(std::move(source)),
+          guard_(std::move(guard)),
+          request_(std::move(request)),
+          scope_(scope),
+          checked_(std::chrono::steady_clock::now()) {}
+
+    asio::awaitable<std::string> next() override {
+        std::string piece = co_await source_->next();
+        const auto now = std::chrono::steady_clock::now();
+        if (now - checked_ < std::chrono::milliseconds(500)) co_return piece;
+        checked_ = now;
+        try {
+            co_await guard_(request_, scope_, false);
+        } catch (const HttpError&) {
+            piece.clear();
+        } catch (const Error& error) {
+            // Without Redis there is nothing to tell but that.
+            if (!error.retryable()) piece.clear();
+        }
+        co_return piece;
+    }
+
+private:
+    std::shared_ptr<BodySource> source_;
+    Guard guard_;
+    Request request_;
+    Scope scope_;
+    std::chrono::steady_clock::time_point checked_;
+};
+
 }  // namespace
+
+std::string_view to_string(Scope scope) noexcept {
+    switch (scope) {
+        case Scope::read:
+            return "read";
+        case Scope::operate:
+            return "operate";
+        case Scope::admin:
+            return "admin";
+        case Scope::none:
+            break;
+    }
+    return "none";
+}
+
+std::optional<Scope> parse_scope(std::string_view word) noexcept {
+    for (const Scope scope : {Scope::read, Scope::operate, Scope::admin})
+        if (word == to_string(scope)) return scope;
+    return std::nullopt;
+}
+
+bool Principal::may_see_queue(std::string_view queue) const noexcept {
+    return std::any_of(queues.begin(), queues.end(), [&](const std::string& pattern) {
+        return matches_wildcard(pattern, queue);
+    });
+}
+
+bool Principal::sees_all_queues() const noexcept {
+    return std::find(queues.begin(), queues.end(), "*") != queues.end();
+}
+
+bool may_see_queue(const Request& request, std::string_view queue) noexcept {
+    return !request.principal || request.principal->may_see_queue(queue);
+}
+
+bool sees_all_queues(const Request& request) noexcept {
+    return !request.principal || request.principal->sees_all_queues();
+}
+
+const Redaction& redaction_of(const Request& request) noexcept {
+    static const Redaction nothing;
+    return request.principal ? request.principal->redaction : nothing;
+}
 
 struct Router::Impl {
     explicit Impl(Logger& log_) : log(log_) {}
@@ -122,6 +215,19 @@ struct Router::Impl {
             if (route->method == Method::get) methods.insert("HEAD");
         }
         return fmt::format("{}", fmt::join(methods, ", "));
+    }
+
+    /// No route, or none for this method.
+    static Response nothing_here(const Request& request, const std::vector<const Route*>& found) {
+        if (found.empty()) return problem_response(request, 404, "There is nothing at this path");
+        const std::string allow = allowed(found);
+        if (request.method != Method::options)
+            return refuse(request, HttpError(405, fmt::format("Allowed here: {}", allow), {},
+                                             {{"Allow", allow}}));
+        Response response;
+        response.status = 204;
+        response.headers = {{"Allow", allow}};
+        return response;
     }
 
     static Response refuse(const Request& request, const HttpError& error) {
@@ -171,43 +277,48 @@ std::optional<std::uint64_t> Router::streams(Method method, std::string_view tar
     return std::nullopt;
 }
 
-asio::awaitable<Response> Router::dispatch(Request request) const {
+asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
     if (request.target.empty()) request.target = request.path;
     const auto segments = path_segments(request.target);
     if (!segments || !parse_target(request))
         co_return problem_response(request, 400, "The request target is malformed");
     const auto found = impl_->match(*segments);
-    if (found.empty()) co_return problem_response(request, 404, "There is nothing at this path");
-
     const Method wanted = request.method == Method::head ? Method::get : request.method;
     const Route* route = nullptr;
     for (const auto* candidate : found) {
         if (candidate->method == wanted) route = candidate;
     }
-    if (route == nullptr) {
-        const std::string allow = Impl::allowed(found);
-        if (request.method == Method::options) {
-            Response response;
-            response.status = 204;
-            response.headers = {{"Allow", allow}};
-            co_return response;
-        }
-        co_return Impl::refuse(request, HttpError(405, fmt::format("Allowed here: {}", allow), {},
-                                                  {{"Allow", allow}}));
-    }
-    for (std::size_t i = 0; i < segments->size(); ++i) {
-        const std::string& name = route->segments[i];
-        if (Route::is_param(name))
-            request.path_params.emplace_back(name.substr(1, name.size() - 2), (*segments)[i]);
-    }
-    if (route->streams && !request.stream)
-        request.stream = std::make_shared<WholeBody>(std::move(request.body));
     // What an error answer says of the request; the handler gets the rest.
     Request outline;
     outline.path = request.path;
     outline.request_id = request.request_id;
     try {
-        co_return co_await route->handler(std::move(request));
+        if (guard) {
+            co_await guard(request, route != nullptr ? route->scope() : scope_of(found),
+                           route != nullptr && route->changes());
+            if (route != nullptr && route->scope() != Scope::none && !route->doc.keeps_to_queues &&
+                !sees_all_queues(request))
+                throw HttpError(403, "This is for those who may see all queues", "all_queues");
+        }
+        if (route == nullptr) co_return Impl::nothing_here(request, found);
+        for (std::size_t i = 0; i < segments->size(); ++i) {
+            const std::string& name = route->segments[i];
+            if (Route::is_param(name))
+                request.path_params.emplace_back(name.substr(1, name.size() - 2), (*segments)[i]);
+        }
+        if (route->streams && !request.stream)
+            request.stream = std::make_shared<WholeBody>(std::move(request.body));
+        std::optional<Request> again;
+        if (guard && route->doc.response_type == "text/event-stream") {
+            again = outline;
+            again->headers = request.headers;
+            again->remote = request.remote;
+        }
+        Response response = co_await route->handler(std::move(request));
+        if (again && response.source)
+            response.source = std::make_shared<GuardedSource>(
+                std::move(response.source), std::move(guard), std::move(*again), route->scope());
+        co_return response;
     } catch (const HttpError& error) {
         co_return Impl::refuse(outline, error);
     } catch (const Error& error) {
@@ -259,11 +370,24 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
                  {"content", {{doc.response_type, {{"schema", schema(doc.response_schema)}}}}}}}};
         for (const int status : doc.problems)
             responses[std::to_string(status)] = problem(status);
+        if (route->scope() != Scope::none) {
+            responses["401"] = problem(401);
+            responses["403"] = problem(403);
+            responses["429"] = problem(429);
+            responses["503"] = problem(503);
+        }
         responses["default"] = problem(500);
         json::object operation{{"summary", doc.summary}, {"responses", std::move(responses)}};
         if (!doc.tag.empty()) operation["tags"] = json::array{doc.tag};
         if (!parameters.empty()) operation["parameters"] = std::move(parameters);
         if (doc.deprecated) operation["deprecated"] = true;
+        if (route->scope() == Scope::none) {
+            operation["security"] = json::array{};
+        } else {
+            const json::array scopes{to_string(route->scope())};
+            operation["security"] =
+                json::array{json::object{{"token", scopes}}, json::object{{"session", scopes}}};
+        }
         if (!doc.request_schema.empty())
             operation["requestBody"] = json::object{
                 {"content", {{doc.request_type, {{"schema", schema(doc.request_schema)}}}}}};
@@ -278,7 +402,10 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
             {"info", {{"title", title}, {"version", version}}},
             {"paths", std::move(paths)},
             {"components",
-             {{"schemas",
+             {{"securitySchemes",
+               {{"token", {{"type", "http"}, {"scheme", "bearer"}}},
+                {"session", {{"type", "apiKey"}, {"in", "cookie"}, {"name", "rqxx_session"}}}}},
+              {"schemas",
                {{"Problem",
                  {{"type", "object"},
                   {"required", json::array{"title", "status", "detail"}},

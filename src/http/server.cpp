@@ -119,6 +119,7 @@ void fill_header(wire::response<Body>& message, const Response& response, const 
     message.set("X-Content-Type-Options", "nosniff");
     message.set("Referrer-Policy", "no-referrer");
     message.set("X-Frame-Options", "DENY");
+    message.set("Cross-Origin-Resource-Policy", "same-origin");
     if (!has_header(response, "Cache-Control")) message.set(wire::field::cache_control, "no-store");
     if (response.status != 204 && response.status != 304) {
         message.set(wire::field::content_type, response.content_type);
@@ -263,6 +264,8 @@ struct Server::Impl {
         explicit Connection(tcp::socket socket) : stream(std::move(socket)) {}
         beast::tcp_stream stream;
         bool idle = true;  ///< Between requests: may be closed at any time.
+        std::chrono::steady_clock::time_point idle_since = std::chrono::steady_clock::now();
+        bool streams = false;  ///< An answer without an end.
     };
 
     asio::any_io_executor executor;
@@ -290,13 +293,12 @@ struct Server::Impl {
         if (error)
             throw Error(Errc::usage, fmt::format("--host: \"{}\" is not an IP address or localhost",
                                                  options.host));
-        if (!address.is_loopback() && options.token.empty())
+        if (!address.is_loopback() && !options.authenticated)
             throw Error(
                 Errc::usage,
-                fmt::format(
-                    "--host: {} can be reached from other machines; that needs --token-file "
-                    "(or --token)",
-                    options.host));
+                fmt::format("--host: {} can be reached from other machines; that needs --auth with "
+                            "tokens of `rqxx token create`, or --token-file (or --token)",
+                            options.host));
         const tcp::endpoint endpoint(address, options.port);
         const auto check = [&] {
             if (error)
@@ -332,6 +334,20 @@ struct Server::Impl {
             co_await changed.wait();
         grace_timer.cancel();
         co_await sessions.join();
+    }
+
+    /// Closes the connection that has been idle for longest; false where all are busy.
+    bool make_room(const Connection& newest) {
+        Connection* idlest = nullptr;
+        for (auto& connection : connections) {
+            if (&connection == &newest || !connection.idle || connection.streams) continue;
+            if (idlest == nullptr || connection.idle_since < idlest->idle_since)
+                idlest = &connection;
+        }
+        if (idlest == nullptr) return false;
+        idlest->idle = false;  // It ends as soon as it is its turn.
+        idlest->stream.close();
+        return true;
     }
 
     void stop(std::chrono::milliseconds grace) {
@@ -370,12 +386,13 @@ struct Server::Impl {
         const auto endpoint = stream.socket().remote_endpoint(ignored);
         const std::string remote = ignored ? std::string() : endpoint.address().to_string();
         beast::flat_buffer buffer;
-        if (self.connections.size() > options.max_connections) {
+        if (self.connections.size() > options.max_connections && !self.make_room(connection)) {
             co_await refuse(self, stream, 503, "Too many connections");
             co_return;
         }
         while (!self.stopping) {
             connection.idle = true;
+            connection.idle_since = std::chrono::steady_clock::now();
             if (buffer.size() == 0) {
                 stream.expires_after(options.idle_timeout);
                 const auto [error, size] =
@@ -432,7 +449,7 @@ struct Server::Impl {
                                                           options.body_timeout);
                 request.stream = arriving;
             }
-            request.remote = remote;
+            self.say_where_from(request, remote);
             const bool head = method == Method::head;
             const std::string id = request.request_id;
             const bool sound = parse_target(request);
@@ -444,6 +461,7 @@ struct Server::Impl {
             keep_alive = keep_alive && !unread && !self.stopping;
             stream.expires_after(options.write_timeout);
             if (response.source && !head) {
+                connection.streams = true;
                 connection.idle = true;  // A client comes back for the rest: nothing is lost.
                 self.finished(method, target, id, response.status,
                               std::chrono::steady_clock::now() - begun);
@@ -459,6 +477,20 @@ struct Server::Impl {
         stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
     }
 
+    /// A proxy that we trust adds whom it has spoken to as the last.
+    void say_where_from(Request& request, const std::string& remote) const {
+        request.remote = remote;
+        if (!options.trust_proxy) return;
+        if (request.header_count("X-Forwarded-For") == 1) {
+            std::string_view last = *request.header("X-Forwarded-For");
+            last.remove_prefix(last.find_last_of(", ") + 1);  // npos + 1 is 0.
+            boost::system::error_code error;
+            const auto address = asio::ip::make_address(std::string(last), error);
+            if (!error) request.remote = address.to_string();
+        }
+        request.secure = request.header("X-Forwarded-Proto") == "https";
+    }
+
     asio::awaitable<Response> answer(Request request) {
         if (const auto refusal = gate.check(request)) {
             Response response =
@@ -466,7 +498,7 @@ struct Server::Impl {
             response.headers = refusal->headers();
             co_return response;
         }
-        co_return co_await router.dispatch(std::move(request));
+        co_return co_await router.dispatch(std::move(request), options.guard);
     }
 
     static asio::awaitable<void> send(beast::tcp_stream& stream, const Response& response,

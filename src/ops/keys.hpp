@@ -15,6 +15,8 @@ inline constexpr std::string_view sampler = "rqxx:sampler";
 inline constexpr std::string_view sweeper = "rqxx:sweeper";
 inline constexpr std::string_view batches_seen = "rqxx:batches:seen";
 inline constexpr std::string_view webhooks = "rqxx:webhooks";
+/// Hash: who may use the HTTP API. See ops/access.hpp.
+inline constexpr std::string_view tokens = "rqxx:tokens";
 inline constexpr std::string_view dedups = "rqxx:dedups";
 inline constexpr std::string_view totals = "rqxx:totals";
 /// Stream of the ids of changed jobs, written while somebody wants it. See

@@ -341,7 +341,8 @@ def test_the_openapi_document_lists_the_contract_routes(web):
         "/api/v1/limits": {"get"}, "/api/v1/limits/{name}": {"put", "delete"},
         "/api/v1/limits/{name}/push-back": {"post"}, "/api/v1/queues/{name}/pause": {"post"}, "/api/v1/queues/{name}/resume": {"post"},
         "/api/v1/functions/{name}/pause": {"post"}, "/api/v1/functions/{name}/resume": {"post"}, "/api/v1/suspend": {"post"},
-        "/api/v1/resume": {"post"}}
+        "/api/v1/resume": {"post"}, "/api/v1/session": {"get", "post", "delete"}, "/api/v1/tokens": {"get", "post"},
+        "/api/v1/tokens/{token_id}": {"delete"}}
     assert document["paths"]["/api/sessions/{session_id}/evaluate"]["get"]["deprecated"]
     limit = document["paths"]["/api/rq/jobs/recent"]["get"]["parameters"][0]["schema"]
     assert limit == {"type": "integer", "minimum": 1, "maximum": 100, "default": 10}
@@ -364,8 +365,8 @@ def test_the_page_comes_with_a_strict_policy_and_no_foreign_assets(web):
     assert page.headers["Content-Type"].startswith("text/html")
     assert "default-src 'none'" in page.headers["Content-Security-Policy"]
     assert b"http://" not in page.body and b"https://" not in page.body
-    for asset in re.findall(rb'(?:src|href)="(/assets/[^"]+)"', page.body):
-        assert http("GET", web.url + asset.decode()).status == 200
+    for asset in re.findall(rb'(?:src|href)="(assets/[^"]+)"', page.body):
+        assert http("GET", web.url + "/" + asset.decode()).status == 200
     etag = page.headers["ETag"]
     assert http("GET", web.url + "/", headers={"If-None-Match": etag}).status == 304
 
@@ -457,8 +458,8 @@ def test_a_token_guards_everything_but_health_and_the_page(system, server):
     assert http("GET", url + "/healthz").status == 200 and http("GET", url + "/readyz").status == 200
     page = http("GET", url + "/")
     assert page.status == 200
-    for asset in re.findall(rb'(?:src|href)="(/assets/[^"]+)"', page.body):
-        assert http("GET", url + asset.decode()).status == 200
+    for asset in re.findall(rb'(?:src|href)="(assets/[^"]+)"', page.body):
+        assert http("GET", url + "/" + asset.decode()).status == 200
     for path in ["/metrics", "/api/v1/openapi.json", "/assets", "/api/reviewer/sessions"]:
         problem(http("GET", url + path), 401)
     answer = http("GET", url + "/api/rq/stats")

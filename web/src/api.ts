@@ -1,4 +1,4 @@
-import { Store } from "./store";
+import { Store, useStore } from "./store";
 
 export class ApiError extends Error {
   constructor(readonly status: number, message: string) {
@@ -9,25 +9,33 @@ export class ApiError extends Error {
 /** Whether the server has asked for a token, and whether it has refused one. */
 export const tokenWanted = new Store<"" | "asked" | "refused">("");
 
-export const token = (): string | null => sessionStorage.getItem("token");
-
-export function giveToken(text: string): void {
-  sessionStorage.setItem("token", text);
-  tokenWanted.set("");
+/** Who we are for the server. */
+export interface Session {
+  name: string;
+  scopes: string[];
+  queues: string[];
+  read_only: boolean;
+  auth: "none" | "token" | "session";
 }
+
+export const session = new Store<Session | null>(null);
+
+/** Whether the server lets us do what needs this scope. Its routes decide; this is for what to offer. */
+export function useMay(scope: "read" | "operate" | "admin"): boolean {
+  const who = useStore(session);
+  return who !== null && who.scopes.includes(scope) && (scope === "read" || !who.read_only);
+}
+
+/** Below the page's own address, whatever a proxy puts in front of it. */
+export const place = (path: string): string => `.${path}`;
 
 async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
   const headers: Record<string, string> = { Accept: "application/json" };
-  const sent = token();
-  if (sent !== null) headers.Authorization = `Bearer ${sent}`;
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await fetch(path, { method, headers, body: body === undefined ? null : JSON.stringify(body) });
+  const response = await fetch(place(path), { method, headers, body: body === undefined ? null : JSON.stringify(body) });
   const answer = (await response.json().catch(() => ({}))) as { detail?: string };
   if (response.ok) return answer as T;
-  if (response.status === 401 && sent === token()) {
-    sessionStorage.removeItem("token");
-    if (sent !== null || tokenWanted.value === "") tokenWanted.set(sent === null ? "asked" : "refused");
-  }
+  if (response.status === 401 && tokenWanted.value === "") tokenWanted.set("asked");
   throw new ApiError(response.status, answer.detail || response.statusText || String(response.status));
 }
 
@@ -35,6 +43,31 @@ export const get = <T>(path: string): Promise<T> => call<T>("GET", path);
 export const post = <T>(path: string, body?: unknown): Promise<T> => call<T>("POST", path, body);
 export const put = <T>(path: string, body: unknown): Promise<T> => call<T>("PUT", path, body);
 export const remove = <T>(path: string): Promise<T> => call<T>("DELETE", path);
+
+/** Asks who we are until the server says it, or wants a token. */
+export async function learnSession(): Promise<void> {
+  try {
+    session.set(await get<Session>("/api/v1/session"));
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 401) setTimeout(learnSession, 2000);
+  }
+}
+
+/** The server gives a cookie for it; the token itself is kept nowhere. */
+export async function logIn(token: string): Promise<void> {
+  try {
+    session.set(await post<Session>("/api/v1/session", { token }));
+    tokenWanted.set("");
+  } catch (error) {
+    if (!(error instanceof ApiError) || error.status !== 401) throw error;
+    tokenWanted.set("refused");
+  }
+}
+
+export async function logOut(): Promise<void> {
+  await remove("/api/v1/session");
+  location.reload();   // Nothing of what was shown stays.
+}
 
 /** A path from constant and encoded parts: path`/api/v1/jobs/${id}`. */
 export function path(parts: TemplateStringsArray, ...values: string[]): string {

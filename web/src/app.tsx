@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import { useEffect, useLayoutEffect, useRef, useState } from "preact/hooks";
-import { giveToken, tokenWanted } from "./api";
 import { Operations } from "./actions";
+import { logIn, logOut, session, tokenWanted } from "./api";
 import { Questions, busy, forgetNotice } from "./ask";
 import { Dialog } from "./components";
 import { show } from "./format";
@@ -58,16 +58,27 @@ function Live(): JSX.Element {
 function TokenForm(): JSX.Element {
   const refused = useStore(tokenWanted) === "refused";
   const input = useRef<HTMLInputElement>(null);
+  const [problem, setProblem] = useState("");
   useEffect(() => input.current?.focus(), []);
   const submit = (event: Event) => {
     event.preventDefault();
-    if (input.current) giveToken(input.current.value);
+    setProblem("");
+    logIn(input.current?.value ?? "").catch((error: Error) => setProblem(error.message));
   };
   return <form class="ask" onSubmit={submit}>
     <label for="token">{t(refused ? "tokenRefused" : "tokenAsk")}</label>
     <input ref={input} id="token" type="password" autocomplete="off" required pattern="[ -~]+" />
     <button type="submit">{t("continue")}</button>
+    {problem !== "" && <p class="problem" role="alert">{problem}</p>}
   </form>;
+}
+
+/** Who has logged in, and the way out. */
+function LoggedIn(): JSX.Element | null {
+  const who = useStore(session);
+  if (who?.auth !== "session") return null;
+  return <><span id="who" title={who.scopes.join(", ")}>{show(who.name, 30)}</span>
+    <button id="logout" type="button" onClick={() => void logOut()}>{t("logOut")}</button></>;
 }
 
 function Page(): JSX.Element {
@@ -177,6 +188,7 @@ export function App(): JSX.Element {
         <button id="pause" type="button" aria-pressed={rests} onClick={() => paused.set(!rests)}>{t(rests ? "resume" : "pause")}</button>
         <button id="commands" type="button" aria-label={t("palette")} title={`${t("palette")} (Ctrl K)`} onClick={() => layer.set("palette")}>⌘</button>
         <button id="help" type="button" aria-label={t("shortcuts")} title={`${t("shortcuts")} (?)`} onClick={() => layer.set("help")}>?</button>
+        <LoggedIn />
         <a id="lang" title={other === "ru" ? "Русский" : "English"} href={`?lang=${other}`} lang={other} hreflang={other}
           onClick={(event) => { event.preventDefault(); location.assign(`?lang=${other}${location.hash}`); }}>{other.toUpperCase()}</a>
       </div>

@@ -2,7 +2,7 @@
 export const en = {
   skip: "Skip to content", pages: "Pages", connecting: "Connecting…", live: "Live", paused: "Paused", pause: "Pause", resume: "Resume",
   tokenNeeded: "Token needed", dataOf: "data of {n} s ago", age: "Age of the data:",
-  tokenAsk: "This server asks for its token:", tokenRefused: "That token was refused. The right one:", continue: "Continue",
+  tokenAsk: "This server asks for its token:", tokenRefused: "That token was refused. The right one:", continue: "Continue", logOut: "Log out",
   overview: "Overview", queues: "Queues", queue: "Queue", jobs: "Jobs", job: "Job", workers: "Workers", worker: "Worker",
   limits: "Limits", limit: "Limit", batches: "Batches", batch: "Batch", recentJobs: "Recent jobs",
   queued: "queued", started: "started", finished: "finished", failed: "failed", deferred: "deferred", scheduled: "scheduled",

@@ -2,7 +2,7 @@
 // Both rest while the page is paused or hidden.
 
 import { useEffect, useRef, useState } from "preact/hooks";
-import { ApiError, get, token, tokenWanted } from "./api";
+import { ApiError, get, place, tokenWanted } from "./api";
 import { hasRoute } from "./features";
 import { Store, useStore } from "./store";
 import type { Job, Overview, Stats, Worker } from "./types";
@@ -70,15 +70,19 @@ async function ask(): Promise<void> {
   if (!paused.value || overview.value === null) take(stats, workers, recent);
 }
 
+// Who is somebody else now may have it.
+tokenWanted.follow(() => {
+  if (tokenWanted.value === "") streamless = false;
+});
+
 function closeStream(): void {
   stream?.close();
   stream = null;
 }
 
-/** A stream cannot carry a token. */
 async function openStream(): Promise<void> {
-  if (streamless || !(await hasRoute("/api/v1/events")) || token() !== null || stream !== null || rests() || !overview.followed) return;
-  const source = new EventSource("/api/v1/events?topics=overview");
+  if (streamless || !(await hasRoute("/api/v1/events")) || stream !== null || rests() || !overview.followed) return;
+  const source = new EventSource(place("/api/v1/events?topics=overview"));
   stream = source;
   source.addEventListener("overview", (event) => {
     if (stream !== source) return;

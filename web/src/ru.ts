@@ -3,7 +3,7 @@ import type { en } from "./en";
 export const ru: Record<keyof typeof en, string> = {
   skip: "К содержанию", pages: "Страницы", connecting: "Подключение…", live: "Онлайн", paused: "Пауза", pause: "Пауза", resume: "Продолжить",
   tokenNeeded: "Нужен токен", dataOf: "данные {n} с назад", age: "Возраст данных:",
-  tokenAsk: "Сервер просит токен:", tokenRefused: "Этот токен не подошёл. Правильный токен:", continue: "Продолжить",
+  tokenAsk: "Сервер просит токен:", tokenRefused: "Этот токен не подошёл. Правильный токен:", continue: "Продолжить", logOut: "Выйти",
   overview: "Обзор", queues: "Очереди", queue: "Очередь", jobs: "Задачи", job: "Задача", workers: "Воркеры", worker: "Воркер",
   limits: "Лимиты", limit: "Лимит", batches: "Пакеты", batch: "Пакет", recentJobs: "Последние задачи",
   queued: "в очереди", started: "выполняется", finished: "выполнена", failed: "ошибка", deferred: "отложена", scheduled: "по расписанию",

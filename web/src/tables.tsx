@@ -1,13 +1,12 @@
 // Tables that several pages show, with their empty states.
 
 import type { JSX } from "preact";
-import { path, post } from "./api";
+import { path, post, useMay } from "./api";
 import { ask } from "./ask";
 import { countTitle, Empty, JobLink, QueueLink, Status, Table, Time, type Column } from "./components";
 import { useHas } from "./features";
 import { number, seconds, show } from "./format";
 import { t } from "./i18n";
-import { useMay } from "./session";
 import { statuses, type Job, type Queue, type RateLimit, type Worker } from "./types";
 
 /** In seconds; of jobs that wait still, the stream leaves it to us. */

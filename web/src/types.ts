@@ -223,14 +223,6 @@ export interface Operation {
   error: Text;
 }
 
-export interface Session {
-  name: Text;
-  scopes: string[];
-  queues: string[];
-  read_only: boolean;
-  auth: string;
-}
-
 export interface TimelineItem {
   at: string;
   event: string;

@@ -30,6 +30,38 @@ public:
     virtual boost::asio::awaitable<std::string> read() = 0;
 };
 
+/// What somebody may do. Each includes those before it.
+enum class Scope {
+    none,     ///< Nothing that needs to be asked for: health, the page, logging in.
+    read,     ///< See queues, jobs and workers.
+    operate,  ///< Enqueue jobs, change what happens to them and to queues.
+    admin,    ///< Manage the tokens of others as well.
+};
+[[nodiscard]] std::string_view to_string(Scope scope) noexcept;
+[[nodiscard]] std::optional<Scope> parse_scope(std::string_view word) noexcept;
+
+/// What of jobs' data is not shown.
+struct Redaction {
+    bool all = false;  ///< No arguments, results, meta data, descriptions, output.
+    /// Names of members, anywhere in arguments, results and meta data, whose values are hidden. `*`
+    /// stands for any text; case does not matter.
+    std::vector<std::string> names;
+
+    [[nodiscard]] bool empty() const noexcept { return !all && names.empty(); }
+};
+
+/// Who asks.
+struct Principal {
+    std::string name = "local";
+    Scope scope = Scope::admin;
+    std::vector<std::string> queues{"*"};  ///< `*` stands for any text.
+    Redaction redaction;
+    std::string auth = "none";  ///< How it is known: none (nobody is asked), token or session.
+
+    [[nodiscard]] bool may_see_queue(std::string_view queue) const noexcept;
+    [[nodiscard]] bool sees_all_queues() const noexcept;
+};
+
 /// A parsed request. Everything in it is the client's word.
 struct Request {
     Method method = Method::get;
@@ -42,6 +74,10 @@ struct Request {
     std::shared_ptr<BodyReader> stream;  ///< Of a route that streams, instead of `body`.
     std::string request_id;              ///< Echoed as X-Request-Id.
     std::string remote;                  ///< Client's address.
+    bool secure = false;                 ///< It came by TLS, to us or to a proxy that we trust.
+    /// Who asks; set before a handler that needs more than `Scope::none`. Null stands for anybody
+    /// where nobody is asked: see `may_see_queue`, `redaction_of`.
+    std::shared_ptr<const Principal> principal;
 
     /// First query parameter of that name.
     [[nodiscard]] std::optional<std::string_view> query_value(std::string_view name) const noexcept;
@@ -83,6 +119,13 @@ struct Response {
 
 [[nodiscard]] Response json_response(int status, const boost::json::value& body);
 
+/// Whether who asks may see and change what is of this queue. What he may not see is to look as if
+/// it were not there.
+[[nodiscard]] bool may_see_queue(const Request& request, std::string_view queue) noexcept;
+[[nodiscard]] bool sees_all_queues(const Request& request) noexcept;
+/// What is to be hidden from who asks; lives as long as the request's principal.
+[[nodiscard]] const Redaction& redaction_of(const Request& request) noexcept;
+
 /// Thrown by a handler to answer with a problem (RFC 9457).
 class HttpError : public std::exception {
 public:
@@ -117,6 +160,10 @@ private:
 [[nodiscard]] bool parse_target(Request& request);
 
 using Handler = std::function<boost::asio::awaitable<Response>(Request)>;
+/// Says who asks (`Request::principal`). `changes`: the route changes something. @throws HttpError
+/// for who may not.
+using Guard =
+    std::function<boost::asio::awaitable<void>(Request& request, Scope needed, bool changes)>;
 
 /// What the OpenAPI document says of a route.
 struct RouteDoc {
@@ -139,6 +186,11 @@ struct RouteDoc {
     std::vector<int> problems;  ///< Further statuses it may answer with.
     bool deprecated = false;
     bool hidden = false;  ///< Not in the OpenAPI document (pages, assets).
+    /// What it needs; unless given `read` for GET, `operate` for others.
+    std::optional<Scope> scope{};
+    /// The handler shows and changes nothing of queues that `may_see_queue` excludes. Other routes
+    /// are for those who may see all queues.
+    bool keeps_to_queues = false;
 };
 
 /// Routes by method and pattern (`/api/rq/jobs/{job_id}`); literal segments win over parameters.
@@ -157,8 +209,10 @@ public:
     [[nodiscard]] std::optional<std::uint64_t> streams(Method method,
                                                        std::string_view target) const;
     /// Never throws for anything a client or handler does: HttpError becomes its problem, `Error`
-    /// 503 (Redis away, with Retry-After) or 500, without internals in `detail`.
-    [[nodiscard]] boost::asio::awaitable<Response> dispatch(Request request) const;
+    /// 503 (Redis away, with Retry-After) or 500, without internals in `detail`. `guard` is asked
+    /// before anything is told of the routes; without one everybody may do everything.
+    [[nodiscard]] boost::asio::awaitable<Response> dispatch(Request request,
+                                                            Guard guard = {}) const;
     /// The pattern that this request matches, for logs and metrics; empty for none.
     [[nodiscard]] std::string_view pattern_of(Method method, std::string_view path) const;
     /// OpenAPI 3.1, generated from the routes.

@@ -14,8 +14,12 @@ namespace rqxx::http {
 
 struct ServerOptions {
     std::string host = "127.0.0.1";
-    unsigned short port = 8000;                ///< 0 picks a free one.
-    std::string token;                         ///< Bearer token; required off loopback.
+    unsigned short port = 8000;  ///< 0 picks a free one.
+    /// Who may do what. Without it everybody may do everything.
+    Guard guard{};
+    bool authenticated =
+        false;  ///< The guard lets nobody in without proof; so it must be off loopback.
+    bool trust_proxy = false;  ///< X-Forwarded-For and -Proto say where requests come from.
     std::size_t max_connections = 1024;        ///< Further ones get 503 and are closed.
     std::size_t max_header_bytes = 16 * 1024;  ///< More is 431.
     std::size_t max_body_bytes = 1024 * 1024;  ///< More is 413.
@@ -35,16 +39,16 @@ struct RequestRecord {
 
 /// HTTP/1.1 on one listener.
 ///
-/// `/healthz`, `/readyz`, `/` and `/assets/` need no token; everything else does where one is set
-/// (401 with WWW-Authenticate). Binding to an address that is not loopback without a token is
-/// refused. Lifetime: router and logger outlive the server.
+/// Binding to an address that is not loopback without proof of who asks (`authenticated`) is
+/// refused. At the limit of connections the one that has been idle for longest makes room for a new
+/// one. Lifetime: router and logger outlive the server.
 class Server {
 public:
     Server(boost::asio::any_io_executor executor, const Router& router, ServerOptions options,
            Logger& log);
     ~Server();
-    /// Binds and listens. @throws Error `Errc::usage` (public address without token, bad host) or
-    /// `Errc::io` (address in use), each message naming host and port.
+    /// Binds and listens. @throws Error `Errc::usage` (public address open to everybody, bad host)
+    /// or `Errc::io` (address in use), each message naming host and port.
     void listen();
     /// The port bound.
     [[nodiscard]] unsigned short port() const noexcept;

@@ -1,12 +1,11 @@
 import type { ComponentChildren, JSX } from "preact";
-import { get, path, post } from "../api";
+import { get, path, post, useMay } from "../api";
 import { ask } from "../ask";
 import { Commands, Empty, Facts, Filter, fits, Loading, Table, Time, type Column } from "../components";
 import { number, seconds, show } from "../format";
 import { t } from "../i18n";
 import { useData } from "../live";
 import { href, useRoute } from "../router";
-import { useMay } from "../session";
 import type { Batch } from "../types";
 
 const link = (id: unknown): ComponentChildren =>

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { changeJobs, verbText, type Verb } from "../actions";
-import { get, path, post } from "../api";
+import { get, path, post, useMay } from "../api";
 import { act } from "../ask";
 import { Spark } from "../chart";
 import { Choice, Empty, Facts, JobLink, Loading, QueueLink, Table, Time, type Column } from "../components";
@@ -8,7 +8,6 @@ import { ago, number, plain, show } from "../format";
 import { t, type Key } from "../i18n";
 import { useData } from "../live";
 import { href, setParam, useRoute } from "../router";
-import { useMay } from "../session";
 import type { Failure } from "../types";
 
 const states = ["open", "muted", "resolved"];

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { changeJob, verbsFor, verbText } from "../actions";
-import { get, path } from "../api";
+import { get, path, useMay } from "../api";
 import { clip, Commands, Facts, JobLink, Json, Loading, QueueLink, Status, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
 import { lastLine, memory, moment, plain, seconds, show } from "../format";
@@ -10,7 +10,6 @@ import { useData } from "../live";
 import { Outputs } from "../output";
 import { href } from "../router";
 import { eventsRu, reasonsRu } from "../ru";
-import { useMay } from "../session";
 import type { Execution, Job, TimelineItem, Why } from "../types";
 
 const settled = ["started", "finished", "failed", "stopped", "canceled"];

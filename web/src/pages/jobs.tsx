@@ -1,7 +1,7 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { changeJobs, verbText, type Selection, type Verb } from "../actions";
-import { get } from "../api";
+import { get, useMay } from "../api";
 import { Choice, Empty, Filter, fits, JobLink, Loading, QueueLink, Status, statusText, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
 import { lastLine, number, seconds, show } from "../format";
@@ -10,7 +10,6 @@ import { useData, useOverview } from "../live";
 import { go, href, setParam, setParams, useRoute } from "../router";
 import { parseSearch, part } from "../search";
 import { SearchBox } from "../searchbox";
-import { useMay } from "../session";
 import { JobTable, waited } from "../tables";
 import { Views } from "../views";
 import type { Job, JobItem, JobList } from "../types";

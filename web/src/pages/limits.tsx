@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { get, path, post, put, remove } from "../api";
+import { get, path, post, put, remove, useMay } from "../api";
 import { ask } from "../ask";
 import { Empty, Filter, fits, Loading, Table, type Column } from "../components";
 import { moment, number, seconds, show } from "../format";
@@ -8,7 +8,6 @@ import { t } from "../i18n";
 import { LimitForm, ruleOf } from "../limitform";
 import { useData } from "../live";
 import { useRoute } from "../router";
-import { useMay } from "../session";
 import type { Limit, Limiter, Limits } from "../types";
 
 const waiting = (limit: Limit): number => limit.limiters.reduce((sum, one) => sum + one.waiting, 0);

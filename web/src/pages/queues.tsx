@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { watch } from "../actions";
-import { get, path, post } from "../api";
+import { get, path, post, useMay } from "../api";
 import { ask } from "../ask";
 import { Charts, Spark } from "../chart";
 import { Choice, countTitle, Empty, fits, Filter, Loading, QueueLink, statusText, Strip, Table, type Column } from "../components";
@@ -9,7 +9,6 @@ import { number, seconds, show } from "../format";
 import { lang, t } from "../i18n";
 import { askAgain, useData, useOverview } from "../live";
 import { href, setParam, useRoute } from "../router";
-import { useMay } from "../session";
 import { JobTable, QueueTable, WorkerTable } from "../tables";
 import { statuses, type Counts, type Job } from "../types";
 

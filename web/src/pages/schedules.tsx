@@ -1,14 +1,13 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { changeJob } from "../actions";
-import { get, path, post, remove } from "../api";
+import { get, path, post, remove, useMay } from "../api";
 import { act, ask } from "../ask";
 import { Empty, JobLink, Loading, QueueLink, Status, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
 import { ago, seconds, show } from "../format";
 import { t } from "../i18n";
 import { useData } from "../live";
-import { useMay } from "../session";
 import type { CronJob, Scheduled } from "../types";
 
 function runNow(one: Scheduled, reload: () => void): void {

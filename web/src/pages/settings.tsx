@@ -1,13 +1,12 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { get, path, post, remove } from "../api";
+import { get, path, post, remove, session, useMay } from "../api";
 import { ask } from "../ask";
 import { Command, Empty, Facts, Loading, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
 import { inUtc, show } from "../format";
 import { t } from "../i18n";
 import { useData } from "../live";
-import { session, useMay } from "../session";
 import { useStore } from "../store";
 import type { Token } from "../types";
 
