@@ -43,6 +43,8 @@ struct ServeOptions {
     std::vector<std::string> redact;
     bool redact_all = false;
     bool trust_proxy = false;
+    std::string tls_cert, tls_key;
+    std::string path_prefix;
     bool no_worker = false;
     bool no_sampler = false;
     bool no_maintenance = false;

@@ -66,7 +66,8 @@ public:
           webhooks_(redis_, webhook_options(options.webhooks), log_),
           index_(make_index()),
           tasks_(context_.get_executor()),
-          signals_(context_, SIGINT, SIGTERM) {
+          signals_(context_, SIGINT, SIGTERM),
+          reload_(context_, SIGHUP) {
         make_access();
         make_routes();
         make_server();
@@ -81,6 +82,7 @@ public:
             code = result;
             redis_.close();
             signals_.cancel();
+            reload_.cancel();
         });
         context_.run();
         if (failure) std::rethrow_exception(failure);
@@ -114,6 +116,7 @@ private:
         settings.token = read_token(options_);
         settings.required = options_.auth || !settings.token.empty();
         settings.read_only = options_.read_only;
+        settings.cookie_path = options_.path_prefix + "/";
         settings.redaction = {options_.redact_all, options_.redact};
         authenticated_ = settings.required;
         live_.hide(settings.redaction);
@@ -147,6 +150,9 @@ private:
         settings.guard = access_->guard();
         settings.authenticated = authenticated_;
         settings.trust_proxy = options_.trust_proxy;
+        settings.tls_certificate = options_.tls_cert;
+        settings.tls_key = options_.tls_key;
+        settings.path_prefix = options_.path_prefix;
         settings.access_log = !options_.no_access_log;
         server_ = std::make_unique<http::Server>(context_.get_executor(), router_, settings, log_);
         server_->on_request(
@@ -172,6 +178,7 @@ private:
         TaskGroup serving(context_.get_executor());
         serving.spawn("http", server_->run());
         tasks_.spawn("live", live_.run());
+        if (!options_.tls_cert.empty()) tasks_.spawn("reload", reload_on_hangup());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (!options_.no_maintenance) tasks_.spawn("janitor", janitor_.run());
         if (!options_.webhooks.off) tasks_.spawn("webhooks", webhooks_.run());
@@ -265,6 +272,14 @@ private:
         if (!error && worker_) worker_->request_stop();
     }
 
+    /// Until it is cancelled.
+    asio::awaitable<void> reload_on_hangup() {
+        for (;;) {
+            co_await reload_.async_wait(asio::use_awaitable);
+            server_->reload_certificate();
+        }
+    }
+
     asio::awaitable<void> keep_redis() {
         Event pause(context_.get_executor());
         for (;;) {
@@ -303,6 +318,7 @@ private:
     std::unique_ptr<Worker> worker_;
     TaskGroup tasks_;
     asio::signal_set signals_;
+    asio::signal_set reload_;
 };
 
 }  // namespace

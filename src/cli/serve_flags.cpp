@@ -24,6 +24,14 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
         ->allow_extra_args(false);
     add_flag(app, "--redact-all", o.redact_all,
              "hide all arguments, results, meta data, descriptions and output of jobs");
+    add_option(app, "--tls-cert", o.tls_cert,
+               "PEM file of the certificate and its chain: the port speaks TLS; read again when it "
+               "changes")
+        ->check(CLI::ExistingFile);
+    add_option(app, "--tls-key", o.tls_key, "PEM file of the certificate's key")
+        ->check(CLI::ExistingFile);
+    add_option(app, "--path-prefix", o.path_prefix,
+               "where a proxy has this server, such as /rqxx");
     add_flag(app, "--trust-proxy", o.trust_proxy,
              "believe X-Forwarded-For and X-Forwarded-Proto: a proxy in front sets them");
     add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");

@@ -28,7 +28,7 @@ using Clock = std::chrono::steady_clock;
 constexpr double most_failures = 10;       ///< At once, and per minute, from one address.
 constexpr double most_failures_all = 100;  ///< The same from all.
 constexpr std::size_t most_addresses = 10'000;
-constexpr std::size_t most_remembered = 1'000;
+constexpr std::size_t most_remembered = 10'000;
 constexpr auto believed = 1s;
 constexpr std::string_view cookie_name = "rqxx_session";
 

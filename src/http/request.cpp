@@ -60,6 +60,8 @@ std::string_view reason(int status) noexcept {
             return "No Content";
         case 304:
             return "Not Modified";
+        case 308:
+            return "Permanent Redirect";
         case 400:
             return "Bad Request";
         case 401:

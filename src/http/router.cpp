@@ -122,7 +122,7 @@ public:
     asio::awaitable<std::string> next() override {
         std::string piece = co_await source_->next();
         const auto now = std::chrono::steady_clock::now();
-        if (now - checked_ < std::chrono::milliseconds(500)) co_return piece;
+        if (now - checked_ < std::chrono::milliseconds(900)) co_return piece;
         checked_ = now;
         try {
             co_await guard_(request_, scope_, false);

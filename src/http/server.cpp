@@ -6,7 +6,6 @@
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/asio/write.hpp>
 #include <boost/beast/core/flat_buffer.hpp>
-#include <boost/beast/core/tcp_stream.hpp>
 #include <boost/beast/http.hpp>
 #include <list>
 #include <rqxx/error.hpp>
@@ -16,6 +15,7 @@
 #include "base/task_group.hpp"
 #include "http/gate.hpp"
 #include "http/reason.hpp"
+#include "http/stream.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -161,7 +161,7 @@ ParsedRequest parse_request(std::string_view bytes, const ServerOptions& options
 /// socket, and then the client could not be told.)
 class Watchdog {
 public:
-    Watchdog(beast::tcp_stream& stream, std::chrono::seconds limit)
+    Watchdog(Stream& stream, std::chrono::seconds limit)
         : state_(std::make_shared<State>(stream)) {
         stream.expires_never();
         state_->timer.expires_after(limit);
@@ -181,9 +181,9 @@ public:
 
 private:
     struct State {
-        explicit State(beast::tcp_stream& watched)
+        explicit State(Stream& watched)
             : stream(&watched), timer(watched.get_executor()) {}
-        beast::tcp_stream* stream;
+        Stream* stream;
         asio::steady_timer timer;
         bool barked = false;
     };
@@ -194,7 +194,7 @@ bool wants_continue(const Head& head) {
     return beast::iequals(head[wire::field::expect], "100-continue") && head.version() >= 11;
 }
 
-asio::awaitable<void> send_continue(beast::tcp_stream& stream, unsigned version) {
+asio::awaitable<void> send_continue(Stream& stream, unsigned version) {
     wire::response<wire::empty_body> go_on(wire::status::continue_, version);
     co_await wire::async_write(stream, go_on, asio::use_awaitable);
 }
@@ -203,7 +203,7 @@ asio::awaitable<void> send_continue(beast::tcp_stream& stream, unsigned version)
 /// so that who is refused need not send it.
 class ArrivingBody : public BodyReader {
 public:
-    ArrivingBody(beast::tcp_stream& stream, beast::flat_buffer& buffer, Parser&& head,
+    ArrivingBody(Stream& stream, beast::flat_buffer& buffer, Parser&& head,
                  std::uint64_t max_bytes, std::chrono::seconds timeout)
         : stream_(stream),
           buffer_(buffer),
@@ -240,7 +240,7 @@ public:
     [[nodiscard]] bool done() const { return parser_.is_done(); }
 
 private:
-    beast::tcp_stream& stream_;
+    Stream& stream_;
     beast::flat_buffer& buffer_;
     wire::request_parser<wire::buffer_body> parser_;
     std::chrono::seconds timeout_;
@@ -261,8 +261,9 @@ struct Server::Impl {
           sessions(executor_) {}
 
     struct Connection {
-        explicit Connection(tcp::socket socket) : stream(std::move(socket)) {}
-        beast::tcp_stream stream;
+        Connection(tcp::socket socket, std::shared_ptr<asio::ssl::context> tls)
+            : stream(std::move(socket), std::move(tls)) {}
+        Stream stream;
         bool idle = true;  ///< Between requests: may be closed at any time.
         std::chrono::steady_clock::time_point idle_since = std::chrono::steady_clock::now();
         bool streams = false;  ///< An answer without an end.
@@ -274,6 +275,7 @@ struct Server::Impl {
     Logger& log;
     Gate gate;
     tcp::acceptor acceptor;
+    std::optional<Certificate> certificate;
     unsigned short port = 0;
     std::function<void(const RequestRecord&)> observer;
     std::list<Connection> connections;
@@ -281,6 +283,25 @@ struct Server::Impl {
     Event changed;
     asio::steady_timer grace_timer;
     TaskGroup sessions;
+
+    /// Such as `/rqxx` or `/tools/rqxx`.
+    static void check_prefix(const std::string& prefix) {
+        const bool plain = std::all_of(prefix.begin(), prefix.end(), [](char c) {
+            return std::isalnum(static_cast<unsigned char>(c)) ||
+                   std::string_view("/._~-").find(c) != std::string_view::npos;
+        });
+        if (!prefix.empty() && (!plain || prefix.front() != '/' || prefix.back() == '/' ||
+                                prefix.find("//") != std::string::npos))
+            throw Error(Errc::usage, "--path-prefix: must be a path such as /rqxx");
+    }
+
+    /// The target as it is without the prefix.
+    [[nodiscard]] std::string_view below_prefix(std::string_view target) const {
+        const std::string& prefix = options.path_prefix;
+        const std::string_view rest =
+            target.substr(std::min(prefix.size(), target.size()));
+        return target.starts_with(prefix) && rest.starts_with('/') ? rest : target;
+    }
 
     void listen() {
         const std::string where = fmt::format("{}:{}", options.host, options.port);
@@ -299,6 +320,11 @@ struct Server::Impl {
                 fmt::format("--host: {} can be reached from other machines; that needs --auth with "
                             "tokens of `rqxx token create`, or --token-file (or --token)",
                             options.host));
+        check_prefix(options.path_prefix);
+        if (options.tls_certificate.empty() != options.tls_key.empty())
+            throw Error(Errc::usage, "--tls-cert: it and --tls-key need each other");
+        if (!options.tls_certificate.empty())
+            certificate.emplace(options.tls_certificate, options.tls_key, log);
         const tcp::endpoint endpoint(address, options.port);
         const auto check = [&] {
             if (error)
@@ -326,7 +352,8 @@ struct Server::Impl {
                 co_await changed.wait(std::chrono::milliseconds(100));
                 continue;
             }
-            connections.emplace_back(std::move(socket));
+            connections.emplace_back(std::move(socket),
+                                     certificate ? certificate->context() : nullptr);
             const auto connection = std::prev(connections.end());
             sessions.spawn("connection", converse(*this, connection));
         }
@@ -380,7 +407,7 @@ struct Server::Impl {
 
     static asio::awaitable<void> requests(Impl& self, Connection& connection) {
         const ServerOptions& options = self.options;
-        beast::tcp_stream& stream = connection.stream;
+        Stream& stream = connection.stream;
         boost::system::error_code ignored;
         stream.socket().set_option(tcp::no_delay(true), ignored);
         const auto endpoint = stream.socket().remote_endpoint(ignored);
@@ -389,6 +416,10 @@ struct Server::Impl {
         if (self.connections.size() > options.max_connections && !self.make_room(connection)) {
             co_await refuse(self, stream, 503, "Too many connections");
             co_return;
+        }
+        {
+            Watchdog watchdog(stream, options.header_timeout);
+            if (!co_await stream.handshake()) co_return;
         }
         while (!self.stopping) {
             connection.idle = true;
@@ -417,7 +448,8 @@ struct Server::Impl {
             const Method method = method_of(parser.get().method());
             const auto streams =
                 error ? std::nullopt
-                      : self.router.streams(method, std::string_view(parser.get().target()));
+                      : self.router.streams(
+                            method, self.below_prefix(std::string_view(parser.get().target())));
             const std::uint64_t limit = streams.value_or(options.max_body_bytes);
             if (!error && parser.content_length().value_or(0) > limit)
                 error = wire::error::body_limit;
@@ -450,13 +482,18 @@ struct Server::Impl {
                 request.stream = arriving;
             }
             self.say_where_from(request, remote);
+            const bool at_prefix =
+                !options.path_prefix.empty() && request.target == options.path_prefix;
+            request.target = std::string(self.below_prefix(request.target));
             const bool head = method == Method::head;
             const std::string id = request.request_id;
             const bool sound = parse_target(request);
             const std::string target = request.target;
             Response response =
-                sound ? co_await self.answer(std::move(request))
+                at_prefix ? redirect("/")
+                : sound ? co_await self.answer(std::move(request))
                       : problem_response(request, 400, "The request target is malformed");
+            self.add_for_transport(response);
             const bool unread = arriving && !arriving->done();
             keep_alive = keep_alive && !unread && !self.stopping;
             stream.expires_after(options.write_timeout);
@@ -474,12 +511,28 @@ struct Server::Impl {
             if (unread) co_await drain(stream);
             if (!keep_alive || self.stopping) break;
         }
-        stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+        co_await stream.end();
+    }
+
+    static Response redirect(std::string path) {
+        Response response;
+        response.status = 308;
+        response.headers = {{"Location", std::move(path)}};
+        return response;
+    }
+
+    /// What depends on how we are reached.
+    void add_for_transport(Response& response) const {
+        if (certificate)
+            response.headers.emplace_back("Strict-Transport-Security", "max-age=31536000");
+        for (auto& [name, value] : response.headers)
+            if (name == "Location" && value.starts_with('/')) value.insert(0, options.path_prefix);
     }
 
     /// A proxy that we trust adds whom it has spoken to as the last.
     void say_where_from(Request& request, const std::string& remote) const {
         request.remote = remote;
+        request.secure = certificate.has_value();
         if (!options.trust_proxy) return;
         if (request.header_count("X-Forwarded-For") == 1) {
             std::string_view last = *request.header("X-Forwarded-For");
@@ -488,7 +541,7 @@ struct Server::Impl {
             const auto address = asio::ip::make_address(std::string(last), error);
             if (!error) request.remote = address.to_string();
         }
-        request.secure = request.header("X-Forwarded-Proto") == "https";
+        request.secure = request.secure || request.header("X-Forwarded-Proto") == "https";
     }
 
     asio::awaitable<Response> answer(Request request) {
@@ -501,7 +554,7 @@ struct Server::Impl {
         co_return co_await router.dispatch(std::move(request), options.guard);
     }
 
-    static asio::awaitable<void> send(beast::tcp_stream& stream, const Response& response,
+    static asio::awaitable<void> send(Stream& stream, const Response& response,
                                       const std::string& id, unsigned version, bool head,
                                       bool keep_alive) {
         const std::string_view body =
@@ -520,7 +573,7 @@ struct Server::Impl {
     }
 
     /// A body whose end is the end of the connection, or of its chunks.
-    static asio::awaitable<void> send_pieces(Impl& self, beast::tcp_stream& stream,
+    static asio::awaitable<void> send_pieces(Impl& self, Stream& stream,
                                              const Response& response, const std::string& id,
                                              unsigned version) {
         const bool chunked = version >= 11;
@@ -560,7 +613,7 @@ struct Server::Impl {
     }
 
     /// Answers bytes that did not become a request, and closes.
-    static asio::awaitable<void> refuse(Impl& self, beast::tcp_stream& stream, int status,
+    static asio::awaitable<void> refuse(Impl& self, Stream& stream, int status,
                                         std::string detail) {
         Request nothing;
         nothing.request_id = new_execution_id();
@@ -573,9 +626,8 @@ struct Server::Impl {
 
     /// Reads on for a while before a connection is closed, so that the answer is not lost to a
     /// reset.
-    static asio::awaitable<void> drain(beast::tcp_stream& stream) {
-        boost::system::error_code ignored;
-        stream.socket().shutdown(tcp::socket::shutdown_send, ignored);
+    static asio::awaitable<void> drain(Stream& stream) {
+        co_await stream.end();
         std::array<char, 4096> rest;
         stream.expires_after(std::chrono::seconds(1));
         for (std::size_t total = 0; total < (8u << 20);) {
@@ -609,14 +661,17 @@ unsigned short Server::port() const noexcept {
 }
 std::string Server::url() const {
     const bool v6 = impl_->options.host.find(':') != std::string::npos;
-    return fmt::format("http://{}{}{}:{}/", v6 ? "[" : "", impl_->options.host, v6 ? "]" : "",
-                       impl_->port);
+    return fmt::format("http{}://{}{}{}:{}{}/", impl_->certificate ? "s" : "", v6 ? "[" : "", impl_->options.host, v6 ? "]" : "",
+                       impl_->port, impl_->options.path_prefix);
 }
 void Server::on_request(std::function<void(const RequestRecord&)> observer) {
     impl_->observer = std::move(observer);
 }
 asio::awaitable<void> Server::run() {
     return impl_->run();
+}
+void Server::reload_certificate() {
+    if (impl_->certificate) impl_->certificate->reload();
 }
 void Server::stop(std::chrono::milliseconds grace) {
     impl_->stop(grace);

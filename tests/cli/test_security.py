@@ -628,3 +628,129 @@ def test_another_sites_page_gets_and_changes_nothing(browser, access, connection
     assert answer.value.status == 403
     assert keys_and_values(connection) == before
     context.close()
+
+
+# ---- TLS, and a proxy in front ---------------------------------------------------------------------
+
+def certificate(folder, name):
+    """(certificate, key, the former as DER) of a certificate that signs itself."""
+    cert, key = folder / f"{name}.pem", folder / f"{name}.key"
+    subprocess.run(["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes", "-days", "2", "-subj",
+                    f"/CN={name}", "-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(cert)],
+                   check=True, capture_output=True)
+    return cert, key, ssl.PEM_cert_to_DER_cert(cert.read_text())
+
+
+def tls_request(url, data, context):
+    """(what comes back, the server's certificate, the protocol)."""
+    host, port = url.removeprefix("https://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as plain, context.wrap_socket(plain, server_hostname=host) as conn:
+        conn.sendall(data)
+        received = b""
+        while piece := conn.recv(65536):
+            received += piece
+        return received, conn.getpeercert(binary_form=True), conn.version()
+
+
+def test_our_own_port_speaks_tls(access):
+    cert, key, der = certificate(access.system.folder, "one")
+    web = access.serve("--tls-cert", cert, "--tls-key", key)
+    assert web.url.startswith("https://127.0.0.1:")
+    context = ssl.create_default_context(cafile=cert)
+    token = access.token()
+    get = f"GET /api/rq/stats HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {token}\r\nConnection: close\r\n\r\n".encode()
+    raw, shown, version = tls_request(web.url, get, context)
+    assert raw.startswith(b"HTTP/1.1 200") and shown == der and version in ("TLSv1.2", "TLSv1.3")
+    assert b"\r\nStrict-Transport-Security: max-age=" in raw
+    body = json.dumps({"token": token}).encode()
+    raw, *_ = tls_request(web.url, b"POST /api/v1/session HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+                          + body, context)
+    cookie = re.search(rb"Set-Cookie: (rqxx_session=(\w+); .*)\r\n", raw)
+    access.secrets.append(cookie[2].decode())
+    assert cookie[1].endswith(b"HttpOnly; SameSite=Strict; Secure")
+    # A large answer, and one without an end.
+    raw, *_ = tls_request(web.url, b"GET /assets/app.js HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n", context)
+    head, body = raw.split(b"\r\n\r\n", 1)
+    assert len(body) == int(re.search(rb"Content-Length: (\d+)", head)[1]) > 10_000
+    old = ssl.create_default_context(cafile=cert)
+    old.maximum_version = ssl.TLSVersion.TLSv1_1
+    old.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises(ssl.SSLError):
+        tls_request(web.url, get, old)
+    assert not raw_http(web.url.replace("https", "http"), b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP")
+    assert tls_request(web.url, get, context)[0].startswith(b"HTTP/1.1 200")
+
+
+def test_a_new_certificate_is_used_without_a_restart_and_a_broken_one_is_not(access):
+    cert, key, first = certificate(access.system.folder, "one")
+    web = access.serve("--tls-cert", cert, "--tls-key", key)
+    anything = ssl._create_unverified_context()
+    get = b"GET /healthz HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+    assert tls_request(web.url, get, anything)[1] == first
+    new_cert, new_key, second = certificate(access.system.folder, "two")
+    new_cert.replace(cert)
+    new_key.replace(key)
+    web.signal(1)   # SIGHUP; it would see it by itself, too.
+    wait_for(lambda: tls_request(web.url, get, anything)[1] == second)
+    cert.write_text("nonsense")
+    wait_for(lambda: tls_request(web.url, get, anything)[1] == second and "the old one stays" in web.log)
+
+
+def test_bad_certificates_are_said_at_the_start(system, server):
+    cert, key, _ = certificate(system.folder, "one")
+    other = certificate(system.folder, "two")[1]
+    for args, words in [(["--tls-cert", cert], "--tls-key"), (["--tls-cert", key, "--tls-key", key], "--tls-cert"),
+                        (["--tls-cert", cert, "--tls-key", other], "--tls-key")]:
+        refused = system.rqxx("serve", "--redis-url", server.url, "--port", "0", *args)
+        assert refused.returncode == 2 and words in refused.stderr, refused.stderr
+
+
+def test_events_flow_through_tls(access):
+    cert, key, _ = certificate(access.system.folder, "one")
+    web = access.serve("--tls-cert", cert, "--tls-key", key)
+    host, port = web.url.removeprefix("https://").split(":")
+    with socket.create_connection((host, int(port)), timeout=20) as plain, \
+            ssl.create_default_context(cafile=cert).wrap_socket(plain, server_hostname=host) as conn:
+        conn.sendall(f"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {access.token()}\r\n\r\n".encode())
+        received = b""
+        while b"event: unchanged" not in received:
+            received += conn.recv(65536)
+    assert b"event: overview" in received
+
+
+def test_behind_a_proxy_everything_is_below_the_prefix(browser, access, connection):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    web = access.serve("--path-prefix", "/tools/rqxx", "--trust-proxy")
+    assert web.url.endswith("/tools/rqxx")
+    root = web.url.removesuffix("/tools/rqxx")
+    token = access.token("--scope", "operate", name="operator")
+    assert http("GET", web.url + "/api/rq/stats", headers=bearer(token)).status == 200
+    made = http("POST", web.url + "/api/v1/jobs", {"func": "tasks.add", "args": [1, 2]}, bearer(token))
+    assert made.headers["Location"] == f"/tools/rqxx/api/v1/jobs/{made.json['job_id']}"
+    # A proxy may as well take the prefix away.
+    assert http("GET", root + "/api/rq/stats", headers=bearer(token)).status == 200
+    problem(http("GET", root + "/tools/rqxxx/api/rq/stats", headers=bearer(token)), 404)
+    raw = raw_http(root, b"GET /tools/rqxx HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+    assert raw.startswith(b"HTTP/1.1 308") and b"\r\nLocation: /tools/rqxx/\r\n" in raw
+    answer = http("POST", web.url + "/api/v1/session", {"token": token}, {"X-Forwarded-Proto": "https"})
+    access.secrets.append(re.search("=(\\w+);", answer.headers["Set-Cookie"])[1])
+    assert answer.headers["Set-Cookie"].endswith("; Path=/tools/rqxx/; HttpOnly; SameSite=Strict; Secure")
+
+    context = browser.new_context(locale="en-US")
+    page = context.new_page()
+    asked = []
+    page.on("request", lambda request: asked.append(request.url))
+    page.goto(web.url + "/")
+    page.get_by_label("token").fill(token)
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("main")).to_contain_text("tasks.add", timeout=10_000)
+    playwright.expect(page.locator("#live")).to_have_text("Live")
+    access.secrets += [cookie["value"] for cookie in context.cookies()]
+    assert all(url.startswith(web.url + "/") for url in asked) and len(asked) > 4
+    context.close()
+
+
+@pytest.mark.parametrize("prefix", ["rqxx", "/", "/rqxx/", "/a b", "//a", "/a\r\nb"])
+def test_a_bad_prefix_is_said_at_the_start(system, server, prefix):
+    refused = system.rqxx("serve", "--redis-url", server.url, "--port", "0", f"--path-prefix={prefix}")
+    assert refused.returncode == 2 and "--path-prefix" in refused.stderr
