@@ -18,6 +18,9 @@ inline constexpr std::string_view webhooks = "rqxx:webhooks";
 inline constexpr std::string_view dedups = "rqxx:dedups";
 inline constexpr std::string_view totals = "rqxx:totals";
 inline constexpr std::string_view metrics_now = "rqxx:metrics:now";
+inline constexpr std::string_view metrics_total = "rqxx:metrics:total";
+/// Hash: how many jobs each worker of ours runs at once.
+inline constexpr std::string_view slots = "rqxx:slots";
 /// Hash: rules by name, as JSON. Its version beside it: `rqxx:rules:version`.
 inline constexpr std::string_view rules = "rqxx:rules";
 /// Where workers are told that something may be claimed: a queue's name, or `*` for new rules.
