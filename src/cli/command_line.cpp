@@ -117,6 +117,7 @@ struct Commands {
     CronCommandOptions cron;
     BenchCommandOptions bench;
     DoctorCommandOptions doctor;
+    TopOptions top;
 };
 
 /// What the environment and the configuration file set, as flags before those of the user: a flag
@@ -222,6 +223,7 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
     commands.push_back(add_cron(root, to.common, to.cron));
     commands.push_back(add_bench(root, to.common, to.bench));
     commands.push_back(add_doctor(root, to.common, to.doctor));
+    commands.push_back(add_top(root, to.common, to.top));
     for (const auto& command : commands)
         add_common(*command.app, to.common);
     auto* completion_app = root.add_subcommand(

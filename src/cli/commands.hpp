@@ -117,6 +117,14 @@ struct WorkerCommandOptions {
     WebhookSettings webhooks;
 };
 
+struct TopOptions {
+    std::string url;
+    std::string token_file;
+    double interval = 1;
+    bool once = false;
+    bool no_color = false;
+};
+
 struct EnqueueCommandOptions {
     std::string function;
     std::vector<std::string> arguments;
@@ -287,6 +295,7 @@ int cancel_batch(const CommonOptions& common, const BatchCommandOptions& options
 int retry_batch(const CommonOptions& common, const BatchCommandOptions& options);
 int cron(const CommonOptions& common, const CronCommandOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);
+int top(const CommonOptions& common, const TopOptions& options);
 int doctor(const CommonOptions& common, const DoctorCommandOptions& options);
 int cancel_jobs(const CommonOptions& common, const JobActionOptions& options);
 int delete_jobs(const CommonOptions& common, const JobActionOptions& options);

@@ -36,6 +36,7 @@ std::vector<Command> add_suspension(CLI::App& root, const CommonOptions& common,
 std::vector<Command> add_batch(CLI::App& root, const CommonOptions& common, BatchCommandOptions& o);
 Command add_cron(CLI::App& root, const CommonOptions& common, CronCommandOptions& o);
 Command add_bench(CLI::App& root, const CommonOptions& common, BenchCommandOptions& o);
+Command add_top(CLI::App& root, const CommonOptions& common, TopOptions& o);
 Command add_doctor(CLI::App& root, const CommonOptions& common, DoctorCommandOptions& o);
 
 /// Every flag has its environment variable, and its default in the help.
