@@ -97,7 +97,8 @@ def test_keys_that_were_thrown_away_and_full_memory_are_errors(web, connection):
     connection.config_set("maxmemory", connection.info()["used_memory"] + 200_000)
     wait_for(lambda: "memory_nearly_full" in codes(web), what="the finding")
     connection.config_set("maxmemory-policy", "allkeys-random")
-    for n in range(200):
+    connection.config_set("maxmemory", connection.info()["used_memory"] + 2_000_000)
+    for n in range(400):
         connection.set(f"filler:{n}", "x" * 10_000)
     assert connection.info()["evicted_keys"] > 0
     assert {"evicted_keys", "eviction_policy"} <= codes(web)
