@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdint>
 #include <map>
+#include <memory>
 #include <optional>
 #include <rqxx/dependencies.hpp>
 #include <rqxx/job.hpp>
@@ -13,6 +14,10 @@
 #include <string>
 #include <string_view>
 #include <vector>
+
+namespace rqxx::ops {
+class HistoryRecorder;
+}
 
 namespace rqxx {
 
@@ -206,7 +211,8 @@ private:
 [[nodiscard]] boost::json::object comparison_json(const Performance& current,
                                                   const Performance& previous, Timestamp now);
 
-/// Sees what stock RQ workers finish, and adds it to the performance figures.
+/// Sees what stock RQ workers finish, and adds it to the performance figures; keeps the history
+/// that charts are drawn from.
 ///
 /// Any number may run; one at a time works. Looks at what the last seconds put into the finished
 /// and failed registries, bounded per pass. Of jobs that are kept for ever only the number is
@@ -214,6 +220,7 @@ private:
 class Sampler {
 public:
     Sampler(RedisClient& redis, Logger& log);
+    ~Sampler();
     /// Samples every `interval` until cancelled.
     boost::asio::awaitable<void> run(std::chrono::milliseconds interval = std::chrono::seconds(1));
     /// One pass; how many jobs it counted.
@@ -223,6 +230,8 @@ private:
     RedisClient* redis_;
     Logger* log_;
     std::string token_;
+    std::unique_ptr<ops::HistoryRecorder> history_;
+    std::optional<Timestamp> redis_time_;  ///< Of the newest point; nothing where another samples.
 };
 
 }  // namespace rqxx

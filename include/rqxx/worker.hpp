@@ -314,6 +314,18 @@ struct WorkerSummary {
     std::uint64_t unstored = 0;  ///< Results that Redis did not take before the end.
 };
 
+/// One run of a job, as it stands in Redis by now: what metrics are made of.
+struct RunRecord {
+    std::string_view queue, function;
+    std::string_view executor;  ///< thread, process, python, command or http.
+    /// success, failed, retried, stopped, timeout, killed_oom, canceled, deleted, returned,
+    /// postponed or refused.
+    std::string_view outcome;
+    Seconds run{};                  ///< Of the function and its callbacks.
+    std::optional<Seconds> waited;  ///< In its queue, where that is known.
+    Seconds to_settle{};            ///< From its end until its result stood in Redis.
+};
+
 /// Takes jobs from queues and runs them: in native handlers, by HTTP, or in Python.
 ///
 /// One RQ worker record with N slots. Claims, completions and retries are one atomic script each,
@@ -331,8 +343,14 @@ public:
     boost::asio::awaitable<void> check();
     /// First call: drain. Second call: put running jobs back at once. On the client's executor.
     void request_stop();
+    /// Called after each run that began, on the client's executor. Before `run`.
+    void on_run(std::function<void(const RunRecord&)> observer);
     [[nodiscard]] const std::string& name() const noexcept;
     [[nodiscard]] std::size_t running() const noexcept;
+    /// How many jobs it runs at once.
+    [[nodiscard]] std::size_t slots() const noexcept;
+    /// When Redis last took a heartbeat of it.
+    [[nodiscard]] std::chrono::steady_clock::time_point lease_renewed() const noexcept;
     /// When Redis last answered a claim or a wait.
     [[nodiscard]] std::chrono::steady_clock::time_point last_poll() const noexcept;
 

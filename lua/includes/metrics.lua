@@ -3,6 +3,7 @@
 -- One hash per bucket, `rqxx:metrics:<m|h|d>:<start>`: counts `finished`, `failed`; of durations (finished jobs) and queue
 -- times (jobs that started) the sums, extremes and a histogram, in microseconds. What is measured goes into
 -- `rqxx:metrics:now` alone, with the start of its minute in `minute`, and into the buckets when the next minute begins.
+-- `rqxx:metrics:total` is the sum of all minutes: with `now`, figures that only grow.
 -- Histogram bucket i holds values from 100 us * 1.05^i up.
 local metrics = {finished = 0, failed = 0, run_sum = 0, wait_sum = 0, waits = 0}
 local metrics_now = 'rqxx:metrics:now'
@@ -63,15 +64,17 @@ local function close_minute(minute)
     end
     redis.pcall('DEL', metrics_now)
     if #fields == 0 then return end
+    local function close_into(key, ttl)
+        local old = redis.pcall('HMGET', key, unpack(fields))
+        if old.err then return end
+        add_to_bucket(key, fields, values, old)
+        if ttl then redis.pcall('EXPIRE', key, ttl) end
+    end
     for _, bucket in ipairs({{'m', 60, '172800'}, {'h', 3600, '7776000'}, {'d', 86400, '94608000'}}) do
         local name, width, ttl = unpack(bucket)
-        local key = 'rqxx:metrics:' .. name .. ':' .. (minute - minute % width)
-        local old = redis.pcall('HMGET', key, unpack(fields))
-        if not old.err then
-            add_to_bucket(key, fields, values, old)
-            redis.pcall('EXPIRE', key, ttl)
-        end
+        close_into('rqxx:metrics:' .. name .. ':' .. (minute - minute % width), ttl)
     end
+    close_into('rqxx:metrics:total')
 end
 
 -- Adds what was measured at the time `at` (seconds).

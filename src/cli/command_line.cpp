@@ -118,6 +118,7 @@ struct Commands {
     TokenOptions token;
     BenchCommandOptions bench;
     DoctorCommandOptions doctor;
+    TopOptions top;
 };
 
 /// What the environment and the configuration file set, as flags before those of the user: a flag
@@ -224,6 +225,7 @@ std::function<int()> parse(int argc, char** argv, Commands& to,
     std::ranges::move(add_token(root, to.common, to.token), std::back_inserter(commands));
     commands.push_back(add_bench(root, to.common, to.bench));
     commands.push_back(add_doctor(root, to.common, to.doctor));
+    commands.push_back(add_top(root, to.common, to.top));
     for (const auto& command : commands)
         add_common(*command.app, to.common);
     auto* completion_app = root.add_subcommand(

@@ -55,6 +55,8 @@ struct ServeOptions {
     std::vector<std::string> allow_func;
     bool no_legacy_evaluate = false;
     bool no_access_log = false;
+    bool metrics_functions = false;
+    bool metrics_rq_exporter = false;
     std::size_t concurrency = 8;
     std::string packages;
     std::string grace = "25s";
@@ -116,7 +118,19 @@ struct WorkerCommandOptions {
     bool forward_output = false;
     std::vector<std::string> http;
     std::string http_secret_file;
+    std::optional<unsigned short> metrics_port;
+    std::string metrics_host = "127.0.0.1";
+    std::string metrics_token_file;
+    bool metrics_functions = false;
     WebhookSettings webhooks;
+};
+
+struct TopOptions {
+    std::string url;
+    std::string token_file;
+    double interval = 1;
+    bool once = false;
+    bool no_color = false;
 };
 
 struct EnqueueCommandOptions {
@@ -298,6 +312,7 @@ int cancel_batch(const CommonOptions& common, const BatchCommandOptions& options
 int retry_batch(const CommonOptions& common, const BatchCommandOptions& options);
 int cron(const CommonOptions& common, const CronCommandOptions& options);
 int bench(const CommonOptions& common, const BenchCommandOptions& options);
+int top(const CommonOptions& common, const TopOptions& options);
 int doctor(const CommonOptions& common, const DoctorCommandOptions& options);
 int cancel_jobs(const CommonOptions& common, const JobActionOptions& options);
 int delete_jobs(const CommonOptions& common, const JobActionOptions& options);
@@ -330,6 +345,8 @@ int resume(const CommonOptions& common);
 /// directory, else localhost:6379.
 [[nodiscard]] RedisOptions redis_options(const CommonOptions& common, std::string client_name);
 [[nodiscard]] std::chrono::seconds duration_option(std::string_view flag, const std::string& text);
+/// A token, the first line of a file. @throws Error `Errc::usage` that names flag and file.
+[[nodiscard]] std::string token_option(std::string_view flag, const std::string& file);
 /// What is to be signed with: the secrets of the file, or else of the environment variable. No flag
 /// takes a secret itself.
 [[nodiscard]] std::vector<std::string> secrets_option(std::string_view flag,

@@ -29,6 +29,15 @@ RedisOptions redis_options(const CommonOptions& common, std::string client_name)
     return options;
 }
 
+std::string token_option(std::string_view flag, const std::string& file) {
+    std::ifstream in(file);
+    std::string token;
+    if (!std::getline(in, token) || token.empty())
+        throw Error(Errc::usage,
+                    fmt::format("{}: {} has no token in its first line", flag, printable(file)));
+    return token;
+}
+
 std::chrono::seconds duration_option(std::string_view flag, const std::string& text) {
     const auto duration = parse_duration(text);
     if (!duration) throw Error(Errc::usage, fmt::format("{}: {}", flag, duration.error().message));

@@ -37,6 +37,7 @@ std::vector<Command> add_batch(CLI::App& root, const CommonOptions& common, Batc
 Command add_cron(CLI::App& root, const CommonOptions& common, CronCommandOptions& o);
 std::vector<Command> add_token(CLI::App& root, const CommonOptions& common, TokenOptions& o);
 Command add_bench(CLI::App& root, const CommonOptions& common, BenchCommandOptions& o);
+Command add_top(CLI::App& root, const CommonOptions& common, TopOptions& o);
 Command add_doctor(CLI::App& root, const CommonOptions& common, DoctorCommandOptions& o);
 
 /// Every flag has its environment variable, and its default in the help.

@@ -58,7 +58,8 @@ public:
           monitor_(redis_),
           queue_(redis_, log_),
           application_(make_application(application_settings(common, options, directory_.path()))),
-          metrics_(monitor_, redis_),
+          metrics_(redis_, {true, options.metrics_rq_exporter, options.metrics_functions}),
+          pulse_(redis_),
           live_(context_.get_executor(), monitor_, log_),
           scheduler_(redis_, {}, log_),
           sampler_(redis_, log_),
@@ -132,6 +133,8 @@ private:
         http::add_batch_routes(router_, redis_, directory_.path(), rights, log_);
         http::add_rule_routes(router_, redis_);
         http::add_index_routes(router_, index_.get(), redis_);
+        http::add_history_routes(router_, redis_);
+        http::add_redis_routes(router_, redis_, pulse_);
         http::add_health_routes(router_, redis_, [this] {
             return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;
         });
@@ -139,6 +142,7 @@ private:
         http::add_page_routes(router_);
         if (!options_.no_scheduler) metrics_.observe(scheduler_);
         metrics_.observe(live_);
+        metrics_.observe(pulse_);
         metrics_.add_route(router_);
         application_->register_routes(router_, queue_);
     }
@@ -167,6 +171,7 @@ private:
         settings.concurrency = options_.concurrency;
         settings.grace = duration_option("--grace", options_.grace);
         worker_ = std::make_unique<Worker>(redis_, handlers_, settings, log_);
+        metrics_.observe(*worker_);
         if (!embedded_)
             log_.warning(
                 "The worker in this process runs native handlers only and fails other jobs of its "
@@ -179,6 +184,7 @@ private:
         serving.spawn("http", server_->run());
         tasks_.spawn("live", live_.run());
         if (!options_.tls_cert.empty()) tasks_.spawn("reload", reload_on_hangup());
+        tasks_.spawn("pulse", pulse_.run());
         if (!options_.no_sampler) tasks_.spawn("sampler", sampler_.run());
         if (!options_.no_maintenance) tasks_.spawn("janitor", janitor_.run());
         if (!options_.webhooks.off) tasks_.spawn("webhooks", webhooks_.run());
@@ -308,6 +314,7 @@ private:
     std::unique_ptr<http::Access> access_;
     http::Router router_;
     http::Metrics metrics_;
+    runtime::RedisPulse pulse_;
     http::LiveFeed live_;
     Scheduler scheduler_;
     Sampler sampler_;

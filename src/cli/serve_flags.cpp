@@ -35,7 +35,8 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
     add_flag(app, "--trust-proxy", o.trust_proxy,
              "believe X-Forwarded-For and X-Forwarded-Proto: a proxy in front sets them");
     add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");
-    add_flag(app, "--no-sampler", o.no_sampler, "do not count what stock RQ workers end");
+    add_flag(app, "--no-sampler", o.no_sampler,
+             "do not count what stock RQ workers end, nor keep history for charts");
     add_flag(app, "--no-scheduler", o.no_scheduler,
              "leave jobs that were enqueued for later to other schedulers");
     add_flag(app, "--no-maintenance", o.no_maintenance,
@@ -55,6 +56,10 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
     add_flag(app, "--no-legacy-evaluate", o.no_legacy_evaluate,
              "switch GET /api/sessions/{id}/evaluate off");
     add_flag(app, "--no-access-log", o.no_access_log, "do not log requests");
+    add_flag(app, "--metrics-functions", o.metrics_functions,
+             "also count, in /metrics, the runs of each function in this process");
+    add_flag(app, "--metrics-rq-exporter", o.metrics_rq_exporter,
+             "also show /metrics under the names of rq-exporter");
     add_option(app, "--grace", o.grace, "how long running jobs may take to end at shutdown");
     add_option(app, "--redis-server", o.redis_server, "program of the embedded Redis");
     add_webhooks(app, o.webhooks);

@@ -31,6 +31,21 @@ Command add_bench(CLI::App& root, const CommonOptions& common, BenchCommandOptio
     return {&app, [&] { return bench(common, o); }};
 }
 
+Command add_top(CLI::App& root, const CommonOptions& common, TopOptions& o) {
+    auto& app = *root.add_subcommand("top", "Show what is going on, live, in the terminal");
+    add_option(app, "--url", o.url,
+               "server whose API is asked; default: http://127.0.0.1:8000, or Redis itself with "
+               "--redis-url");
+    add_option(app, "--token-file", o.token_file,
+               "file that holds the server's token; or RQXX_TOKEN")
+        ->check(CLI::ExistingFile);
+    add_option(app, "--interval", o.interval, "seconds between looks")
+        ->check(CLI::Range(0.1, 3600.0));
+    add_flag(app, "--once", o.once, "print it once and end, as where there is no terminal");
+    add_flag(app, "--no-color", o.no_color, "no colours, as with NO_COLOR");
+    return {&app, [&] { return top(common, o); }};
+}
+
 Command add_doctor(CLI::App& root, const CommonOptions& common, DoctorCommandOptions& o) {
     auto& app = *root.add_subcommand(
         "doctor", "Find what crashes and other programs left inconsistent, and mend it");

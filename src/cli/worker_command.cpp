@@ -12,6 +12,7 @@
 
 #include "base/task_group.hpp"
 #include "cli/commands.hpp"
+#include "cli/metrics_endpoint.hpp"
 
 namespace rqxx::cli {
 
@@ -32,9 +33,11 @@ void listen(asio::signal_set& signals, Worker& worker, TaskGroup& scheduling) {
 
 asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worker,
                                                Scheduler* scheduler, TaskGroup& scheduling,
-                                               WebhookDeliverer* webhooks, bool burst) {
+                                               WebhookDeliverer* webhooks, MetricsEndpoint* metrics,
+                                               bool burst) {
     co_await redis.connect(30s);
-    TaskGroup delivering(redis.executor());
+    TaskGroup delivering(redis.executor()), serving(redis.executor());
+    if (metrics != nullptr) serving.spawn("metrics", metrics->run());
     if (webhooks != nullptr) delivering.spawn("webhooks", webhooks->run());
     if (scheduler != nullptr) {
         if (burst)
@@ -60,6 +63,8 @@ asio::awaitable<WorkerSummary> connect_and_run(RedisClient& redis, Worker& worke
     }
     delivering.cancel();
     co_await delivering.join();
+    if (metrics != nullptr) metrics->stop();
+    co_await serving.join();
     if (failure) std::rethrow_exception(failure);
     co_return summary;
 }
@@ -117,6 +122,16 @@ void set_shares(WorkerOptions& settings, const WorkerCommandOptions& options) {
             settings.fair_by[text.substr(0, at)] = key;
         }
     }
+}
+
+MetricsEndpoint::Options metrics_options(const WorkerCommandOptions& options) {
+    MetricsEndpoint::Options settings;
+    settings.host = options.metrics_host;
+    settings.port = *options.metrics_port;
+    settings.functions = options.metrics_functions;
+    if (!options.metrics_token_file.empty())
+        settings.token = token_option("--metrics-token-file", options.metrics_token_file);
+    return settings;
 }
 
 /// Starts and ends what jobs would run in.
@@ -218,6 +233,9 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     }
     Scheduler scheduler(redis, {settings.queues, {}}, log);
     WebhookDeliverer webhooks(redis, webhook_settings, log);
+    std::unique_ptr<MetricsEndpoint> metrics;
+    if (options.metrics_port)
+        metrics = std::make_unique<MetricsEndpoint>(redis, worker, metrics_options(options), log);
     TaskGroup scheduling(context.get_executor());
     asio::signal_set signals(context, SIGINT, SIGTERM);
     listen(signals, worker, scheduling);
@@ -226,7 +244,7 @@ int work(const CommonOptions& common, const WorkerCommandOptions& options,
     asio::co_spawn(
         context,
         connect_and_run(redis, worker, options.with_scheduler ? &scheduler : nullptr, scheduling,
-                        options.webhooks.off ? nullptr : &webhooks, options.burst),
+                        options.webhooks.off ? nullptr : &webhooks, metrics.get(), options.burst),
         [&](std::exception_ptr error, WorkerSummary result) {
             failure = error;
             summary = result;

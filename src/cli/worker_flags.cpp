@@ -145,6 +145,15 @@ Command add_worker(CLI::App& root, const CommonOptions& common, WorkerCommandOpt
     add_option(app, "--http-secret-file", o.http_secret_file,
                "file with a secret per line that these are signed with; or RQXX_HTTP_SECRET")
         ->check(CLI::ExistingFile);
+    named(app.add_option("--metrics-port", o.metrics_port,
+                         "serve /metrics of this process there; 0 picks a free port"));
+    add_option(app, "--metrics-host", o.metrics_host,
+               "address for it; others than loopback need a token");
+    add_option(app, "--metrics-token-file", o.metrics_token_file,
+               "file with the bearer token that a scrape must send")
+        ->check(CLI::ExistingFile);
+    add_flag(app, "--metrics-functions", o.metrics_functions,
+             "also count the runs of each function there");
     add_webhooks(app, o.webhooks);
     app.footer(
         "Lists in the environment: queues and names separated by commas or blanks, folders of "

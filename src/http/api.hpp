@@ -11,8 +11,11 @@
 #include <rqxx/monitor.hpp>
 #include <rqxx/redis/client.hpp>
 #include <rqxx/scheduler.hpp>
+#include <rqxx/worker.hpp>
 #include <string>
 #include <vector>
+
+#include "runtime/redis_pulse.hpp"
 
 namespace rqxx::index {
 class JobIndex;
@@ -43,6 +46,12 @@ void add_rule_routes(Router& router, RedisClient& redis);
 /// nullptr where it is switched off.
 void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis);
 
+/// `/api/v1/history…`: what charts are drawn from.
+void add_history_routes(Router& router, RedisClient& redis);
+
+/// `/api/v1/redis`, `/api/v1/alerts`: what an operator should know. `pulse` outlives the router.
+void add_redis_routes(Router& router, RedisClient& redis, const runtime::RedisPulse& pulse);
+
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.
 void add_health_routes(
@@ -55,10 +64,16 @@ void add_openapi_route(Router& router);
 /// `/` and its assets.
 void add_page_routes(Router& router);
 
+struct MetricsOptions {
+    bool cluster = true;       ///< What Redis knows of all queues and workers, read at each scrape.
+    bool rq_exporter = false;  ///< That under the names of rq-exporter as well.
+    bool functions = false;    ///< What this process ran, by function.
+};
+
 /// `/metrics`: the state of queues and workers at each scrape, and what this process counted.
 class Metrics {
 public:
-    Metrics(Monitor& monitor, RedisClient& redis);
+    Metrics(RedisClient& redis, MetricsOptions options);
     ~Metrics();
     void add_route(Router& router);
     void observe(const RequestRecord& request);
@@ -66,6 +81,10 @@ public:
     void observe(const Scheduler& scheduler);
     /// The same of the readers of live events.
     void observe(const LiveFeed& live);
+    /// Counts what it runs. Outlives the route; this, in turn, need not outlive its runs.
+    void observe(Worker& worker);
+    /// How fast Redis answers. Outlived by this.
+    void observe(runtime::RedisPulse& pulse);
 
 private:
     struct Impl;

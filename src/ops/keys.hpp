@@ -28,6 +28,9 @@ inline constexpr std::string_view index_identity = "rqxx:index:identity";
 /// Hash: what people have decided about groups of failures, as JSON.
 inline constexpr std::string_view failures = "rqxx:failures";
 inline constexpr std::string_view metrics_now = "rqxx:metrics:now";
+inline constexpr std::string_view metrics_total = "rqxx:metrics:total";
+/// Hash: how many jobs each worker of ours runs at once.
+inline constexpr std::string_view slots = "rqxx:slots";
 /// Hash: rules by name, as JSON. Its version beside it: `rqxx:rules:version`.
 inline constexpr std::string_view rules = "rqxx:rules";
 /// Where workers are told that something may be claimed: a queue's name, or `*` for new rules.

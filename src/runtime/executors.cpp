@@ -197,6 +197,16 @@ Executor& Executors::executor_of(FunctionRule::Place place) const {
     return *threads_;
 }
 
+std::string_view Executors::name_of(const Execution& execution) const noexcept {
+    const Executor* one = execution.runs_in;
+    if (one == nullptr) return {};
+    if (one == processes_) return "process";
+    if (one == python_) return "python";
+    if (one == commands_) return "command";
+    if (one == http_) return "http";
+    return "thread";
+}
+
 std::optional<Aggregation> Executors::aggregation_of(const Call& call) const {
     return way_of(call, options_, handlers_).aggregate;
 }

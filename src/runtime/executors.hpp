@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <rqxx/redis/client.hpp>
+#include <string_view>
 #include <vector>
 
 #include "runtime/execution.hpp"
@@ -30,6 +31,8 @@ public:
     boost::asio::awaitable<void> prepare() override;
     [[nodiscard]] bool available() const override;
     void close() override;
+    /// Where it runs: thread, process, python, command or http; empty before it has begun.
+    [[nodiscard]] std::string_view name_of(const Execution& execution) const noexcept;
     /// How many jobs a call takes; none: one at a time.
     [[nodiscard]] std::optional<Aggregation> aggregation_of(const Call& call) const;
     /// Whether any function takes a list of jobs.

@@ -277,5 +277,14 @@ std::size_t Worker::running() const noexcept {
 std::chrono::steady_clock::time_point Worker::last_poll() const noexcept {
     return impl_->last_poll;
 }
+std::size_t Worker::slots() const noexcept {
+    return impl_->options.concurrency;
+}
+std::chrono::steady_clock::time_point Worker::lease_renewed() const noexcept {
+    return impl_->lease_renewed;
+}
+void Worker::on_run(std::function<void(const RunRecord&)> observer) {
+    impl_->on_run = std::move(observer);
+}
 
 }  // namespace rqxx

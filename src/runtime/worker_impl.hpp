@@ -53,6 +53,10 @@ struct Worker::Impl {
         std::int64_t output_ttl = -1;
         std::function<void(ops::Settled::Code)> on_settled{};
         bool never_started = false;
+        // For `on_run`, where somebody listens.
+        std::string function{};
+        std::string_view executor{};
+        std::chrono::steady_clock::time_point at{};
     };
     std::deque<Ended> outcomes;  ///< To be settled.
     std::size_t settling = 0;
@@ -75,6 +79,7 @@ struct Worker::Impl {
     Seconds usual_run_time{1};      ///< Of the newest jobs.
     std::map<std::string, ops::Running> held;  ///< Claimed and not settled, by execution.
     WorkerSummary summary;
+    std::function<void(const RunRecord&)> on_run;
     std::uint64_t claimed = 0;
     std::chrono::steady_clock::time_point last_poll = std::chrono::steady_clock::now();
     std::map<std::string, std::chrono::steady_clock::time_point>
@@ -237,6 +242,8 @@ struct Worker::Impl {
                                               std::vector<Ended>& ended);
     void report(const ops::Settlement& settlement, const Ended& ended, const ops::Settled& settled,
                 bool in_doubt);
+    void observe(const ops::Settlement& settlement, const Ended& ended,
+                 const ops::Settled& settled) const;
 
     // ---- staying alive, limits, commands: worker_limits.cpp ----
 

@@ -46,6 +46,32 @@ std::string known_result_ttl(const Job& job) {
     return job.result_ttl ? std::to_string(*job.result_ttl) : "-";
 }
 
+std::string_view outcome_of(const Settlement& settlement, Settled::Code code) {
+    const bool over_time = settlement.cause.starts_with("time limit");
+    switch (code) {
+        case Settled::Code::finished:
+            return "success";
+        case Settled::Code::failed:
+            if (over_time) return "timeout";
+            return settlement.cause.starts_with("memory limit") ? "killed_oom" : "failed";
+        case Settled::Code::retried:
+            return "retried";
+        case Settled::Code::stopped:
+            return "stopped";
+        case Settled::Code::canceled:
+            return "canceled";
+        case Settled::Code::deleted:
+            return "deleted";
+        case Settled::Code::returned:
+            return "returned";
+        case Settled::Code::postponed:
+            return "postponed";
+        case Settled::Code::refused:
+            return "refused";
+    }
+    return "failed";
+}
+
 }  // namespace
 
 void Worker::Impl::on_done(std::shared_ptr<Execution> execution, RunOutcome outcome) {
@@ -97,6 +123,11 @@ void Worker::Impl::finish(const std::shared_ptr<Execution>& execution, Settlemen
                         .had_output = execution->output_stored,
                         .output_ttl = output_ttl(job, as),
                         .on_settled = std::move(outcome.on_settled)});
+    if (on_run) {
+        outcomes.back().function = execution->call.func_name;
+        outcomes.back().executor = executors.name_of(*execution);
+        outcomes.back().at = last_worked;
+    }
     start_ahead();
     // In this order: a job that goes back to the front of its queue is the next to be claimed.
     settle_wanted.notify();
@@ -180,9 +211,24 @@ asio::awaitable<void> Worker::Impl::store_output(const std::vector<Settlement>& 
     }
 }
 
+void Worker::Impl::observe(const Settlement& settlement, const Ended& ended,
+                           const Settled& settled) const {
+    if (!on_run || ended.never_started || ended.executor.empty()) return;
+    RunRecord record;
+    record.queue = settlement.origin;
+    record.function = ended.function;
+    record.executor = ended.executor;
+    record.outcome = outcome_of(settlement, settled.code);
+    record.run = settlement.run_time;
+    if (settlement.queued_for) record.waited = *settlement.queued_for;
+    record.to_settle = std::chrono::steady_clock::now() - ended.at;
+    on_run(record);
+}
+
 void Worker::Impl::report(const Settlement& settlement, const Ended& ended, const Settled& settled,
                           bool in_doubt) {
     if (ended.on_settled) ended.on_settled(settled.code);
+    observe(settlement, ended, settled);
     const std::string& error = ended.error;
     switch (settled.code) {
         case Settled::Code::finished:

@@ -338,6 +338,7 @@ def test_the_openapi_document_lists_the_contract_routes(web):
         "/api/v1/batches/{batch_id}/retry-failed": {"post"}, "/api/rq/batches/{batch_id}": {"get"},
         "/api/reviewer/sessions/evaluate": {"post"},
         "/api/v1/jobs/{job_id}/why": {"get"}, "/api/v1/events": {"get"},
+        "/api/v1/history": {"get"}, "/api/v1/history/queues": {"get"}, "/api/v1/redis": {"get"}, "/api/v1/alerts": {"get"},
         "/api/v1/limits": {"get"}, "/api/v1/limits/{name}": {"put", "delete"},
         "/api/v1/limits/{name}/push-back": {"post"}, "/api/v1/queues/{name}/pause": {"post"}, "/api/v1/queues/{name}/resume": {"post"},
         "/api/v1/functions/{name}/pause": {"post"}, "/api/v1/functions/{name}/resume": {"post"}, "/api/v1/suspend": {"post"},
