@@ -8,6 +8,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <fstream>
+#include <rqxx/cron_entries.hpp>
 #include <rqxx/scheduler.hpp>
 
 #include "base/task_group.hpp"
@@ -53,6 +54,8 @@ public:
           sampler_(redis_, log_),
           janitor_(redis_, {}, RecoverPolicy::requeue, log_),
           webhooks_(redis_, webhook_options(options.webhooks), log_),
+          operations_(redis_, log_),
+          cron_(redis_, log_),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM) {
         make_routes();
@@ -98,6 +101,11 @@ private:
         http::add_job_routes(router_, redis_, rights, log_);
         http::add_batch_routes(router_, redis_, directory_.path(), rights, log_);
         http::add_rule_routes(router_, redis_);
+        http::add_action_routes(router_, redis_, operations_);
+        http::add_schedule_routes(router_, redis_);
+        http::add_queue_routes(router_, monitor_, redis_, operations_);
+        http::add_timeline_route(router_, monitor_);
+        http::add_audit_routes(router_, redis_, log_);
         http::add_health_routes(router_, redis_, [this] {
             return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;
         });
@@ -148,6 +156,8 @@ private:
         if (worker_) workers.spawn("worker", run_worker(*worker_, summary));
         TaskGroup scheduling(context_.get_executor());
         if (!options_.no_scheduler) scheduling.spawn("scheduler", scheduler_.run());
+        TaskGroup firing(context_.get_executor());
+        if (!options_.no_cron) firing.spawn("cron", cron_.run());
         fmt::print("Dashboard: {}\nRedis: {}\n", server_->url(), redis_settings_.url.redacted());
         std::fflush(stdout);
         if (options_.demo) co_await run_demo();
@@ -158,6 +168,7 @@ private:
         live_.close();
         server_->stop(std::min<std::chrono::milliseconds>(grace, 5s));
         scheduling.cancel();
+        cron_.request_stop();
         if (worker_) worker_->request_stop();
         asio::co_spawn(context_, second_signal(), asio::detached);
         std::exception_ptr failure;
@@ -167,7 +178,9 @@ private:
             failure = std::current_exception();
         }
         co_await scheduling.join();
+        co_await firing.join();
         co_await serving.join();  // What is being answered has its grace.
+        co_await operations_.join();
         tasks_.cancel();
         co_await tasks_.join();
         if (failure) std::rethrow_exception(failure);
@@ -262,6 +275,8 @@ private:
     Sampler sampler_;
     runtime::Janitor janitor_;
     WebhookDeliverer webhooks_;
+    Operations operations_;
+    StoredCron cron_;
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<Worker> worker_;
     TaskGroup tasks_;

@@ -83,6 +83,30 @@ json::object parameter(const RouteDoc::Param& param) {
     return object;
 }
 
+constexpr std::size_t longest_details = 2000;
+
+ActionRecord record_of(const Request& request, const RouteDoc& doc) {
+    ActionRecord record;
+    record.by = actor_of(request);
+    record.action = doc.action;
+    for (const auto& [name, value] : request.path_params)
+        record.target += (record.target.empty() ? "" : "/") + value;
+    if (const auto query = request.target.find('?'); query != std::string::npos)
+        record.details = request.target.substr(query, longest_details);
+    if (!doc.secret_body && !request.body.empty())
+        record.details +=
+            (record.details.empty() ? "" : " ") + request.body.substr(0, longest_details);
+    return record;
+}
+
+/// Nothing where the audit log is not concerned: nothing was there to act on.
+std::string_view outcome_of(int status) {
+    if (status == 202) return "accepted";
+    if (status < 400) return "done";
+    if (status == 403 || status == 409 || status == 412) return "refused";
+    return status >= 500 ? "failed" : "";
+}
+
 /// A body that is there already.
 class WholeBody : public BodyReader {
 public:
@@ -100,6 +124,7 @@ struct Router::Impl {
 
     Logger& log;
     std::vector<Route> routes;
+    std::function<asio::awaitable<void>(ActionRecord)> action_observer;
 
     /// The routes of the pattern that fits best, one per method.
     [[nodiscard]] std::vector<const Route*> match(const std::vector<std::string>& segments) const {
@@ -129,6 +154,24 @@ struct Router::Impl {
         for (const auto& header : error.headers())
             response.headers.push_back(header);
         return response;
+    }
+
+    asio::awaitable<Response> answer(const Route& route, Request request) const {
+        // What an error answer says of the request; the handler gets the rest.
+        Request outline;
+        outline.path = request.path;
+        outline.request_id = request.request_id;
+        try {
+            co_return co_await route.handler(std::move(request));
+        } catch (const HttpError& error) {
+            co_return refuse(outline, error);
+        } catch (const Error& error) {
+            co_return failed(outline, error);
+        } catch (const Cancelled&) {
+            co_return problem_response(outline, 503, "The server is stopping");
+        } catch (const std::exception& error) {
+            co_return failed(outline, Error(Errc::internal, error.what()));
+        }
     }
 
     Response failed(const Request& request, const Error& error) const {
@@ -202,21 +245,17 @@ asio::awaitable<Response> Router::dispatch(Request request) const {
     }
     if (route->streams && !request.stream)
         request.stream = std::make_shared<WholeBody>(std::move(request.body));
-    // What an error answer says of the request; the handler gets the rest.
-    Request outline;
-    outline.path = request.path;
-    outline.request_id = request.request_id;
-    try {
-        co_return co_await route->handler(std::move(request));
-    } catch (const HttpError& error) {
-        co_return Impl::refuse(outline, error);
-    } catch (const Error& error) {
-        co_return impl_->failed(outline, error);
-    } catch (const Cancelled&) {
-        co_return problem_response(outline, 503, "The server is stopping");
-    } catch (const std::exception& error) {
-        co_return impl_->failed(outline, Error(Errc::internal, error.what()));
-    }
+    if (route->doc.action.empty() || !impl_->action_observer)
+        co_return co_await impl_->answer(*route, std::move(request));
+    ActionRecord record = record_of(request, route->doc);
+    Response response = co_await impl_->answer(*route, std::move(request));
+    record.outcome = response.dry_run ? "" : outcome_of(response.status);
+    if (!record.outcome.empty()) co_await impl_->action_observer(std::move(record));
+    co_return response;
+}
+
+void Router::on_action(std::function<asio::awaitable<void>(ActionRecord)> observer) {
+    impl_->action_observer = std::move(observer);
 }
 
 std::string_view Router::pattern_of(Method, std::string_view target) const {
@@ -257,6 +296,10 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
              json::object{
                  {"description", reason(doc.good_status)},
                  {"content", {{doc.response_type, {{"schema", schema(doc.response_schema)}}}}}}}};
+        if (!doc.accepted_schema.empty())
+            responses["202"] = json::object{
+                {"description", reason(202)},
+                {"content", {{"application/json", {{"schema", schema(doc.accepted_schema)}}}}}};
         for (const int status : doc.problems)
             responses[std::to_string(status)] = problem(status);
         responses["default"] = problem(500);
