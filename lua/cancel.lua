@@ -1,6 +1,6 @@
 -- Cancel jobs: each leaves queue and registries for the canceled registry, and its dependents follow or are released.
 -- ARGV: 1 dependents: "leave" | "enqueue" | "cascade", 2 "1" out of the lists of who waits for what it depends on,
---       3 "1" dry run: nothing is written, 4.. job ids
+--       3 "1" dry run: nothing is written, 4 who asks or "", 5.. job ids
 -- Returns: for each {code, status it had, dependents concerned}; code 0 no such job, 1 canceled, 2 it was canceled already
 -- Dynamic keys: see includes/transitions.lua and includes/removal.lua
 -- Source: rq/job.py Job.cancel (RQ 2.10)
@@ -8,6 +8,7 @@
 --- @include transitions
 --- @include removal
 --- @include batches
+--- @include timeline
 
 local dependents, forget, dry = ARGV[1], ARGV[2] == '1', ARGV[3] == '1'
 local wrote = dry
@@ -18,11 +19,12 @@ local function cancel(id, status, origin, group, limit)
         redis.call('HSET', job_key(id), 'status', 'canceled')
     end
     cancel_job(id, status, origin, group, limit)
+    note_event(id, 'canceled', {by = actor(ARGV[4])})
     if forget then forget_dependencies(id) end
 end
 
 local answers = {}
-for i = 4, #ARGV do
+for i = 5, #ARGV do
     local id = ARGV[i]
     local job = redis.pcall('HMGET', job_key(id), 'status', 'origin', 'data', 'group_id', 'rate_limit_key')
     local status, origin = job[1] or 'created', job[2] or ''

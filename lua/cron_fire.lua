@@ -2,18 +2,23 @@
 -- KEYS: 1 state of the schedule, 2 job hash, 3 queue list, 4 history of the schedule
 -- ARGV: 1 job id, 2 slot, 3 "1" not while the last job is unfinished, 4 ttl or "", 5.. field, value, ...
 -- Returns: {code, text}: 0 dealt with before (text: id of the last job), 1 enqueued (text: epoch float),
---          2 left out because the last job, named in text, is unfinished
+--          2 left out because the last job, named in text, is unfinished, 3 left out because the schedule is paused
 -- Dynamic keys: rq:job:<last job>
 -- Source: rq/queue.py Queue._enqueue_job (RQ 2.10); the history is that of RQ's main branch
 --- @include time
 --- @include changes
 local slot = tonumber(ARGV[2])
-local last_slot, last_job = unpack(redis.call('HMGET', KEYS[1], 'last_slot', 'last_job'))
+local last_slot, last_job, paused = unpack(redis.call('HMGET', KEYS[1], 'last_slot', 'last_job', 'paused'))
 if (tonumber(last_slot) or -1) >= slot then return {0, last_job or ''} end
 -- The state may have been lost or set back, and the job be there.
 if redis.call('EXISTS', KEYS[2]) == 1 then
     redis.call('HSET', KEYS[1], 'last_slot', ARGV[2])
     return {0, last_job or ''}
+end
+if paused == '1' then
+    redis.call('HSET', KEYS[1], 'last_slot', ARGV[2], 'last_skipped_slot', ARGV[2])
+    redis.call('HINCRBY', KEYS[1], 'skipped', 1)
+    return {3, last_job or ''}
 end
 if ARGV[3] == '1' and last_job then
     local status = redis.call('HGET', 'rq:job:' .. last_job, 'status')

@@ -1,17 +1,18 @@
--- Add, change and take away rules, and tell the workers.
--- ARGV: for each name, JSON ("" to take it away)
--- Returns: for each 1 where there was a rule of this name
+-- Add, change or take away a rule, and tell the workers.
+-- ARGV: 1 name, 2 JSON ("" to take it away), 3 "" or the SHA1 of what is to be there
+-- Returns: 1 where there was a rule of this name, 0 where not, -1 where another one is there: nothing has changed
 -- Dynamic keys: none
-local found = {}
+if ARGV[3] ~= '' then
+    local there = redis.pcall('HGET', 'rqxx:rules', ARGV[1])
+    if type(there) ~= 'string' or redis.sha1hex(there) ~= ARGV[3] then return -1 end
+end
 redis.call('INCR', 'rqxx:rules:version')
-for i = 1, #ARGV, 2 do
-    found[#found + 1] = redis.pcall('HEXISTS', 'rqxx:rules', ARGV[i])
-    if ARGV[i + 1] == '' then
-        redis.pcall('HDEL', 'rqxx:rules', ARGV[i])
-        redis.pcall('ZREM', 'rqxx:limits:until', ARGV[i])
-    else
-        redis.pcall('HSET', 'rqxx:rules', ARGV[i], ARGV[i + 1])
-    end
+local found = redis.pcall('HEXISTS', 'rqxx:rules', ARGV[1])
+if ARGV[2] == '' then
+    redis.pcall('HDEL', 'rqxx:rules', ARGV[1])
+    redis.pcall('ZREM', 'rqxx:limits:until', ARGV[1])
+else
+    redis.pcall('HSET', 'rqxx:rules', ARGV[1], ARGV[2])
 end
 redis.pcall('PUBLISH', 'rqxx:wake', '*')
 return found

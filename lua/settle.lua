@@ -21,6 +21,7 @@
 --- @include ttls
 --- @include lanes
 --- @include batches
+--- @include timeline
 
 local worker, default_result_ttl = ARGV[1], tonumber(ARGV[3])
 local answers, members, records = {}, {}, {}
@@ -162,6 +163,14 @@ local function count_failure(what, origin, run_us, wait_us)
     if what ~= 'retried' then measure('failed', run_us, wait_us) end
 end
 
+-- An attempt that is over, of a job that goes on. RQ keeps nothing of such: its result entries are for ends.
+-- `error`: exc_string, told as far as it is not too long.
+local longest_error = 4000
+local function note_attempt(event, id, execution, started, details, error)
+    note_event(id, event, {worker = worker, execution = execution, started_at = started, details = details,
+        exc_string = error and #error <= longest_error and error or nil})
+end
+
 local function end_without_success(id, execution, origin, status, payload, started, job, account)
     local result = {'type', '2', 'worker_name', worker, 'exc_string', payload, 'execution_id', execution,
         'execution_started_at', started, 'execution_ended_at', now_float}
@@ -188,6 +197,7 @@ local function retry_as_asked(id, execution, origin, payload, started, job, run_
     end
     add_result(id, ttl_of(job[3]) or default_failure_ttl, unpack(result))
     run_again(id, origin, wait, false, job[11], 'number_of_retries', used + 1)
+    note_attempt('retried', id, execution, started, string.format('its function asked for retry %d of %d, in %d s', used + 1, most, wait))
     count_failure('retried', origin, run_us, wait_us)
     return {3, wait, used + 1, most}
 end
@@ -220,10 +230,12 @@ for at = 4, #ARGV, width do
         answer = {1}
     elseif outcome == 'R' then
         return_job(id, origin)
+        note_attempt('returned', id, execution, started, 'its worker stopped')
         answer = {4}
     elseif outcome == 'L' then
         local wait = count_of(string.match(payload, '^%d+'))
         run_again(id, origin, wait, true, job[11])
+        note_attempt('postponed', id, execution, started, string.format('for %d s', wait))
         answer = {8, wait}
     elseif outcome == 'X' then
         end_without_success(id, execution, origin, 'stopped', payload, started, job, account)
@@ -233,6 +245,7 @@ for at = 4, #ARGV, width do
         answer = retry_as_asked(id, execution, origin, payload, started, job, run_us, wait_us, account)
     elseif outcome == 'F' and count_of(job[4]) > 0 then
         local wait, retry, of = retry_job(id, origin, count_of(job[4]), job[5], job[6], job[11])
+        note_attempt('retried', id, execution, started, string.format('retry %d of %d, in %d s', retry, of, wait), payload)
         count_failure('retried', origin, run_us, wait_us)
         answer = {3, wait, retry, of}
     else

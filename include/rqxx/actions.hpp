@@ -40,9 +40,10 @@ struct JobFilter {
     std::string queue;
     /// queued, started, finished, failed (stopped ones too), deferred, scheduled or canceled.
     std::string status;
-    std::string func;         ///< Name of the function, `*` for any text; empty: any.
-    std::string error;        ///< Part of the last line of the error; empty: any.
-    std::uint64_t limit = 0;  ///< At most so many; 0: all.
+    std::string func;                  ///< Name of the function, `*` for any text; empty: any.
+    std::string error;                 ///< Part of the last line of the error; empty: any.
+    std::uint64_t limit = 0;           ///< At most so many; 0: all.
+    std::uint64_t most_looked_at = 0;  ///< Ends after the page that reaches it; 0: goes on.
 };
 
 /// How far an action on many jobs has got.
@@ -58,7 +59,9 @@ struct ActionProgress {
 /// Thread safety and lifetime: as for the client. With `dry_run` nothing is written.
 class JobActions {
 public:
-    explicit JobActions(RedisClient& redis) : redis_(&redis) {}
+    /// @param by  who asks, for the jobs' timelines.
+    explicit JobActions(RedisClient& redis, std::string by = {})
+        : redis_(&redis), by_(std::move(by)) {}
 
     struct CancelOptions {
         Dependents dependents = Dependents::leave;
@@ -88,7 +91,11 @@ public:
     /// of rqxx, by a mark that its next heartbeat finds: a command has no answer and may be lost.
     /// The job ends `stopped` some time later; refused where it does not run.
     /// Source: rq/command.py send_stop_job_command (RQ 2.10).
-    boost::asio::awaitable<StopResult> stop(std::string id);
+    boost::asio::awaitable<StopResult> stop(std::string id, bool dry_run = false);
+
+    /// Scheduled jobs, before their time. Source: rq/scheduler.py enqueue_scheduled_jobs (RQ 2.10).
+    boost::asio::awaitable<std::vector<ActionResult>> run_now(std::vector<std::string> ids,
+                                                              bool dry_run);
 
     using Action = std::function<boost::asio::awaitable<std::vector<ActionResult>>(
         std::vector<std::string> ids)>;
@@ -108,6 +115,7 @@ private:
                                                           std::vector<std::string> ids);
 
     RedisClient* redis_;
+    std::string by_;
 };
 
 }  // namespace rqxx

@@ -100,6 +100,7 @@ private:
 struct CronServiceOptions {
     std::string name;         ///< Empty: host, pid and a random part.
     std::string config_file;  ///< Shown by RQ's monitors.
+    std::string group;        ///< Of whom one leads; empty: those with the same schedules.
     std::chrono::milliseconds lease{10000};
     std::chrono::milliseconds renew{3000};     ///< How often the leader renews its lease.
     std::chrono::milliseconds stand_by{1000};  ///< How often the others ask for it.

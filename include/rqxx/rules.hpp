@@ -71,6 +71,8 @@ struct Rule {
 [[nodiscard]] std::optional<ParseError> find_fault(const Rule& rule);
 /// As stored, and as the API shows it, without its name.
 [[nodiscard]] boost::json::object to_json(const Rule& rule);
+/// Changes with each change of the rule.
+[[nodiscard]] std::string etag_of(const Rule& rule);
 [[nodiscard]] Parsed<Rule> parse_rule(std::string name, std::string_view json);
 
 /// How a limiter stands: a rule, or one key of a rule.
@@ -98,8 +100,12 @@ public:
     boost::asio::awaitable<Listing> list();
     /// Adds or replaces. @throws Error `Errc::usage` naming the field.
     boost::asio::awaitable<void> set(Rule rule);
+    /// Replaces it where it is still as `etag` says (see `etag_of`); false: nothing has changed.
+    boost::asio::awaitable<bool> replace(Rule rule, std::string etag);
     /// False when there is none.
     boost::asio::awaitable<bool> remove(std::string name);
+    /// The same where it is still as `etag` says; false: nothing has changed.
+    boost::asio::awaitable<bool> remove(std::string name, std::string etag);
     /// Nobody of ours starts jobs of this queue, or function, until it is resumed. Stock workers
     /// know nothing of it. False when that was so already.
     boost::asio::awaitable<bool> pause_queue(std::string queue);
@@ -127,7 +133,7 @@ public:
     boost::asio::awaitable<std::vector<LimiterUse>> usage(std::size_t most = 1000);
 
 private:
-    boost::asio::awaitable<bool> edit(std::string name, std::string json);
+    boost::asio::awaitable<int> edit(std::string name, std::string json, std::string etag = {});
     boost::asio::awaitable<Rule> find_limit(std::string name);
     RedisClient* redis_;
 };

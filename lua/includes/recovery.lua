@@ -1,5 +1,6 @@
 -- What becomes of a started job that nobody runs any more. Needs time.lua, transitions.lua, metrics.lua, webhooks.lua, ttls.lua,
 -- batches.lua.
+--- @include timeline
 local recovered = {}
 
 local function count_recovered(what, origin)
@@ -20,12 +21,14 @@ local function recover_job(id, origin, policy, exc_string, asked_to_stop)
     if retries_left > 0 then
         -- At once, whatever the intervals say: the wait is for jobs that failed, not for workers that died.
         local _, retry, of = retry_job(id, origin, retries_left, nil, '1', job[2])
+        note_event(id, 'recovered', {details = string.format('nobody ran it any more; retry %d of %d', retry, of)})
         return 'retried', retry, of
     end
     if not asked_to_stop and policy == 'requeue' and count_of(job[5]) < 1 then
         count_up(id, 'rqxx_recoveries')
         attempt('HSET', job_key(id), 'status', 'queued', 'enqueued_at', now_iso)
         push(origin, id, true)
+        note_event(id, 'recovered', {details = 'nobody ran it any more; put back on its queue'})
         return 'requeued', 0, 0
     end
     note_ttl('failed', origin, fail_job(id, origin, final, job[3], job[4], {'type', '2', 'worker_name', '', 'exc_string', exc_string}))

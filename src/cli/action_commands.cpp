@@ -20,14 +20,15 @@ using namespace std::chrono_literals;
 
 /// How an action is told of: "canceled", "cannot be …".
 struct Wording {
+    std::string_view action;      ///< As the audit log calls it.
     std::string_view done;        ///< "canceled"
     std::string_view dry;         ///< "would be canceled"
     std::string_view impossible;  ///< "cannot be canceled"
 };
 
-constexpr Wording canceling{"canceled", "would be canceled", "cannot be canceled"};
-constexpr Wording deleting{"deleted", "would be deleted", "cannot be deleted"};
-constexpr Wording requeueing{"requeued", "would be requeued", "cannot be requeued"};
+constexpr Wording canceling{"job.cancel", "canceled", "would be canceled", "cannot be canceled"};
+constexpr Wording deleting{"job.delete", "deleted", "would be deleted", "cannot be deleted"};
+constexpr Wording requeueing{"job.requeue", "requeued", "would be requeued", "cannot be requeued"};
 
 std::string_view word(ActionResult::Code code) {
     switch (code) {
@@ -118,13 +119,34 @@ int report(const ActionProgress& progress, const Wording& wording, bool dry_run,
     return 0;
 }
 
-asio::awaitable<int> act_on_filter(JobActions& actions, JobFilter filter, bool stays, bool dry_run,
-                                   bool as_json, Wording wording, JobActions::Action action) {
+/// What was asked for, and how it went, for the audit log.
+asio::awaitable<void> note(RedisClient& redis, const Wording& wording, const JobFilter& filter,
+                           const ActionProgress& progress) {
+    json::object details{
+        {"status", filter.status}, {"done", progress.done}, {"refused", progress.refused}};
+    if (!filter.func.empty()) details["func"] = filter.func;
+    if (!filter.error.empty()) details["error"] = filter.error;
+    return note_action(redis, std::string(wording.action), "queue " + filter.queue,
+                       to_text(details));
+}
+
+asio::awaitable<void> note(RedisClient& redis, const Wording& wording,
+                           const std::vector<ActionResult>& results) {
+    std::string ids;
+    for (const auto& result : results)
+        if (result.code == ActionResult::Code::done)
+            ids += (ids.empty() ? "" : " ") + result.job_id;
+    if (!ids.empty()) co_await note_action(redis, std::string(wording.action), ids);
+}
+
+asio::awaitable<int> act_on_filter(RedisClient& redis, JobActions& actions, JobFilter filter,
+                                   bool dry_run, bool as_json, Wording wording,
+                                   JobActions::Action action) {
     ProgressLine line;
-    const auto progress =
-        co_await actions.for_each(std::move(filter), stays || dry_run, std::move(action),
-                                  [&](const ActionProgress& now) { line(now); });
+    const auto progress = co_await actions.for_each(filter, dry_run, std::move(action),
+                                                    [&](const ActionProgress& now) { line(now); });
     line.end();
+    if (!dry_run) co_await note(redis, wording, filter, progress);
     co_return report(progress, wording, dry_run, as_json);
 }
 
@@ -146,14 +168,16 @@ int act(const CommonOptions& common, const JobActionOptions& options, Wording wo
         const std::function<JobActions::Action(JobActions&)>& make_action) {
     const bool filtered = uses_filter(options);
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
-        JobActions actions(redis);
+        JobActions actions(redis, command_line_user());
         const auto action = make_action(actions);
         if (filtered)
             co_return co_await act_on_filter(
-                actions,
-                {options.queue, options.status, options.func, options.error, options.limit}, false,
+                redis, actions,
+                {options.queue, options.status, options.func, options.error, options.limit},
                 options.dry_run, options.json, wording, action);
-        co_return report(co_await action(options.ids), wording, options);
+        const auto results = co_await action(options.ids);
+        if (!options.dry_run) co_await note(redis, wording, results);
+        co_return report(results, wording, options);
     });
 }
 
@@ -264,13 +288,15 @@ int report(const std::vector<Stopping>& stopped, const JobActionOptions& options
 
 int stop_jobs(const CommonOptions& common, const JobActionOptions& options) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
-        JobActions actions(redis);
+        JobActions actions(redis, command_line_user());
         std::vector<Stopping> stopped;
         for (const auto& id : options.ids) {
             stopped.push_back({co_await actions.stop(id)});
             Stopping& stopping = stopped.back();
             if (!stopping.result.listens)
                 stopping.result.status = "started, but its worker does not listen";
+            if (stopping.result.code == ActionResult::Code::done)
+                co_await note_action(redis, "job.stop", id);
             if (stopping.result.code != ActionResult::Code::done)
                 stopping.state = "";
             else if (!options.no_wait)
@@ -282,9 +308,9 @@ int stop_jobs(const CommonOptions& common, const JobActionOptions& options) {
 
 int empty_queue(const CommonOptions& common, const QueueActionOptions& options) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
-        JobActions actions(redis);
+        JobActions actions(redis, command_line_user());
         co_return co_await act_on_filter(
-            actions, {options.queue, "queued", options.func, {}, 0}, false, options.dry_run,
+            redis, actions, {options.queue, "queued", options.func, {}, 0}, options.dry_run,
             options.json, deleting, [&](std::vector<std::string> ids) {
                 return actions.remove(std::move(ids), {Dependents::leave, options.dry_run});
             });
@@ -293,9 +319,9 @@ int empty_queue(const CommonOptions& common, const QueueActionOptions& options) 
 
 int requeue_failed(const CommonOptions& common, const QueueActionOptions& options) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
-        JobActions actions(redis);
+        JobActions actions(redis, command_line_user());
         co_return co_await act_on_filter(
-            actions, {options.queue, "failed", options.func, options.error, 0}, false,
+            redis, actions, {options.queue, "failed", options.func, options.error, 0},
             options.dry_run, options.json, requeueing, [&](std::vector<std::string> ids) {
                 return actions.requeue(std::move(ids), {false, options.dry_run});
             });
@@ -304,8 +330,11 @@ int requeue_failed(const CommonOptions& common, const QueueActionOptions& option
 
 int compact_queue(const CommonOptions& common, const QueueActionOptions& options) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
-        JobActions actions(redis);
+        JobActions actions(redis, command_line_user());
         const auto removed = co_await actions.compact(options.queue, options.dry_run);
+        if (!options.dry_run)
+            co_await note_action(redis, "queue.compact", options.queue,
+                                 fmt::format("{} ids removed", removed));
         if (options.json)
             fmt::print("{}\n",
                        to_text(json::object{{"removed", removed}, {"dry_run", options.dry_run}}));

@@ -193,6 +193,8 @@ int act(const CommonOptions& common, const BatchCommandOptions& options, std::st
             fmt::print(stderr, "rqxx: batch {} is complete\n", options.id);
             co_return 1;
         }
+        co_await note_action(redis, done == "canceled" ? "batch.cancel" : "batch.retry-failed",
+                             options.id, fmt::format("{} {}", result.done, done));
         if (options.json)
             fmt::print("{}\n", to_text(json::object{{"id", options.id}, {done, result.done}}));
         else

@@ -50,6 +50,7 @@ struct ServeOptions {
     bool no_maintenance = false;
     bool no_scheduler = false;
     bool no_index = false;
+    bool no_cron = false;
     bool demo = false;
     bool no_enqueue = false;
     std::vector<std::string> allow_func;
@@ -387,6 +388,13 @@ void check_programs(const std::vector<ConfiguredFunction>& functions);
 void print_worker(const std::vector<Setting>& settings, const WorkerOptions& options,
                   const HandlerRegistry& handlers, const std::vector<ConfiguredFunction>& functions,
                   bool as_json);
+
+/// Writes an action of this command line into the audit log, by user@host. Where that fails, the
+/// action stands, and stderr says so.
+boost::asio::awaitable<void> note_action(RedisClient& redis, std::string action, std::string target,
+                                         std::string details = {});
+/// `user@host`: who acts by this command line.
+[[nodiscard]] std::string command_line_user();
 
 /// Rows under headings, columns aligned; numbers to the right.
 class Table {

@@ -1,10 +1,14 @@
 #include <fmt/format.h>
+#include <pwd.h>
 #include <unistd.h>
 
+#include <array>
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/ip/host_name.hpp>
 #include <cstdlib>
 #include <fstream>
+#include <rqxx/audit.hpp>
 #include <rqxx/error.hpp>
 
 #include "cli/commands.hpp"
@@ -99,6 +103,35 @@ int with_redis(const CommonOptions& common,
     context.run();
     if (failure) std::rethrow_exception(failure);
     return code;
+}
+
+std::string command_line_user() {
+    std::array<char, 4096> buffer{};
+    passwd record{};
+    passwd* found = nullptr;
+    std::string user = std::to_string(::geteuid());
+    if (::getpwuid_r(::geteuid(), &record, buffer.data(), buffer.size(), &found) == 0 &&
+        found != nullptr)
+        user = record.pw_name;
+    boost::system::error_code ignored;
+    return fmt::format("{}@{}", user, asio::ip::host_name(ignored));
+}
+
+asio::awaitable<void> note_action(RedisClient& redis, std::string action, std::string target,
+                                  std::string details) {
+    AuditEntry entry;
+    entry.by = command_line_user();
+    entry.via = "cli";
+    entry.action = std::move(action);
+    entry.target = std::move(target);
+    entry.outcome = "done";
+    entry.details = std::move(details);
+    try {
+        co_await AuditLog(redis).write(entry);
+    } catch (const Error& error) {
+        fmt::print(stderr, "rqxx: this is done, but missing in the audit log: {}\n",
+                   printable(error.message()));
+    }
 }
 
 Table::Table(std::vector<std::string> headings) {

@@ -49,7 +49,9 @@ void tell(const Target& target, std::string_view state, bool changed,
 int pause(const CommonOptions& common, Target target) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         Rules rules(redis);
-        tell(target, "paused", co_await change(rules, target, true));
+        const bool changed = co_await change(rules, target, true);
+        co_await note_action(redis, fmt::format("{}.pause", target.what), target.options.name);
+        tell(target, "paused", changed);
         co_return 0;
     });
 }
@@ -57,7 +59,9 @@ int pause(const CommonOptions& common, Target target) {
 int resume(const CommonOptions& common, Target target) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         Rules rules(redis);
-        tell(target, "running", co_await change(rules, target, false));
+        const bool changed = co_await change(rules, target, false);
+        co_await note_action(redis, fmt::format("{}.resume", target.what), target.options.name);
+        tell(target, "running", changed);
         co_return 0;
     });
 }
@@ -68,6 +72,8 @@ int drain(const CommonOptions& common, Target target) {
     return with_redis(common, [&, wait](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         Rules rules(redis);
         const bool changed = co_await change(rules, target, true);
+        co_await note_action(redis, fmt::format("{}.pause", target.what), target.options.name,
+                             "to drain it");
         const bool terminal = ::isatty(STDERR_FILENO) == 1;
         const auto until = std::chrono::steady_clock::now() + wait;
         Event step(redis.executor());
@@ -183,11 +189,13 @@ int share_queue(const CommonOptions& common, const FairOptions& options) {
         Rules rules(redis);
         if (options.off) {
             const bool was = co_await rules.share_queue(options.queue, "");
+            co_await note_action(redis, "queue.share", options.queue, "no longer");
             fmt::print("queue {} {}\n", printable(options.queue),
                        was ? "is served in the order of its jobs" : "was not shared");
             co_return 0;
         }
         co_await rules.share_queue(options.queue, options.key);
+        co_await note_action(redis, "queue.share", options.queue, "by " + options.key);
         fmt::print("queue {} is shared by {}\n", printable(options.queue), printable(options.key));
         co_return 0;
     });
@@ -211,6 +219,7 @@ int set_limit(const CommonOptions& common, const LimitOptions& options) {
                     fmt::format("{}{}", fault->field == "name" ? "" : "--", fault->describe()));
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         co_await Rules(redis).set(rule);
+        co_await note_action(redis, "limit.set", rule.name, to_text(to_json(rule)));
         fmt::print("{}: {} {}\n", rule.name, to_string(rule.kind), amount(rule));
         co_return 0;
     });
@@ -239,6 +248,7 @@ int remove_limit(const CommonOptions& common, const LimitOptions& options) {
             fmt::print(stderr, "rqxx: there is no limit {}\n", printable(options.name));
             co_return 1;
         }
+        co_await note_action(redis, "limit.remove", options.name);
         fmt::print("{} removed\n", printable(options.name));
         co_return 0;
     });
@@ -255,6 +265,8 @@ int push_back_limit(const CommonOptions& common, const LimitOptions& options) {
             fmt::print(stderr, "rqxx: there is no limit {}\n", printable(rule));
             co_return 1;
         }
+        co_await note_action(redis, "limit.push-back", options.name,
+                             fmt::format("{} s", delay.count()));
         fmt::print("{} lets nothing pass for {} s\n", printable(options.name), delay.count());
         co_return 0;
     });
@@ -268,6 +280,8 @@ int suspend(const CommonOptions& common, const SuspendOptions& options) {
     }
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         co_await Rules(redis).suspend(duration);
+        co_await note_action(redis, "workers.suspend", "",
+                             duration ? fmt::format("{} s", duration->count()) : std::string());
         fmt::print("All workers are suspended{}\n",
                    duration ? fmt::format(" for {} s", duration->count())
                             : std::string(", until: rqxx resume"));
@@ -278,6 +292,7 @@ int suspend(const CommonOptions& common, const SuspendOptions& options) {
 int resume(const CommonOptions& common) {
     return with_redis(common, [&](RedisClient& redis, Logger&) -> asio::awaitable<int> {
         const bool was = co_await Rules(redis).resume();
+        co_await note_action(redis, "workers.resume", "");
         fmt::print("{}\n", was ? "Workers go on" : "Workers were not suspended");
         co_return 0;
     });

@@ -8,6 +8,7 @@
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <fstream>
+#include <rqxx/cron_entries.hpp>
 #include <rqxx/scheduler.hpp>
 
 #include "base/task_group.hpp"
@@ -30,6 +31,7 @@ ServeOptions consistent(ServeOptions options) {
     if (!options.read_only) return options;
     if (options.demo) throw Error(Errc::usage, "--demo: makes jobs, which --read-only forbids");
     options.no_worker = options.no_sampler = options.no_scheduler = options.no_maintenance = true;
+    options.no_cron = options.no_index = true;
     options.webhooks.off = true;
     return options;
 }
@@ -66,6 +68,8 @@ public:
           janitor_(redis_, {}, RecoverPolicy::requeue, log_),
           webhooks_(redis_, webhook_options(options.webhooks), log_),
           index_(make_index()),
+          operations_(redis_, log_),
+          cron_(redis_, log_),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM),
           reload_(context_, SIGHUP) {
@@ -135,6 +139,11 @@ private:
         http::add_index_routes(router_, index_.get(), redis_);
         http::add_history_routes(router_, redis_);
         http::add_redis_routes(router_, redis_, pulse_);
+        http::add_action_routes(router_, redis_, operations_);
+        http::add_schedule_routes(router_, redis_);
+        http::add_queue_routes(router_, monitor_, redis_, operations_);
+        http::add_timeline_route(router_, monitor_);
+        http::add_audit_routes(router_, redis_, log_);
         http::add_health_routes(router_, redis_, [this] {
             return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;
         });
@@ -195,6 +204,8 @@ private:
         if (worker_) workers.spawn("worker", run_worker(*worker_, summary));
         TaskGroup scheduling(context_.get_executor());
         if (!options_.no_scheduler) scheduling.spawn("scheduler", scheduler_.run());
+        TaskGroup firing(context_.get_executor());
+        if (!options_.no_cron) firing.spawn("cron", cron_.run());
         fmt::print("Dashboard: {}\nRedis: {}\n", server_->url(), redis_settings_.url.redacted());
         std::fflush(stdout);
         if (options_.demo) co_await run_demo();
@@ -205,6 +216,7 @@ private:
         live_.close();
         server_->stop(std::min<std::chrono::milliseconds>(grace, 5s));
         scheduling.cancel();
+        cron_.request_stop();
         if (worker_) worker_->request_stop();
         asio::co_spawn(context_, second_signal(), asio::detached);
         std::exception_ptr failure;
@@ -214,7 +226,9 @@ private:
             failure = std::current_exception();
         }
         co_await scheduling.join();
+        co_await firing.join();
         co_await serving.join();  // What is being answered has its grace.
+        co_await operations_.join();
         tasks_.cancel();
         co_await tasks_.join();
         if (failure) std::rethrow_exception(failure);
@@ -321,6 +335,8 @@ private:
     runtime::Janitor janitor_;
     WebhookDeliverer webhooks_;
     std::unique_ptr<index::JobIndex> index_;
+    Operations operations_;
+    StoredCron cron_;
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<Worker> worker_;
     TaskGroup tasks_;

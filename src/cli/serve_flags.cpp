@@ -39,6 +39,8 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
              "do not count what stock RQ workers end, nor keep history for charts");
     add_flag(app, "--no-scheduler", o.no_scheduler,
              "leave jobs that were enqueued for later to other schedulers");
+    add_flag(app, "--no-cron", o.no_cron,
+             "do not fire the cron jobs that are kept in Redis (POST /api/v1/cron)");
     add_flag(app, "--no-maintenance", o.no_maintenance,
              "do not recover jobs of dead workers, nor put queues in order");
     add_flag(app, "--no-index", o.no_index,

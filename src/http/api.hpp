@@ -9,6 +9,7 @@
 #include <rqxx/http/router.hpp>
 #include <rqxx/http/server.hpp>
 #include <rqxx/monitor.hpp>
+#include <rqxx/operations.hpp>
 #include <rqxx/redis/client.hpp>
 #include <rqxx/scheduler.hpp>
 #include <rqxx/worker.hpp>
@@ -51,6 +52,23 @@ void add_history_routes(Router& router, RedisClient& redis);
 
 /// `/api/v1/redis`, `/api/v1/alerts`: what an operator should know. `pulse` outlives the router.
 void add_redis_routes(Router& router, RedisClient& redis, const runtime::RedisPulse& pulse);
+/// `/api/v1/jobs/{id}/cancel` and so on, `/api/v1/jobs/bulk`, `/api/v1/operations…`.
+void add_action_routes(Router& router, RedisClient& redis, Operations& operations);
+/// Begins an action on many jobs, and answers 202 with its id; 503 where too many run.
+boost::asio::awaitable<Response> start_operation(Operations& operations, BulkOrder order);
+/// Of a route that answers 202 so.
+inline constexpr std::string_view accepted_schema =
+    R"({"type":"object","required":["status","operation_id"],"properties":{"status":{"type":"string"},"operation_id":{"type":"string"}}})";
+/// `/api/v1/schedules`, `/api/v1/cron…`, `/api/v1/jobs/{id}/run-now`.
+void add_schedule_routes(Router& router, RedisClient& redis);
+/// The ETag that a change is bound to; nothing where any will do. @throws HttpError 422.
+[[nodiscard]] std::optional<std::string> if_match(const Request& request);
+/// `/api/v1/queues…`, `/api/v1/workers…`.
+void add_queue_routes(Router& router, Monitor& monitor, RedisClient& redis, Operations& operations);
+/// `/api/v1/jobs/{id}/timeline`.
+void add_timeline_route(Router& router, Monitor& monitor);
+/// `/api/v1/audit`; writes down what is done through `router`.
+void add_audit_routes(Router& router, RedisClient& redis, Logger& log);
 
 /// `/healthz`, `/readyz`. `last_poll`: when this process' worker last heard from Redis; nothing
 /// without a worker.

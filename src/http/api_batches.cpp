@@ -277,10 +277,12 @@ void add_batch_routes(Router& router, RedisClient& redis, std::filesystem::path 
 
     RouteDoc cancel = describe("Cancel what has not ended", 200, {404, 409});
     cancel.response_schema = answer_schema();
+    cancel.action = "batch.cancel";
     router.add(Method::post, "/api/v1/batches/{batch_id}/cancel", cancel,
                handler(&Batches::cancel));
     RouteDoc retry = describe("Put failed and stopped jobs back on their queues", 200, {404, 422});
     retry.response_schema = answer_schema();
+    retry.action = "batch.retry-failed";
     router.add(Method::post, "/api/v1/batches/{batch_id}/retry-failed", retry,
                handler(&Batches::retry_failed));
 }

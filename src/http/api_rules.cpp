@@ -73,6 +73,26 @@ const std::string& visible_queue(const Request& request) {
     return name;
 }
 
+HttpError changed_meanwhile() {
+    return {412, "It has been changed meanwhile: read it again", "changed"};
+}
+
+asio::awaitable<Rule> find_rule(Rules rules, std::string name) {
+    const auto listing = co_await rules.list();
+    for (const auto& rule : listing.rules)
+        if (rule.name == name) co_return rule;
+    throw HttpError(404, "Limit not found");
+}
+
+asio::awaitable<Response> show_limit(Rules rules, Request request) {
+    const Rule rule = co_await find_rule(rules, request.path_param("name"));
+    const auto uses = co_await rules.usage();
+    Response response =
+        json_response(200, json::object{{"status", "ok"}, {"limit", to_json(rule, uses)}});
+    response.headers = {{"ETag", fmt::format("\"{}\"", etag_of(rule))}};
+    co_return response;
+}
+
 asio::awaitable<Response> list_limits(Rules rules, Request request) {
     const auto listing = co_await rules.list();
     const auto uses = co_await rules.usage();
@@ -145,25 +165,49 @@ void add_rule_routes(Router& router, RedisClient& redis) {
         listed,
         [](Rules rules, Request request) { return list_limits(rules, std::move(request)); });
 
+    RouteDoc shown;
+    shown.problems = {404};
+    add(Method::get, "/api/v1/limits/{name}", "One limit; its ETag is for If-Match", shown,
+        show_limit);
+
     RouteDoc set;
     set.request_schema = rule_schema;
-    set.problems = {422};
+    set.problems = {412, 422};
+    RouteDoc::Param match;
+    match.name = "If-Match";
+    match.in = "header";
+    match.description = "only where this ETag is that of what is there; else 412";
+    set.params = {match};
+    set.action = "limit.set";
     add(Method::put, "/api/v1/limits/{name}", "Add or change a limit; it holds at once", set,
         [](Rules rules, Request request) -> asio::awaitable<Response> {
             const Rule rule = rule_of(request);
             json::object limit = to_json(rule);
             limit["name"] = rule.name;
-            co_await rules.set(rule);
-            co_return json_response(200,
-                                    json::object{{"status", "ok"}, {"limit", std::move(limit)}});
+            if (const auto etag = if_match(request)) {
+                if (!co_await rules.replace(rule, *etag)) throw changed_meanwhile();
+            } else {
+                co_await rules.set(rule);
+            }
+            Response response =
+                json_response(200, json::object{{"status", "ok"}, {"limit", std::move(limit)}});
+            response.headers = {{"ETag", fmt::format("\"{}\"", etag_of(rule))}};
+            co_return response;
         });
 
     RouteDoc removed;
-    removed.problems = {404};
+    removed.problems = {404, 412, 422};
+    removed.params = {match};
+    removed.action = "limit.remove";
     add(Method::delete_, "/api/v1/limits/{name}", "Take a limit away", removed,
         [](Rules rules, Request request) -> asio::awaitable<Response> {
             const std::string& name = request.path_param("name");
-            if (!co_await rules.remove(name)) throw HttpError(404, "Limit not found");
+            if (const auto etag = if_match(request)) {
+                const auto there = co_await find_rule(rules, name);
+                if (!co_await rules.remove(name, *etag)) throw changed_meanwhile();
+            } else if (!co_await rules.remove(name)) {
+                throw HttpError(404, "Limit not found");
+            }
             co_return json_response(200,
                                     json::object{{"status", "ok"}, {"name", to_json(Value(name))}});
         });
@@ -171,46 +215,56 @@ void add_rule_routes(Router& router, RedisClient& redis) {
     RouteDoc pushed;
     pushed.request_schema = push_back_schema;
     pushed.problems = {404, 422};
+    pushed.action = "limit.push-back";
     add(Method::post, "/api/v1/limits/{name}/push-back",
         "Let nothing pass a limit for a while, as after a 429", pushed, push_back);
 
     RouteDoc change;
     change.response_schema = change_schema;
     change.problems = {422};
-    RouteDoc of_queue = change;
-    of_queue.keeps_to_queues = true;
-    of_queue.problems = {404, 422};
+    const auto acted = [&change](std::string action) {
+        RouteDoc doc = change;
+        doc.action = std::move(action);
+        return doc;
+    };
+    const auto acted_on_queue = [&acted](std::string action) {
+        RouteDoc doc = acted(std::move(action));
+        doc.keeps_to_queues = true;
+        doc.problems = {404, 422};
+        return doc;
+    };
     add(Method::post, "/api/v1/queues/{name}/pause",
-        "Start no more jobs of a queue; stock RQ workers know nothing of it", of_queue,
+        "Start no more jobs of a queue; stock RQ workers know nothing of it",
+        acted_on_queue("queue.pause"),
         [](Rules rules, Request request) -> asio::awaitable<Response> {
             const std::string& name = visible_queue(request);
             co_return changed("queue", name, "paused", co_await rules.pause_queue(name));
         });
     add(Method::post, "/api/v1/queues/{name}/resume", "Go on with a queue that was paused",
-        of_queue, [](Rules rules, Request request) -> asio::awaitable<Response> {
+        acted_on_queue("queue.resume"), [](Rules rules, Request request) -> asio::awaitable<Response> {
             const std::string& name = visible_queue(request);
             co_return changed("queue", name, "running", co_await rules.resume_queue(name));
         });
     add(Method::post, "/api/v1/functions/{name}/pause",
-        "Start no more jobs of a function; stock RQ workers know nothing of it", change,
-        [](Rules rules, Request request) -> asio::awaitable<Response> {
+        "Start no more jobs of a function; stock RQ workers know nothing of it",
+        acted("function.pause"), [](Rules rules, Request request) -> asio::awaitable<Response> {
             const std::string& name = request.path_param("name");
             co_return changed("function", name, "paused", co_await rules.pause_function(name));
         });
     add(Method::post, "/api/v1/functions/{name}/resume", "Go on with a function that was paused",
-        change, [](Rules rules, Request request) -> asio::awaitable<Response> {
+        acted("function.resume"), [](Rules rules, Request request) -> asio::awaitable<Response> {
             const std::string& name = request.path_param("name");
             co_return changed("function", name, "running", co_await rules.resume_function(name));
         });
 
-    RouteDoc suspended = change;
+    RouteDoc suspended = acted("workers.suspend");
     suspended.request_schema = suspend_schema;
     add(Method::post, "/api/v1/suspend", "Let no worker start a job, RQ's workers included",
         suspended, [](Rules rules, Request request) -> asio::awaitable<Response> {
             const auto seconds = seconds_field(body_fields(request, {"seconds"}), 1);
             co_return changed("", "", "suspended", co_await rules.suspend(seconds));
         });
-    add(Method::post, "/api/v1/resume", "Let suspended workers go on", change,
+    add(Method::post, "/api/v1/resume", "Let suspended workers go on", acted("workers.resume"),
         [](Rules rules, Request) -> asio::awaitable<Response> {
             co_return changed("", "", "running", co_await rules.resume());
         });

@@ -124,7 +124,7 @@ void Metrics::add_route(Router& router) {
     RouteDoc doc;
     doc.summary = "Prometheus metrics, as text";
     doc.tag = "system";
-    doc.response_type = "text/plain";
+    doc.response_type = "text/plain; version=0.0.4; charset=utf-8";
     doc.response_schema = R"({"type":"string"})";
     router.add(Method::get, "/metrics", doc,
                [impl = impl_.get()](Request) -> asio::awaitable<Response> {

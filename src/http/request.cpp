@@ -76,6 +76,8 @@ std::string_view reason(int status) noexcept {
             return "Request Timeout";
         case 409:
             return "Conflict";
+        case 412:
+            return "Precondition Failed";
         case 413:
             return "Content Too Large";
         case 415:
@@ -202,6 +204,11 @@ HttpError::HttpError(int status, std::string detail, std::string code, Headers h
       detail_(std::move(detail)),
       code_(std::move(code)),
       headers_(std::move(headers)) {}
+
+std::string actor_of(const Request& request) {
+    const bool known = request.principal != nullptr && request.principal->auth != "none";
+    return known ? request.principal->name : request.remote;
+}
 
 Response problem_response(const Request& request, int status, std::string_view detail,
                           std::string_view code) {

@@ -99,6 +99,30 @@ Scope scope_of(const std::vector<const Route*>& found) {
     return open ? Scope::none : Scope::read;
 }
 
+constexpr std::size_t longest_details = 2000;
+
+ActionRecord record_of(const Request& request, const RouteDoc& doc) {
+    ActionRecord record;
+    record.by = actor_of(request);
+    record.action = doc.action;
+    for (const auto& [name, value] : request.path_params)
+        record.target += (record.target.empty() ? "" : "/") + value;
+    if (const auto query = request.target.find('?'); query != std::string::npos)
+        record.details = request.target.substr(query, longest_details);
+    if (!doc.secret_body && !request.body.empty())
+        record.details +=
+            (record.details.empty() ? "" : " ") + request.body.substr(0, longest_details);
+    return record;
+}
+
+/// Nothing where the audit log is not concerned: nothing was there to act on.
+std::string_view outcome_of(int status) {
+    if (status == 202) return "accepted";
+    if (status < 400) return "done";
+    if (status == 403 || status == 409 || status == 412) return "refused";
+    return status >= 500 ? "failed" : "";
+}
+
 /// A body that is there already.
 class WholeBody : public BodyReader {
 public:
@@ -193,6 +217,7 @@ struct Router::Impl {
 
     Logger& log;
     std::vector<Route> routes;
+    std::function<asio::awaitable<void>(ActionRecord)> action_observer;
 
     /// The routes of the pattern that fits best, one per method.
     [[nodiscard]] std::vector<const Route*> match(const std::vector<std::string>& segments) const {
@@ -292,6 +317,8 @@ asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
     Request outline;
     outline.path = request.path;
     outline.request_id = request.request_id;
+    std::optional<ActionRecord> record;
+    Response response;
     try {
         if (guard) {
             co_await guard(request, route != nullptr ? route->scope() : scope_of(found),
@@ -306,6 +333,8 @@ asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
             if (Route::is_param(name))
                 request.path_params.emplace_back(name.substr(1, name.size() - 2), (*segments)[i]);
         }
+        if (!route->doc.action.empty() && impl_->action_observer)
+            record = record_of(request, route->doc);
         if (route->streams && !request.stream)
             request.stream = std::make_shared<WholeBody>(std::move(request.body));
         std::optional<Request> again;
@@ -314,20 +343,28 @@ asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
             again->headers = request.headers;
             again->remote = request.remote;
         }
-        Response response = co_await route->handler(std::move(request));
+        response = co_await route->handler(std::move(request));
         if (again && response.source)
             response.source = std::make_shared<GuardedSource>(
                 std::move(response.source), std::move(guard), std::move(*again), route->scope());
-        co_return response;
     } catch (const HttpError& error) {
-        co_return Impl::refuse(outline, error);
+        response = Impl::refuse(outline, error);
     } catch (const Error& error) {
-        co_return impl_->failed(outline, error);
+        response = impl_->failed(outline, error);
     } catch (const Cancelled&) {
-        co_return problem_response(outline, 503, "The server is stopping");
+        response = problem_response(outline, 503, "The server is stopping");
     } catch (const std::exception& error) {
-        co_return impl_->failed(outline, Error(Errc::internal, error.what()));
+        response = impl_->failed(outline, Error(Errc::internal, error.what()));
     }
+    if (record) {
+        record->outcome = response.dry_run ? "" : outcome_of(response.status);
+        if (!record->outcome.empty()) co_await impl_->action_observer(std::move(*record));
+    }
+    co_return response;
+}
+
+void Router::on_action(std::function<asio::awaitable<void>(ActionRecord)> observer) {
+    impl_->action_observer = std::move(observer);
 }
 
 std::string_view Router::pattern_of(Method, std::string_view target) const {
@@ -368,6 +405,10 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
              json::object{
                  {"description", reason(doc.good_status)},
                  {"content", {{doc.response_type, {{"schema", schema(doc.response_schema)}}}}}}}};
+        if (!doc.accepted_schema.empty())
+            responses["202"] = json::object{
+                {"description", reason(202)},
+                {"content", {{"application/json", {{"schema", schema(doc.accepted_schema)}}}}}};
         for (const int status : doc.problems)
             responses[std::to_string(status)] = problem(status);
         if (route->scope() != Scope::none) {

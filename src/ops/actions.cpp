@@ -135,7 +135,7 @@ asio::awaitable<std::vector<ActionResult>> JobActions::cancel(std::vector<std::s
                                                               CancelOptions options) {
     return run(lua::cancel,
                {word(options.dependents), options.remove_from_dependencies ? "1" : "0",
-                options.dry_run ? "1" : "0"},
+                options.dry_run ? "1" : "0", by_},
                std::move(ids));
 }
 
@@ -147,16 +147,21 @@ asio::awaitable<std::vector<ActionResult>> JobActions::remove(std::vector<std::s
 
 asio::awaitable<std::vector<ActionResult>> JobActions::requeue(std::vector<std::string> ids,
                                                                RequeueOptions options) {
-    return run(lua::requeue, {options.at_front ? "L" : "R", options.dry_run ? "1" : "0"},
+    return run(lua::requeue, {options.at_front ? "L" : "R", options.dry_run ? "1" : "0", by_},
                std::move(ids));
 }
 
-asio::awaitable<StopResult> JobActions::stop(std::string id) {
+asio::awaitable<std::vector<ActionResult>> JobActions::run_now(std::vector<std::string> ids,
+                                                               bool dry_run) {
+    return run(lua::run_now, {dry_run ? "1" : "0", by_}, std::move(ids));
+}
+
+asio::awaitable<StopResult> JobActions::stop(std::string id, bool dry_run) {
     StopResult result;
     const boost::json::object command{{"command", "stop-job"}, {"job_id", id}};
-    const Reply reply =
-        co_await redis_->eval(lua::stop, {keys::job(id), keys::executions(id)},
-                              std::vector<std::string>{id, boost::json::serialize(command)});
+    const Reply reply = co_await redis_->eval(
+        lua::stop, {keys::job(id), keys::executions(id)},
+        std::vector<std::string>{id, boost::json::serialize(command), dry_run ? "1" : "0", by_});
     const auto& cells = reply.as_array();
     const auto code = cells.at(0).as_integer();
     result.listens = code != 3;
@@ -215,6 +220,8 @@ asio::awaitable<ActionProgress> JobActions::for_each(
             }
             if (report) report(progress);
             if (filter.limit > 0 && progress.matched >= filter.limit) co_return progress;
+            if (filter.most_looked_at > 0 && progress.looked_at >= filter.most_looked_at)
+                co_return progress;
         }
     }
     co_return progress;

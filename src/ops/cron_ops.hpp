@@ -26,7 +26,7 @@ struct Lease {
 };
 
 struct Fired {
-    enum class Code { repeated = 0, enqueued = 1, overlaps = 2 };
+    enum class Code { repeated = 0, enqueued = 1, overlaps = 2, paused = 3 };
     Code code = Code::repeated;
     Timestamp at;          ///< When it was enqueued.
     std::string last_job;  ///< The unfinished one.

@@ -37,7 +37,14 @@ inline constexpr std::string_view rules = "rqxx:rules";
 inline constexpr std::string_view wake_channel = "rqxx:wake";
 /// Hash: how many jobs of a queue wait in lanes. See lua/includes/lanes.lua.
 inline constexpr std::string_view sorted = "rqxx:sorted";
+/// Sorted set: actions on many jobs, by the time at which they began.
+inline constexpr std::string_view operations = "rqxx:operations";
+/// Stream: what people and programs have done. See ops/audit.cpp.
+inline constexpr std::string_view audit = "rqxx:audit";
 inline constexpr std::string_view cron_schedulers = "rq:cron_schedulers";
+/// Hash: schedules that are kept in Redis, by name, as JSON. Their version beside it.
+inline constexpr std::string_view cron_entries = "rqxx:cron_entries";
+inline constexpr std::string_view cron_entries_version = "rqxx:cron_entries:version";
 inline constexpr std::string_view groups = "rq:groups";
 inline constexpr std::string_view rate_limits = "rq:rl-keys";
 inline constexpr std::string_view queue_prefix = "rq:queue:";
@@ -167,6 +174,9 @@ inline std::string dedup(std::string_view key) {
 }
 inline std::string idempotency(std::string_view key) {
     return join("rqxx:idempotency:", key);
+}
+inline std::string operation(std::string_view id) {
+    return join("rqxx:operations:", id);
 }
 inline std::string cron_scheduler(std::string_view process) {
     return join("rq:cron_scheduler:", process);

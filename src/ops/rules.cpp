@@ -7,6 +7,7 @@
 #include <rqxx/rules.hpp>
 
 #include "base/wildcard.hpp"
+#include "ops/etag.hpp"
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
 #include "ops/new_job.hpp"
@@ -248,12 +249,28 @@ asio::awaitable<Rules::Listing> Rules::list() {
     co_return listing;
 }
 
-asio::awaitable<bool> Rules::edit(std::string name, std::string json) {
-    const Reply reply = co_await redis_->eval(lua::edit_rules, {}, {name, std::move(json)});
+asio::awaitable<int> Rules::edit(std::string name, std::string json, std::string etag) {
+    const Reply reply =
+        co_await redis_->eval(lua::edit_rules, {}, {name, std::move(json), std::move(etag)});
+    if (reply.as_integer() < 0) co_return -1;
     // What waited for it as it was.
     while ((co_await redis_->eval(lua::tend_limits, {}, {"1000", name})).as_integer() >= 1000) {
     }
-    co_return reply.as_array().at(0).as_integer() == 1;
+    co_return reply.as_integer() == 1 ? 1 : 0;
+}
+
+std::string etag_of(const Rule& rule) {
+    return ops::etag_of(to_text(to_json(rule)));
+}
+
+asio::awaitable<bool> Rules::replace(Rule rule, std::string etag) {
+    if (const auto fault = find_fault(rule)) throw Error(Errc::usage, fault->describe());
+    auto json = to_text(to_json(rule));
+    co_return co_await edit(std::move(rule.name), std::move(json), std::move(etag)) >= 0;
+}
+
+asio::awaitable<bool> Rules::remove(std::string name, std::string etag) {
+    co_return co_await edit(std::move(name), "", std::move(etag)) >= 0;
 }
 
 asio::awaitable<void> Rules::set(Rule rule) {
@@ -263,18 +280,18 @@ asio::awaitable<void> Rules::set(Rule rule) {
 }
 
 asio::awaitable<bool> Rules::remove(std::string name) {
-    co_return co_await edit(std::move(name), "");
+    co_return co_await edit(std::move(name), "") == 1;
 }
 
 asio::awaitable<bool> Rules::pause_queue(std::string queue) {
     ops::check_queue_name(queue);
     const Rule rule{
         .name = rule_name("pause-queue", queue), .kind = Rule::Kind::pause, .queue = queue};
-    co_return !co_await edit(rule.name, to_text(to_json(rule)));
+    co_return co_await edit(rule.name, to_text(to_json(rule))) == 0;
 }
 
 asio::awaitable<bool> Rules::resume_queue(std::string queue) {
-    co_return co_await edit(rule_name("pause-queue", queue), "");
+    co_return co_await edit(rule_name("pause-queue", queue), "") == 1;
 }
 
 asio::awaitable<bool> Rules::pause_function(std::string function) {
@@ -283,11 +300,11 @@ asio::awaitable<bool> Rules::pause_function(std::string function) {
                     .function = function};
     if (const auto fault = find_fault(rule); fault || function.empty())
         throw Error(Errc::usage, fault ? fault->describe() : "function: must not be empty");
-    co_return !co_await edit(rule.name, to_text(to_json(rule)));
+    co_return co_await edit(rule.name, to_text(to_json(rule))) == 0;
 }
 
 asio::awaitable<bool> Rules::resume_function(std::string function) {
-    co_return co_await edit(rule_name("pause-function", function), "");
+    co_return co_await edit(rule_name("pause-function", function), "") == 1;
 }
 
 asio::awaitable<bool> Rules::share_queue(std::string queue, std::string key) {

@@ -90,7 +90,7 @@ def test_bad_names_are_refused(web, connection, path):
 
 
 @pytest.mark.parametrize("method, path, status", [
-    ("POST", "queues/pause", 404), ("POST", "queues//pause", 404), ("POST", "queues/a/b/pause", 404), ("GET", "queues/a/pause", 405),
+    ("POST", "queues/pause", 405), ("POST", "queues//pause", 404), ("POST", "queues/a/b/pause", 404), ("GET", "queues/a/pause", 405),
     ("POST", "limits/x", 405), ("GET", "suspend", 405), ("DELETE", "limits/a%20b", 404), ("POST", "functions/%zz/pause", 400),
 ])
 def test_what_is_not_there_is_not_found(web, method, path, status):

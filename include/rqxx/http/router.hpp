@@ -115,7 +115,11 @@ struct Response {
     /// A body without an end in sight, instead of the others where set; the connection closes
     /// behind it, and at once when the server stops.
     std::shared_ptr<BodySource> source;
+    bool dry_run = false;  ///< A change that was only tried: nothing for the audit log.
 };
+
+/// Who asks, as the audit log and the timelines of jobs name them.
+[[nodiscard]] std::string actor_of(const Request& request);
 
 [[nodiscard]] Response json_response(int status, const boost::json::value& body);
 
@@ -183,7 +187,8 @@ struct RouteDoc {
     std::string response_type = "application/json";
     std::string response_schema;  ///< JSON schema text of the good answer; empty for any object.
     int good_status = 200;
-    std::vector<int> problems;  ///< Further statuses it may answer with.
+    std::string accepted_schema{};  ///< Of the answer 202, where that may come as well.
+    std::vector<int> problems;      ///< Further statuses it may answer with.
     bool deprecated = false;
     bool hidden = false;  ///< Not in the OpenAPI document (pages, assets).
     /// What it needs; unless given `read` for GET, `operate` for others.
@@ -191,6 +196,18 @@ struct RouteDoc {
     /// The handler shows and changes nothing of queues that `may_see_queue` excludes. Other routes
     /// are for those who may see all queues.
     bool keeps_to_queues = false;
+    /// What the audit log calls it (`job.cancel`); empty for what is no action.
+    std::string action{};
+    bool secret_body = false;  ///< Its body is kept out of the audit log.
+};
+
+/// An action that somebody asked for, and how it went.
+struct ActionRecord {
+    std::string by;            ///< Who asked.
+    std::string action;        ///< `RouteDoc::action`.
+    std::string target;        ///< The path's parameters.
+    std::string details;       ///< Query and body, as sent, at most some kB.
+    std::string_view outcome;  ///< done, accepted, refused, failed.
 };
 
 /// Routes by method and pattern (`/api/rq/jobs/{job_id}`); literal segments win over parameters.
@@ -208,6 +225,9 @@ public:
     /// How large the body of such a route may be; nothing for other routes.
     [[nodiscard]] std::optional<std::uint64_t> streams(Method method,
                                                        std::string_view target) const;
+    /// Called after each action, before it is answered: not for one that asks for something that
+    /// does not exist or makes no sense, nor for a dry run.
+    void on_action(std::function<boost::asio::awaitable<void>(ActionRecord)> observer);
     /// Never throws for anything a client or handler does: HttpError becomes its problem, `Error`
     /// 503 (Redis away, with Retry-After) or 500, without internals in `detail`. `guard` is asked
     /// before anything is told of the routes; without one everybody may do everything.

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <boost/asio/awaitable.hpp>
+#include <boost/json/fwd.hpp>
+#include <memory>
+#include <optional>
+#include <rqxx/cron_service.hpp>
+#include <string>
+#include <string_view>
+#include <vector>
+
+namespace rqxx {
+
+/// The one leader of all processes that follow the schedules kept in Redis (`rqxx:cron:leader:…`).
+inline constexpr std::string_view stored_cron_group = "stored";
+
+/// What their processes show in the place of a file's name.
+inline constexpr std::string_view stored_cron_file = "redis";
+
+/// A schedule as the API takes it and as it is kept in Redis: an object with the keys of a table of
+/// `rqxx cron`'s file, durations as there or in whole seconds, `args`, `kwargs` and `meta` as JSON.
+/// @throws Error `Errc::usage` that begins with the key.
+[[nodiscard]] CronSchedule read_cron_entry(std::string name, const boost::json::object& entry);
+
+/// `0 3 * * 1-5` as `at 03:00, Monday to Friday`; empty where that is not simple.
+[[nodiscard]] std::string cron_in_words(std::string_view expression);
+
+/// One run of a schedule.
+struct CronRun {
+    Timestamp at;
+    std::string job_id;
+    std::string status;  ///< Empty: its job is gone.
+};
+
+/// A schedule, wherever it comes from, and how it stands.
+struct CronListing {
+    std::string name;
+    bool stored = false;  ///< Kept in Redis, so that it can be changed; else of a file.
+    std::string json;     ///< Of a stored one.
+    std::string etag;     ///< Of a stored one: SHA1 of `json`.
+    std::string expression, timezone, func_name, queue, args, kwargs;
+    std::optional<std::int64_t> interval;  ///< Seconds, instead of an expression.
+    std::vector<Slot> next;                ///< Five.
+    std::vector<CronRun> runs;             ///< The newest 24, newest first.
+    std::optional<double> lag;             ///< Seconds by which the last slot was late.
+    bool paused = false;
+    std::vector<std::string> processes;  ///< That show it.
+    std::string leader;                  ///< Of stored ones; empty: nobody fires them just now.
+    std::string problem;                 ///< Why it is not fired: it cannot be read.
+};
+[[nodiscard]] boost::json::object to_json(const CronListing& schedule);
+
+/// Schedules that can be changed while everything runs, and what is known of all others.
+class CronEntries {
+public:
+    static constexpr std::size_t most = 1000;
+    explicit CronEntries(RedisClient& redis) : redis_(&redis) {}
+
+    /// By name; those of `rqxx cron` and of RQ's own cron processes, too. Four round trips.
+    boost::asio::awaitable<std::vector<CronListing>> list(std::string only = {});
+    enum class Edit { none = 0, done = 1, changed = 2, too_many = 3 };
+    /// `none`: the name is taken.
+    boost::asio::awaitable<Edit> add(std::string name, std::string json);
+    /// `etag`: only where that is what is there; empty: whatever is there.
+    boost::asio::awaitable<Edit> replace(std::string name, std::string json, std::string etag);
+    boost::asio::awaitable<Edit> remove(std::string name, std::string etag);
+    /// Slots that come meanwhile are left out and not made up for. False where that was so already.
+    boost::asio::awaitable<bool> pause(std::string name, bool paused);
+    /// Enqueues its job at once, beside its slots. The job's id.
+    boost::asio::awaitable<std::string> run_now(CronSchedule schedule);
+
+private:
+    RedisClient* redis_;
+};
+
+/// Fires the schedules that are kept in Redis, and follows their changes. Any number may run.
+class StoredCron {
+public:
+    StoredCron(RedisClient& redis, Logger& log);
+    ~StoredCron();
+    boost::asio::awaitable<void> run();
+    void request_stop();
+
+private:
+    struct Impl;
+    std::unique_ptr<Impl> impl_;
+};
+
+}  // namespace rqxx
