@@ -3,17 +3,20 @@
 #include <boost/asio/associated_executor.hpp>
 #include <boost/asio/async_result.hpp>
 #include <boost/asio/awaitable.hpp>
+#include <boost/asio/cancellation_state.hpp>
 #include <boost/asio/executor_work_guard.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/this_coro.hpp>
 #include <boost/asio/thread_pool.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <exception>
+#include <rqxx/error.hpp>
 #include <utility>
 
 namespace rqxx {
 
 /// Runs `function` on the pool and comes back: files must not hold up the thread that serves all.
-/// It is not interrupted: who is cancelled meanwhile learns it at its next suspension.
+/// It is not interrupted. @throws Cancelled  afterwards, where the caller was cancelled meanwhile.
 template <class Function>
 boost::asio::awaitable<void> run_blocking(boost::asio::thread_pool& pool, Function function) {
     namespace asio = boost::asio;
@@ -36,6 +39,8 @@ boost::asio::awaitable<void> run_blocking(boost::asio::thread_pool& pool, Functi
             });
         },
         asio::use_awaitable, std::move(function));
+    const auto state = co_await asio::this_coro::cancellation_state;
+    if (state.cancelled() != asio::cancellation_type::none) throw Cancelled();
 }
 
 }  // namespace rqxx

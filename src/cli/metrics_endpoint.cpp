@@ -8,11 +8,20 @@ namespace asio = boost::asio;
 
 namespace {
 
-http::ServerOptions server_options(const MetricsEndpoint::Options& options) {
+http::AccessOptions access_options(const MetricsEndpoint::Options& options) {
+    http::AccessOptions settings;
+    settings.token = options.token;
+    settings.required = !options.token.empty();
+    settings.read_only = true;
+    return settings;
+}
+
+http::ServerOptions server_options(const MetricsEndpoint::Options& options, http::Guard guard) {
     http::ServerOptions settings;
     settings.host = options.host;
     settings.port = options.port;
-    settings.token = options.token;
+    settings.guard = std::move(guard);
+    settings.authenticated = !options.token.empty();
     settings.max_connections = 64;
     settings.access_log = false;  // A scrape is not worth a line.
     return settings;
@@ -24,7 +33,8 @@ MetricsEndpoint::MetricsEndpoint(RedisClient& redis, Worker& worker, Options opt
     : router_(log),
       metrics_(redis, {.cluster = false, .rq_exporter = false, .functions = options.functions}),
       pulse_(redis),
-      server_(redis.executor(), router_, server_options(options), log),
+      access_(redis, access_options(options), log),
+      server_(redis.executor(), router_, server_options(options, access_.guard()), log),
       executor_(redis.executor()) {
     metrics_.observe(worker);
     metrics_.observe(pulse_);

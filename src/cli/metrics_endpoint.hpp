@@ -8,6 +8,7 @@
 #include <rqxx/worker.hpp>
 #include <string>
 
+#include "http/access.hpp"
 #include "http/api.hpp"
 #include "runtime/redis_pulse.hpp"
 
@@ -34,6 +35,7 @@ private:
     http::Router router_;
     http::Metrics metrics_;
     runtime::RedisPulse pulse_;
+    http::Access access_;
     http::Server server_;
     boost::asio::any_io_executor executor_;
 };

@@ -7,7 +7,6 @@
 #include <boost/asio/redirect_error.hpp>
 #include <boost/asio/signal_set.hpp>
 #include <boost/asio/use_awaitable.hpp>
-#include <fstream>
 #include <rqxx/cron_entries.hpp>
 #include <rqxx/scheduler.hpp>
 
@@ -39,12 +38,7 @@ ServeOptions consistent(ServeOptions options) {
 std::string read_token(const ServeOptions& options) {
     if (options.token_file.empty()) return options.token;
     if (!options.token.empty()) throw Error(Errc::usage, "--token: give either it or --token-file");
-    std::ifstream in(options.token_file);
-    std::string token;
-    if (!std::getline(in, token) || token.empty())
-        throw Error(Errc::usage, fmt::format("--token-file: {} has no token in its first line",
-                                             options.token_file));
-    return token;
+    return token_option("--token-file", options.token_file);
 }
 
 /// Everything that `serve` runs, in the order in which it is made; taken down the other way round.

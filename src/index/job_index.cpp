@@ -484,12 +484,14 @@ asio::awaitable<JobLines> JobIndex::list(JobFilter filter, std::string cursor, s
         const Reply reply =
             co_await impl_->redis.eval(lua::list_jobs, std::move(job_keys), {"1000"});
         const auto& answers = reply.as_array().at(1).as_array();
+        bool dropped = false;
         page.now = Timestamp{std::chrono::microseconds(reply.elements[0].as_integer())};
         for (std::size_t i = 0; i < found.jobs.size() && i < answers.size(); ++i) {
             FoundJob& job = found.jobs[i];
             const auto& fields = answers[i].elements;
             if (fields.size() < 8) {
                 impl_->add_waiting(job.id);
+                dropped = true;
                 continue;
             }
             JobLine line;
@@ -505,7 +507,10 @@ asio::awaitable<JobLines> JobIndex::list(JobFilter filter, std::string cursor, s
                     (!filter.error.empty() || !filter.groups.empty() ||
                      (!filter.statuses.empty() &&
                       std::ranges::find(filter.statuses, line.status) == filter.statuses.end()));
-                if (by_queue || by_status) continue;
+                if (by_queue || by_status) {
+                    dropped = true;
+                    continue;
+                }
             }
             line.id = std::move(job.id);
             line.function = std::move(job.function);
@@ -523,7 +528,7 @@ asio::awaitable<JobLines> JobIndex::list(JobFilter filter, std::string cursor, s
             page.jobs.push_back(std::move(line));
         }
         after = found.next;
-        if (!after) break;
+        if (!after || !dropped) break;
     }
     if (after) page.next = encode_cursor(*after, key);
     co_return page;

@@ -13,15 +13,16 @@ namespace rqxx::index {
 namespace {
 
 /// Rows that one page looks at.
-constexpr std::size_t most_looks = 5000;
+constexpr std::size_t most_looks = 3000;
 /// Rows that are looked at beyond a page, to tell how many there are.
 constexpr std::size_t looks_beyond = 500;
 /// Up to so many jobs are counted where no count is kept.
 constexpr std::int64_t most_counted = 10'000;
 /// Ranges of an index that are read side by side.
 constexpr std::size_t most_ranges = 64;
-/// Errors that a text may stand in before they are looked for among the jobs instead.
-constexpr std::size_t most_errors = most_ranges;
+/// Errors that a text may stand in, and their jobs, before they are looked for among the jobs instead.
+constexpr std::size_t most_errors = 2000;
+constexpr std::int64_t most_with_error = 5000;
 /// Names of a kind that a pattern is compared with.
 constexpr std::int64_t most_names = 20'000;
 constexpr std::int64_t most_with_prefix = 2000;
@@ -288,24 +289,35 @@ FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosi
                 ids.push_back(found->integer(0));
             few = ids.size() <= most_errors;
         }
-        if (few) {
+        std::int64_t count = 0;
+        std::string list;
+        for (const std::int64_t id : ids) {
+            if (!few) break;
+            Statement& stands_in =
+                database_.prepared("SELECT jobs FROM errors WHERE id = ?");
+            if (stands_in.bind(id).step()) count += stands_in.integer(0);
+            stands_in.reset();
+            list += fmt::format("{}{}", list.empty() ? "" : ",", id);
+        }
+        if (few && (ids.size() <= most_ranges || count <= most_with_error)) {
             query.nothing |= ids.empty();
             query.errors = Ids(ids.begin(), ids.end());
-            std::int64_t count = 0;
-            for (const std::int64_t id : ids) {
-                Statement& found = database_.prepared("SELECT jobs FROM errors WHERE id = ?");
-                if (found.bind(id).step()) count += found.integer(0);
-                found.reset();
+            auto plan = one_column("jobs_error", "j.error", ids, count);
+            if (ids.size() > most_ranges) {
+                // So few jobs that they can be put in order.
+                plan.from = fmt::format("(SELECT * FROM jobs WHERE error IN ({})) j", list);
+                plan.equal.clear();
+                plan.ranges = {{}};
             }
-            single(one_column("jobs_error", "j.error", ids, count));
+            single(std::move(plan));
         } else {
             query.error_part = lower(filter.error);
             if (!by_status) {
                 // Only these have errors.
-                std::int64_t count = 0;
-                const auto failed = name_ids(NameKind::status, {"failed", "stopped"}, count);
+                std::int64_t of_all = 0;
+                const auto failed = name_ids(NameKind::status, {"failed", "stopped"}, of_all);
                 query.nothing |= failed.empty();
-                single(one_column("jobs_status", "j.status", failed, count));
+                single(one_column("jobs_status", "j.status", failed, of_all));
                 covered = 0;
             }
         }

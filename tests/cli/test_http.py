@@ -328,7 +328,9 @@ def test_the_openapi_document_lists_the_contract_routes(web):
     assert document["openapi"] == "3.1.0"
     assert {path: set(methods) for path, methods in document["paths"].items()} == {
         "/api/rq/stats": {"get"}, "/api/rq/jobs/recent": {"get"}, "/api/rq/jobs/{job_id}": {"get"}, "/api/jobs/{job_id}": {"get"},
-        "/api/v1/jobs": {"post"}, "/api/v1/jobs/{job_id}": {"get"}, "/api/v1/jobs/{job_id}/output": {"get"},
+        "/api/v1/jobs": {"get", "post"}, "/api/v1/suggest": {"get"}, "/api/v1/failures": {"get"},
+        "/api/v1/failures/{group_id}": {"get"}, "/api/v1/failures/{group_id}/mute": {"post"},
+        "/api/v1/failures/{group_id}/resolve": {"post"}, "/api/v1/failures/{group_id}/reopen": {"post"}, "/api/v1/jobs/{job_id}": {"get"}, "/api/v1/jobs/{job_id}/output": {"get"},
         "/api/rq/performance": {"get"}, "/api/rq/performance/trends": {"get"}, "/api/rq/performance/compare": {"get"},
         "/api/rq/workers": {"get"}, "/api/reviewer/sessions/{session_id}/evaluate": {"post"},
         "/api/sessions/{session_id}/evaluate": {"get"}, "/api/reviewer/sessions": {"get", "post"}, "/api/sessions/{session_id}": {"get"},

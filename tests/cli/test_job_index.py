@@ -1,6 +1,7 @@
 """The index of jobs: lists that can be filtered, failures by group, whatever else goes on in Redis."""
 
 import json
+import os
 import signal
 import sqlite3
 import urllib.parse
@@ -60,7 +61,7 @@ def all_ids(web, **params):
 
 
 def complete(web):
-    wait_for(lambda: (answer := ask(web)).status == 200 and answer.json["index"]["complete"], timeout=400,
+    wait_for(lambda: (answer := ask(web)).status == 200 and answer.json["index"]["complete"], timeout=1500,
              what="a complete index")
 
 
@@ -363,19 +364,14 @@ def test_values_of_filters_are_suggested(connection, start):
     assert problem(ask(web, "suggest"), 422) and problem(ask(web, "suggest", field="age"), 422)
 
 
-def commands(connection):
-    """How often each command was called so far, the scripts' included."""
-    return {name: stats["calls"] for name, stats in connection.info("commandstats").items()}
-
-
-@pytest.mark.parametrize("count", [10_000, 200_000])
+@pytest.mark.parametrize("count", [10_000, 40_000, *([200_000, 1_000_000] if os.environ.get("RQXX_FULL") else [])])
 def test_a_list_costs_redis_the_same_however_many_jobs_there_are(connection, start, count):
     for status in ("queued", "failed"):
         saved(connection, count, status, "a", f"{status}-a")
     web = start()
     filters = [{}, {"status": "failed"}, {"queue": "a", "status": "queued"}, {"queue": "*", "order": "oldest"},
                {"id": "queued-a-77"}, {"since": "2026-01-01T01:00:00Z", "status": "failed"}, {"error": "none"}]
-    # What the index itself does is told apart by the keys that it reads: only lists run this script.
+    # Told apart from what the index does meanwhile by the keys: only lists name those of jobs.
     for limit in (25, 50):
         for params in filters:
             calls = []
