@@ -213,3 +213,19 @@ def test_without_redis_the_answer_is_503(web, system):
     system.server.stop()
     for method, path in ROUTES:
         problem(http(method, f"{web.url}/api/v1{path}", BUCKET if method == "PUT" else None), 503)
+
+
+def test_changes_of_limits_can_be_bound_to_what_was_read(web, connection):
+    first = http("PUT", web.url + "/api/v1/limits/few", {"kind": "concurrency", "limit": 2}).headers["ETag"]
+    shown = http("GET", web.url + "/api/v1/limits/few")
+    assert shown.headers["ETag"] == first and shown.json["limit"]["limit"] == 2
+    second = http("PUT", web.url + "/api/v1/limits/few", {"kind": "concurrency", "limit": 3}, headers={"If-Match": first})
+    assert second.status == 200 and second.headers["ETag"] != first
+    version = connection.get("rqxx:rules:version")
+    assert problem(http("PUT", web.url + "/api/v1/limits/few", {"kind": "concurrency", "limit": 4}, headers={"If-Match": first}), 412)
+    assert problem(http("PUT", web.url + "/api/v1/limits/new", {"kind": "concurrency", "limit": 4}, headers={"If-Match": first}), 412)
+    assert problem(http("DELETE", web.url + "/api/v1/limits/few", headers={"If-Match": first}), 412)
+    assert problem(http("DELETE", web.url + "/api/v1/limits/few", headers={"If-Match": "odd"}), 422)
+    assert connection.get("rqxx:rules:version") == version and limits(web)["few"]["limit"] == 3
+    assert http("DELETE", web.url + "/api/v1/limits/few", headers={"If-Match": second.headers["ETag"]}).status == 200
+    assert problem(http("GET", web.url + "/api/v1/limits/few"), 404) == "Limit not found"
