@@ -20,7 +20,8 @@ constexpr std::size_t looks_beyond = 500;
 constexpr std::int64_t most_counted = 10'000;
 /// Ranges of an index that are read side by side.
 constexpr std::size_t most_ranges = 64;
-/// Errors that a text may stand in, and their jobs, before they are looked for among the jobs instead.
+/// Errors that a text may stand in, and their jobs, before they are looked for among the jobs
+/// instead.
 constexpr std::size_t most_errors = 2000;
 constexpr std::int64_t most_with_error = 5000;
 /// Names of a kind that a pattern is compared with.
@@ -293,8 +294,7 @@ FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosi
         std::string list;
         for (const std::int64_t id : ids) {
             if (!few) break;
-            Statement& stands_in =
-                database_.prepared("SELECT jobs FROM errors WHERE id = ?");
+            Statement& stands_in = database_.prepared("SELECT jobs FROM errors WHERE id = ?");
             if (stands_in.bind(id).step()) count += stands_in.integer(0);
             stands_in.reset();
             list += fmt::format("{}{}", list.empty() ? "" : ",", id);

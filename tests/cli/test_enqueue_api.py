@@ -20,7 +20,7 @@ from rq.job import Job
 from test_http import problem
 
 pytestmark = needs_rq2
-QUIET = ["--no-worker", "--no-sampler", "--no-scheduler", "--no-maintenance"]
+QUIET = ["--no-worker", "--no-sampler", "--no-scheduler", "--no-index", "--no-maintenance"]
 
 
 @pytest.fixture
@@ -193,7 +193,7 @@ def test_a_bad_idempotency_key_is_refused(shared_web, key):
 
 def test_who_may_not_enqueue_does_not(system, server, connection):
     web = system.serve(*QUIET, url=server.url)
-    assert http("GET", web.url + "/api/v1/jobs").status == 405
+    assert http("PUT", web.url + "/api/v1/jobs").status == 405
     problem(post(web, {"func": "f"}, Origin="http://elsewhere.example"), 403)
     token = system.folder / "token"
     token.write_text("secret\n")
@@ -215,7 +215,7 @@ def test_what_may_be_enqueued_over_http_can_be_limited(system, server, connectio
     assert connection.keys("rq:*") == []
     assert post(web, {"func": "app.f"}).status == post(web, {"func": "tasks.add"}).status == 201
     none = system.serve(*QUIET, "--no-enqueue", url=server.url, data_dir=system.folder / "none")
-    assert post(none, {"func": "app.f"}).status == 404
+    assert post(none, {"func": "app.f"}).status == 405
 
 
 def test_the_api_document_tells_of_it(web):

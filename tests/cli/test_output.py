@@ -405,7 +405,10 @@ def test_odd_data_breaks_nothing_and_reading_changes_nothing(get, logs, output, 
     connection.set("rq:job:nohash", "text")
     for job_id in ("list", "str"):
         Output(connection, job_id)
-    before = {key: connection.dump(key) for key in connection.keys("*")}
+    def stored():   # but for what the server's index notes
+        return {key: connection.dump(key) for key in connection.keys("*") if not key.startswith((b"rqxx:changes", b"rqxx:index"))}
+
+    before = stored()
     body = get(f"?execution={FIRST}").json
     assert [(e["stream"], e.get("text")) for e in body["entries"]] == [
         ("stdout", "good\n"), ("stdout", ""), ("cut", None), ("stdout", "two fields\n"), ("stdout", "late\n")]
@@ -413,7 +416,7 @@ def test_odd_data_breaks_nothing_and_reading_changes_nothing(get, logs, output, 
     for job_id in ("list", "str", "nohash"):
         assert get(job_id=job_id).json["entries"] == []
         assert logs(job_id).stdout == b""
-    assert {key: connection.dump(key) for key in connection.keys("*")} == before
+    assert stored() == before
 
 
 def test_deleting_a_job_deletes_its_output(system, server, output, connection):
