@@ -7,7 +7,8 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
     auto& app = *root.add_subcommand(
         "serve",
         "Run the server: API, page, scheduler, worker, and a private Redis unless one is named");
-    add_option(app, "--host", o.host, "address to listen on; others than loopback need --auth or a token");
+    add_option(app, "--host", o.host,
+               "address to listen on; others than loopback need --auth or a token");
     add_option(app, "--port", o.port, "port to listen on; 0 picks a free one");
     add_option(app, "--token", o.token,
                "an administrator's token (visible in the process list: prefer a file); as --auth");
@@ -29,8 +30,7 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
         ->check(CLI::ExistingFile);
     add_option(app, "--tls-key", o.tls_key, "PEM file of the certificate's key")
         ->check(CLI::ExistingFile);
-    add_option(app, "--path-prefix", o.path_prefix,
-               "where a proxy has this server, such as /rqxx");
+    add_option(app, "--path-prefix", o.path_prefix, "where a proxy has this server, such as /rqxx");
     add_flag(app, "--trust-proxy", o.trust_proxy,
              "believe X-Forwarded-For and X-Forwarded-Proto: a proxy in front sets them");
     add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");

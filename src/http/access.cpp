@@ -225,7 +225,8 @@ struct Access::Impl {
     template <class T, class Ask>
     static asio::awaitable<std::optional<T>> look_up(Cache<T>& cache, std::string key, Ask ask) {
         const auto now = Clock::now();
-        if (const auto found = cache.find(key); found != cache.end() && now - found->second.at < believed)
+        if (const auto found = cache.find(key);
+            found != cache.end() && now - found->second.at < believed)
             co_return found->second.value;
         std::optional<T> value = co_await ask();
         if (cache.size() >= most_remembered) cache.clear();
@@ -273,8 +274,7 @@ struct Access::Impl {
                                 {{"Retry-After", std::to_string(wait->count())}});
         }
         Proven found;
-        if (!options.token.empty() &&
-            ops::has_sha256(options.token, hash)) {
+        if (!options.token.empty() && ops::has_sha256(options.token, hash)) {
             found = {administrator("token"), options_session};
         } else if (const auto parsed = ops::parse_token(text)) {
             const auto known = co_await token(parsed->id);
@@ -331,8 +331,8 @@ struct Access::Impl {
             constexpr std::string_view scheme = "Bearer ";
             if (request.header_count("Authorization") > 1 || !given->starts_with(scheme))
                 throw unauthorized("One bearer token is needed");
-            const Proven proof = co_await check_token(std::string(given->substr(scheme.size())),
-                                                      request.remote);
+            const Proven proof =
+                co_await check_token(std::string(given->substr(scheme.size())), request.remote);
             co_return proof.principal;
         }
         if (auto hash = session_hash(request)) {
@@ -373,7 +373,8 @@ struct Access::Impl {
 
     [[nodiscard]] std::string cookie(std::string_view value, bool secure, bool over) const {
         return fmt::format("{}={}; Path={}; HttpOnly; SameSite=Strict{}{}", cookie_name, value,
-                           options.cookie_path, secure ? "; Secure" : "", over ? "; Max-Age=0" : "");
+                           options.cookie_path, secure ? "; Secure" : "",
+                           over ? "; Max-Age=0" : "");
     }
 
     asio::awaitable<void> begin(std::string hash, std::string token_id) {
@@ -387,7 +388,8 @@ struct Access::Impl {
                 [](const auto& a, const auto& b) { return a.second.second < b.second.second; });
             own_sessions.erase(oldest);
         }
-        own_sessions.insert_or_assign(std::move(hash), std::pair(std::move(token_id), Clock::now()));
+        own_sessions.insert_or_assign(std::move(hash),
+                                      std::pair(std::move(token_id), Clock::now()));
     }
 
     asio::awaitable<void> end(std::string hash) {
@@ -447,10 +449,9 @@ struct Access::Impl {
         const auto made = co_await ops::create_access_token(redis, std::move(wanted), expires_in);
         log.info("Token created", "id", made.token.id, "name", made.token.name, "scope",
                  made.token.scope);
-        Response response =
-            json_response(201, json::object{{"status", "ok"},
-                                            {"token", made.text},
-                                            {"details", ops::to_json(made.token)}});
+        Response response = json_response(201, json::object{{"status", "ok"},
+                                                            {"token", made.text},
+                                                            {"details", ops::to_json(made.token)}});
         response.headers = {{"Location", fmt::format("/api/v1/tokens/{}", made.token.id)}};
         co_return response;
     }

@@ -124,7 +124,6 @@ asio::awaitable<json::object> job_output(Monitor& monitor, Request request) {
     co_return answer;
 }
 
-
 }  // namespace
 
 asio::awaitable<json::object> stats_answer(Monitor& monitor, const Request& request,
@@ -206,7 +205,7 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
         std::string wanted = optional_text(request, "queue");
         co_return json_response(
             200, co_await stats_answer(monitor, request,
-                                   wanted.empty() ? "default" : std::move(wanted)));
+                                       wanted.empty() ? "default" : std::move(wanted)));
     });
 
     RouteDoc recent;

@@ -61,8 +61,9 @@ Rule rule_of(const Request& request) {
 
 /// Rules of other queues, and those of many, are not told to who may see some queues only.
 bool may_see_rule(const Request& request, const Rule& rule) {
-    return sees_all_queues(request) || (!rule.queue.empty() && rule.queue.find('*') == std::string::npos &&
-                                        may_see_queue(request, rule.queue));
+    return sees_all_queues(request) ||
+           (!rule.queue.empty() && rule.queue.find('*') == std::string::npos &&
+            may_see_queue(request, rule.queue));
 }
 
 /// The path's queue. @throws HttpError 404 for one that is not to be seen.
@@ -141,7 +142,8 @@ void add_rule_routes(Router& router, RedisClient& redis) {
     listed.response_schema =
         R"({"type":"object","required":["status","limits","faults"],"properties":{"status":{"type":"string"},"limits":{"type":"array","items":{"type":"object","required":["name","kind","limiters"]}},"faults":{"type":"array","items":{"type":"object"},"description":"entries that nobody can read; they hold for none"}}})";
     add(Method::get, "/api/v1/limits", "Limits, pauses and shared queues, and how they stand",
-        listed, [](Rules rules, Request request) { return list_limits(rules, std::move(request)); });
+        listed,
+        [](Rules rules, Request request) { return list_limits(rules, std::move(request)); });
 
     RouteDoc set;
     set.request_schema = rule_schema;

@@ -28,7 +28,8 @@ bool is_loopback(std::string_view host) {
     return error ? host == "localhost" : address.is_loopback();
 }
 
-Gate::Gate(const ServerOptions& options) : authenticated_(options.authenticated), host_(options.host) {}
+Gate::Gate(const ServerOptions& options)
+    : authenticated_(options.authenticated), host_(options.host) {}
 
 std::optional<HttpError> Gate::check(const Request& request) const {
     const std::string_view host = host_of(request.header("Host").value_or(""));

@@ -47,7 +47,7 @@ struct LiveFeed::Impl {
     std::size_t readers = 0;
     bool closed = false;
 
-    std::string at;             ///< When it was read.
+    std::string at;   ///< When it was read.
     Request anybody;  ///< With what is hidden from everybody.
     std::size_t hiding_readers = 0;
     std::string hidden_state;   ///< For those from whom all data is hidden; empty: nobody wants it.

@@ -19,6 +19,7 @@ boost::asio::awaitable<boost::json::object> recent_answer(Monitor& monitor, cons
                                                           std::size_t limit, std::string queue,
                                                           std::string status);
 /// `GET /api/rq/workers`.
-boost::asio::awaitable<boost::json::object> workers_answer(Monitor& monitor, const Request& request);
+boost::asio::awaitable<boost::json::object> workers_answer(Monitor& monitor,
+                                                           const Request& request);
 
 }  // namespace rqxx::http

@@ -94,9 +94,8 @@ json::object parameter(const RouteDoc::Param& param) {
 
 /// What it takes to be told which methods a path has, or that it has none.
 Scope scope_of(const std::vector<const Route*>& found) {
-    const bool open = std::any_of(found.begin(), found.end(), [](const Route* route) {
-        return route->scope() == Scope::none;
-    });
+    const bool open = std::any_of(found.begin(), found.end(),
+                                  [](const Route* route) { return route->scope() == Scope::none; });
     return open ? Scope::none : Scope::read;
 }
 

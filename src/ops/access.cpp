@@ -100,13 +100,11 @@ std::int64_t seconds_of(Timestamp time) {
 }  // namespace
 
 json::object to_json(const AccessToken& token) {
-    json::object object{{"id", token.id},
-                        {"name", token.name},
-                        {"scope", token.scope},
-                        {"queues", json::array(token.queues.begin(), token.queues.end())},
-                        {"redact", token.redact},
-                        {"created_at", format_utc(token.created_at)},
-                        {"expires_at", nullptr}};
+    json::object object{
+        {"id", token.id},         {"name", token.name},
+        {"scope", token.scope},   {"queues", json::array(token.queues.begin(), token.queues.end())},
+        {"redact", token.redact}, {"created_at", format_utc(token.created_at)},
+        {"expires_at", nullptr}};
     if (token.expires_at) object["expires_at"] = format_utc(*token.expires_at);
     return object;
 }
@@ -180,8 +178,7 @@ std::optional<TokenText> parse_token(std::string_view text) noexcept {
 
 bool has_sha256(std::string_view text, std::string_view hash) noexcept {
     const std::string own = sha256_hex(text);
-    return own.size() == hash.size() &&
-           ::CRYPTO_memcmp(own.data(), hash.data(), hash.size()) == 0;
+    return own.size() == hash.size() && ::CRYPTO_memcmp(own.data(), hash.data(), hash.size()) == 0;
 }
 
 std::string random_hex(std::size_t bytes) {
@@ -228,8 +225,8 @@ asio::awaitable<std::optional<AccessSession>> find_session(RedisClient& redis, s
     const auto lifetime = std::chrono::seconds(unused_session_lives);
     if (replies.at(2).as_integer() < (lifetime - std::chrono::hours(1)).count()) {
         const auto left = std::chrono::duration_cast<std::chrono::seconds>(session.ends - now);
-        co_await redis.command("EXPIRE", key, std::max<std::int64_t>(
-                                                  std::min(lifetime, left).count(), 1));
+        co_await redis.command("EXPIRE", key,
+                               std::max<std::int64_t>(std::min(lifetime, left).count(), 1));
     }
     co_return session;
 }

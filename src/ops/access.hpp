@@ -10,7 +10,8 @@
 #include <string_view>
 #include <vector>
 
-/// The tokens and sessions that may use the HTTP API, as they stand in Redis, for all servers on it.
+/// The tokens and sessions that may use the HTTP API, as they stand in Redis, for all servers on
+/// it.
 ///
 /// `rqxx:tokens` is a hash: id -> JSON. A token reads `rqxx_<id>_<secret>`; the secret has 192
 /// random bits, so that SHA-256 alone keeps it, and only its hash is stored. `rqxx:session:<hash>`

@@ -14,12 +14,14 @@ namespace rqxx::http {
 
 struct ServerOptions {
     std::string host = "127.0.0.1";
-    unsigned short port = 8000;                ///< 0 picks a free one.
+    unsigned short port = 8000;  ///< 0 picks a free one.
     /// Who may do what. Without it everybody may do everything.
     Guard guard{};
-    bool authenticated = false;  ///< The guard lets nobody in without proof; so it must be off loopback.
+    bool authenticated =
+        false;  ///< The guard lets nobody in without proof; so it must be off loopback.
     std::string tls_certificate, tls_key;  ///< PEM files; both or none.
-    std::string path_prefix;  ///< Such as `/rqxx`: where a proxy has us. Paths without it count too.
+    std::string
+        path_prefix;  ///< Such as `/rqxx`: where a proxy has us. Paths without it count too.
     bool trust_proxy = false;  ///< X-Forwarded-For and -Proto say where requests come from.
     std::size_t max_connections = 1024;        ///< Further ones get 503 and are closed.
     std::size_t max_header_bytes = 16 * 1024;  ///< More is 431.
@@ -40,17 +42,16 @@ struct RequestRecord {
 
 /// HTTP/1.1 on one listener.
 ///
-/// Binding to an address that is not loopback without proof of who asks (`authenticated`) is refused. At the limit of
-/// connections the one that has been idle for longest makes room for a new one. Lifetime: router
-/// and logger outlive the server.
+/// Binding to an address that is not loopback without proof of who asks (`authenticated`) is
+/// refused. At the limit of connections the one that has been idle for longest makes room for a new
+/// one. Lifetime: router and logger outlive the server.
 class Server {
 public:
     Server(boost::asio::any_io_executor executor, const Router& router, ServerOptions options,
            Logger& log);
     ~Server();
-    /// Binds and listens. @throws Error `Errc::usage` (public address open to everybody, bad host, prefix or
-    /// certificate) or
-    /// `Errc::io` (address in use), each message naming host and port.
+    /// Binds and listens. @throws Error `Errc::usage` (public address open to everybody, bad host,
+    /// prefix or certificate) or `Errc::io` (address in use), each message naming host and port.
     void listen();
     /// The port bound.
     [[nodiscard]] unsigned short port() const noexcept;
