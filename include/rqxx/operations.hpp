@@ -24,17 +24,19 @@ enum class BulkAction { cancel, requeue, remove, stop };
 
 /// Which jobs, by more than their queue and status.
 struct JobSearch {
-    std::string queue;   ///< Empty: every queue.
-    std::string status;  ///< As of `JobFilter`; empty: any.
+    std::string queue;   ///< `*` stands for any text; empty: every queue.
+    std::string status;  ///< Empty: any.
     std::string func;    ///< `*` stands for any text; empty: any.
     std::string error;   ///< Part of the last line of the error; empty: any.
     std::string group;   ///< Id of a group of failures; empty: any.
     std::string worker;
     std::string tag;
-    std::optional<Timestamp> after, before;  ///< When they were created.
+    std::string id;                         ///< Beginning of their ids; empty: any.
+    std::optional<Timestamp> since, until;  ///< Created at or after, before.
+    std::optional<double> min_duration, max_duration;  ///< Seconds that they ran.
 
-    /// Whether queue, status, function and error are all that is asked for, and the status is
-    /// given: what RQ's own lists and registries answer.
+    /// Whether whole queue, status as of `JobFilter`, function and error are all that is asked for,
+    /// and the status is given: what RQ's own lists and registries answer.
     [[nodiscard]] bool by_place() const noexcept;
 };
 /// As the API takes it, without what is empty.

@@ -62,7 +62,7 @@ public:
           janitor_(redis_, {}, RecoverPolicy::requeue, log_),
           webhooks_(redis_, webhook_options(options.webhooks), log_),
           index_(make_index()),
-          operations_(redis_, log_),
+          operations_(redis_, log_, id_source()),
           cron_(redis_, log_),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM),
@@ -108,6 +108,23 @@ private:
     std::unique_ptr<index::JobIndex> make_index() {
         if (options_.no_index) return nullptr;
         return std::make_unique<index::JobIndex>(redis_, directory_.path() / "job_index.db", log_);
+    }
+
+    /// Finds jobs for actions on many: those that fit by now, not as the index remembers them.
+    IdSource id_source() {
+        if (!index_) return {};
+        return [this](const JobSearch& search,
+                      std::string& cursor) -> asio::awaitable<std::vector<std::string>> {
+            std::vector<std::string> ids;
+            do {
+                const auto page = co_await index_->list(http::index_filter(search), cursor,
+                                                        index::JobIndex::most_keys);
+                for (const auto& job : page.jobs)
+                    ids.push_back(job.id);
+                cursor = page.next.value_or("");
+            } while (ids.empty() && !cursor.empty());
+            co_return ids;
+        };
     }
 
     void make_access() {

@@ -30,8 +30,7 @@ Command add_serve(CLI::App& root, const CommonOptions& common, ServeOptions& o,
         ->check(CLI::ExistingFile);
     add_option(app, "--tls-key", o.tls_key, "PEM file of the certificate's key")
         ->check(CLI::ExistingFile);
-    add_option(app, "--path-prefix", o.path_prefix,
-               "where a proxy has this server, such as /rqxx");
+    add_option(app, "--path-prefix", o.path_prefix, "where a proxy has this server, such as /rqxx");
     add_flag(app, "--trust-proxy", o.trust_proxy,
              "believe X-Forwarded-For and X-Forwarded-Proto: a proxy in front sets them");
     add_flag(app, "--no-worker", o.no_worker, "do not run jobs in this process");

@@ -20,6 +20,7 @@
 
 namespace rqxx::index {
 class JobIndex;
+struct JobFilter;
 }
 
 namespace rqxx::http {
@@ -46,6 +47,8 @@ void add_rule_routes(Router& router, RedisClient& redis);
 /// `GET /api/v1/jobs`, `/api/v1/failures…`, `/api/v1/suggest`. `index`: outlives the router;
 /// nullptr where it is switched off.
 void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis);
+/// The same search for the index.
+[[nodiscard]] index::JobFilter index_filter(const JobSearch& search);
 
 /// `/api/v1/history…`: what charts are drawn from.
 void add_history_routes(Router& router, RedisClient& redis);

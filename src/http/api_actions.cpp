@@ -24,7 +24,7 @@ constexpr std::string_view dependents_schema =
     R"({"enum":["leave","enqueue","cascade"],"description":"what becomes of jobs that wait for it; leave unless given"})";
 
 constexpr std::string_view filter_schema =
-    R"({"type":"object","additionalProperties":false,"properties":{"queue":{"type":"string","description":"every queue unless given"},"status":{"enum":["queued","started","finished","failed","deferred","scheduled","canceled"]},"func":{"type":"string","description":"* stands for any text"},"error":{"type":"string","description":"part of the last line of the error"},"group":{"type":"string","description":"of failures; needs the index, as what follows does"},"worker":{"type":"string"},"tag":{"type":"string"},"after":{"type":"string","description":"created at or after"},"before":{"type":"string","description":"created before"}}})";
+    R"({"type":"object","additionalProperties":false,"minProperties":1,"description":"as the parameters of GET /api/v1/jobs; what is more than one status (none of stopped and rate_limited), whole queue, func and error needs the index","properties":{"queue":{"type":"string","description":"* stands for any text; every queue unless given"},"status":{"type":"string"},"func":{"type":"string","description":"* stands for any text"},"error":{"type":"string","description":"part of the last line of the error"},"group":{"type":"string","description":"of failures"},"worker":{"type":"string"},"tag":{"type":"string"},"id":{"type":"string","description":"its beginning"},"since":{"type":"string","description":"created at or after"},"until":{"type":"string","description":"created before"},"min_duration":{"type":"number"},"max_duration":{"type":"number"}}})";
 
 constexpr std::string_view operation_schema =
     R"({"type":"object","required":["id","action","state","looked_at","matched","done","refused","total","started_at","ended_at","by","error"],"properties":{"id":{"type":"string"},"action":{"type":"string"},"state":{"type":"string","description":"running, done, canceled, failed or interrupted: its server stopped or died, and asking again does what is left"},"filter":{"type":["object","null"]},"looked_at":{"type":"integer"},"total":{"type":"integer"},"matched":{"type":"integer"},"done":{"type":"integer"},"refused":{"type":"integer"},"started_at":{"type":["string","null"],"format":"date-time"},"ended_at":{"type":["string","null"],"format":"date-time"},"by":{"type":["string","null"]},"canceled_by":{"type":["string","null"]},"error":{"type":["string","null"]}}})";
@@ -138,17 +138,27 @@ std::optional<Timestamp> time_member(const json::object& filter, std::string_vie
     return *time;
 }
 
+std::optional<double> seconds_member(const json::object& filter, std::string_view name) {
+    const auto* value = filter.if_contains(name);
+    if (value == nullptr || value->is_null()) return std::nullopt;
+    const double seconds = value->is_number() ? value->to_number<double>() : -1;
+    if (seconds < 0 || seconds > 1e10)
+        throw HttpError(422, fmt::format("filter.{}: must be a number of seconds", name));
+    return seconds;
+}
+
 JobSearch search_of(const json::value& value) {
     if (!value.is_object()) throw HttpError(422, "filter: must be an object");
     const json::object& filter = value.get_object();
     check_members(
         filter, "filter.",
-        {"queue", "status", "func", "error", "group", "worker", "tag", "after", "before"});
+        {"queue", "status", "func", "error", "group", "worker", "tag", "id", "since", "until",
+         "min_duration", "max_duration"});
     JobSearch search;
     const std::pair<std::string_view, std::string*> texts[] = {
         {"queue", &search.queue}, {"status", &search.status}, {"func", &search.func},
         {"error", &search.error}, {"group", &search.group},   {"worker", &search.worker},
-        {"tag", &search.tag}};
+        {"tag", &search.tag},     {"id", &search.id}};
     for (const auto& [name, member] : texts) {
         auto text = text_member(filter, name, "filter.");
         if (!text) continue;
@@ -156,8 +166,10 @@ JobSearch search_of(const json::value& value) {
         if (text->empty()) throw HttpError(422, fmt::format("filter.{}: must not be empty", name));
         *member = std::move(*text);
     }
-    search.after = time_member(filter, "after");
-    search.before = time_member(filter, "before");
+    search.since = time_member(filter, "since");
+    search.until = time_member(filter, "until");
+    search.min_duration = seconds_member(filter, "min_duration");
+    search.max_duration = seconds_member(filter, "max_duration");
     return search;
 }
 

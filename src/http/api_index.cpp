@@ -423,6 +423,32 @@ RouteDoc failure_doc(std::string summary) {
 
 }  // namespace
 
+index::JobFilter index_filter(const JobSearch& search) {
+    index::JobFilter filter;
+    const auto one = [](const std::string& text) {
+        return text.empty() ? std::vector<std::string>() : std::vector<std::string>{text};
+    };
+    const auto micros = [](const std::optional<Timestamp>& time) {
+        return time ? std::optional(time->time_since_epoch().count()) : std::nullopt;
+    };
+    const auto length = [](std::optional<double> seconds) {
+        return seconds ? std::optional(static_cast<std::int64_t>(*seconds * 1e6)) : std::nullopt;
+    };
+    filter.statuses = one(search.status);
+    filter.queues = one(search.queue);
+    filter.functions = one(search.func);
+    filter.workers = one(search.worker);
+    filter.groups = one(search.group);
+    filter.tags = one(search.tag);
+    filter.error = search.error;
+    filter.id_prefix = search.id;
+    filter.since = micros(search.since);
+    filter.until = micros(search.until);
+    filter.min_duration = length(search.min_duration);
+    filter.max_duration = length(search.max_duration);
+    return filter;
+}
+
 void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis) {
     const auto add = [&](Method method, std::string pattern, RouteDoc doc, Handler handler) {
         doc.hidden = index == nullptr;  // The page and others look there for what there is.

@@ -161,8 +161,7 @@ ParsedRequest parse_request(std::string_view bytes, const ServerOptions& options
 /// socket, and then the client could not be told.)
 class Watchdog {
 public:
-    Watchdog(Stream& stream, std::chrono::seconds limit)
-        : state_(std::make_shared<State>(stream)) {
+    Watchdog(Stream& stream, std::chrono::seconds limit) : state_(std::make_shared<State>(stream)) {
         stream.expires_never();
         state_->timer.expires_after(limit);
         state_->timer.async_wait([state = state_](boost::system::error_code error) {
@@ -181,8 +180,7 @@ public:
 
 private:
     struct State {
-        explicit State(Stream& watched)
-            : stream(&watched), timer(watched.get_executor()) {}
+        explicit State(Stream& watched) : stream(&watched), timer(watched.get_executor()) {}
         Stream* stream;
         asio::steady_timer timer;
         bool barked = false;
@@ -203,8 +201,8 @@ asio::awaitable<void> send_continue(Stream& stream, unsigned version) {
 /// so that who is refused need not send it.
 class ArrivingBody : public BodyReader {
 public:
-    ArrivingBody(Stream& stream, beast::flat_buffer& buffer, Parser&& head,
-                 std::uint64_t max_bytes, std::chrono::seconds timeout)
+    ArrivingBody(Stream& stream, beast::flat_buffer& buffer, Parser&& head, std::uint64_t max_bytes,
+                 std::chrono::seconds timeout)
         : stream_(stream),
           buffer_(buffer),
           parser_(std::move(head)),
@@ -298,8 +296,7 @@ struct Server::Impl {
     /// The target as it is without the prefix.
     [[nodiscard]] std::string_view below_prefix(std::string_view target) const {
         const std::string& prefix = options.path_prefix;
-        const std::string_view rest =
-            target.substr(std::min(prefix.size(), target.size()));
+        const std::string_view rest = target.substr(std::min(prefix.size(), target.size()));
         return target.starts_with(prefix) && rest.starts_with('/') ? rest : target;
     }
 
@@ -491,8 +488,8 @@ struct Server::Impl {
             const std::string target = request.target;
             Response response =
                 at_prefix ? redirect("/")
-                : sound ? co_await self.answer(std::move(request))
-                      : problem_response(request, 400, "The request target is malformed");
+                : sound   ? co_await self.answer(std::move(request))
+                          : problem_response(request, 400, "The request target is malformed");
             self.add_for_transport(response);
             const bool unread = arriving && !arriving->done();
             keep_alive = keep_alive && !unread && !self.stopping;
@@ -573,9 +570,8 @@ struct Server::Impl {
     }
 
     /// A body whose end is the end of the connection, or of its chunks.
-    static asio::awaitable<void> send_pieces(Impl& self, Stream& stream,
-                                             const Response& response, const std::string& id,
-                                             unsigned version) {
+    static asio::awaitable<void> send_pieces(Impl& self, Stream& stream, const Response& response,
+                                             const std::string& id, unsigned version) {
         const bool chunked = version >= 11;
         wire::response<wire::empty_body> message(wire::status::ok, version);
         fill_header(message, response, id, false, 0);
@@ -661,8 +657,8 @@ unsigned short Server::port() const noexcept {
 }
 std::string Server::url() const {
     const bool v6 = impl_->options.host.find(':') != std::string::npos;
-    return fmt::format("http{}://{}{}{}:{}{}/", impl_->certificate ? "s" : "", v6 ? "[" : "", impl_->options.host, v6 ? "]" : "",
-                       impl_->port, impl_->options.path_prefix);
+    return fmt::format("http{}://{}{}{}:{}{}/", impl_->certificate ? "s" : "", v6 ? "[" : "",
+                       impl_->options.host, v6 ? "]" : "", impl_->port, impl_->options.path_prefix);
 }
 void Server::on_request(std::function<void(const RequestRecord&)> observer) {
     impl_->observer = std::move(observer);

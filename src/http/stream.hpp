@@ -46,19 +46,19 @@ public:
 
     template <class Buffers, class Token>
     auto async_read_some(const Buffers& buffers, Token&& token) {
-        return boost::asio::async_initiate<Token,
-                                           void(boost::system::error_code, std::size_t)>(
+        return boost::asio::async_initiate<Token, void(boost::system::error_code, std::size_t)>(
             [this](auto handler, const Buffers& into) {
-                this->visit([&](auto& stream) { stream.async_read_some(into, std::move(handler)); });
+                this->visit(
+                    [&](auto& stream) { stream.async_read_some(into, std::move(handler)); });
             },
             token, buffers);
     }
     template <class Buffers, class Token>
     auto async_write_some(const Buffers& buffers, Token&& token) {
-        return boost::asio::async_initiate<Token,
-                                           void(boost::system::error_code, std::size_t)>(
+        return boost::asio::async_initiate<Token, void(boost::system::error_code, std::size_t)>(
             [this](auto handler, const Buffers& from) {
-                this->visit([&](auto& stream) { stream.async_write_some(from, std::move(handler)); });
+                this->visit(
+                    [&](auto& stream) { stream.async_write_some(from, std::move(handler)); });
             },
             token, buffers);
     }
@@ -67,9 +67,9 @@ public:
     boost::asio::awaitable<bool> handshake() {
         auto* tls = secure();
         if (tls == nullptr) co_return true;
-        const auto [error] = co_await tls->async_handshake(
-            boost::asio::ssl::stream_base::server,
-            boost::asio::as_tuple(boost::asio::use_awaitable));
+        const auto [error] =
+            co_await tls->async_handshake(boost::asio::ssl::stream_base::server,
+                                          boost::asio::as_tuple(boost::asio::use_awaitable));
         co_return !error;
     }
     /// Nothing more is written.

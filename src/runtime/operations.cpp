@@ -129,8 +129,17 @@ Parsed<BulkAction> parse_bulk_action(std::string_view text) noexcept {
     return ParseError("must be one of cancel, requeue, delete, stop", "action");
 }
 
+/// Those with places of their own come first.
+static constexpr std::array<std::string_view, 10> statuses{
+    "queued",   "started",  "finished", "failed",  "deferred",
+    "scheduled", "canceled", "stopped",  "rate_limited", "created"};
+static constexpr std::ptrdiff_t places = 7;
+
 bool JobSearch::by_place() const noexcept {
-    return !status.empty() && group.empty() && worker.empty() && tag.empty() && !after && !before;
+    const auto place = std::ranges::find(statuses, status);
+    return place < statuses.begin() + places &&
+           queue.find('*') == std::string::npos && group.empty() && worker.empty() && tag.empty() &&
+           id.empty() && !since && !until && !min_duration && !max_duration;
 }
 
 json::object to_json(const JobSearch& search) {
@@ -138,11 +147,13 @@ json::object to_json(const JobSearch& search) {
     const std::pair<std::string_view, const std::string*> fields[] = {
         {"queue", &search.queue}, {"status", &search.status}, {"func", &search.func},
         {"error", &search.error}, {"group", &search.group},   {"worker", &search.worker},
-        {"tag", &search.tag}};
+        {"tag", &search.tag},     {"id", &search.id}};
     for (const auto& [name, value] : fields)
         if (!value->empty()) result[name] = to_json(Value(*value));
-    if (search.after) result["after"] = format_utc(*search.after);
-    if (search.before) result["before"] = format_utc(*search.before);
+    if (search.since) result["since"] = format_utc(*search.since);
+    if (search.until) result["until"] = format_utc(*search.until);
+    if (search.min_duration) result["min_duration"] = *search.min_duration;
+    if (search.max_duration) result["max_duration"] = *search.max_duration;
     return result;
 }
 
@@ -372,30 +383,15 @@ Operations::Operations(RedisClient& redis, Logger& log, IdSource source)
 Operations::~Operations() = default;
 
 void Operations::check(const JobSearch& search) const {
-    if (search.by_place()) {
-        static constexpr std::array known{
-            std::string_view("queued"),   std::string_view("started"),
-            std::string_view("finished"), std::string_view("failed"),
-            std::string_view("deferred"), std::string_view("scheduled"),
-            std::string_view("canceled")};
-        if (std::ranges::find(known, search.status) == known.end())
-            throw Error(Errc::usage,
-                        fmt::format("status: must be one of {}", fmt::join(known, ", ")));
-        return;
-    }
-    if (impl_->source) return;
-    const std::pair<std::string_view, bool> unknown[] = {{"group", !search.group.empty()},
-                                                         {"worker", !search.worker.empty()},
-                                                         {"tag", !search.tag.empty()},
-                                                         {"after", search.after.has_value()},
-                                                         {"before", search.before.has_value()}};
-    for (const auto& [name, given] : unknown)
-        if (given)
-            throw Error(Errc::usage,
-                        fmt::format("filter.{}: needs the index of jobs, which this server is "
-                                    "without; queue, status, func and error do not",
-                                    name));
-    throw Error(Errc::usage, "filter.status: is missing");
+    if (to_json(search).empty()) throw Error(Errc::usage, "filter: must not be empty");
+    if (!search.status.empty() && std::ranges::find(statuses, search.status) == statuses.end())
+        throw Error(Errc::usage,
+                    fmt::format("filter.status: must be one of {}", fmt::join(statuses, ", ")));
+    if (search.by_place() || impl_->source) return;
+    throw Error(Errc::usage,
+                "filter: needs the index of jobs, which this server is without; with one of the "
+                "statuses queued, started, finished, failed, deferred, scheduled and canceled, and "
+                "beside it a queue, func or error, it does not");
 }
 
 asio::awaitable<BulkPreview> Operations::preview(BulkOrder order) {

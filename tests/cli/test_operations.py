@@ -88,10 +88,44 @@ def test_failed_jobs_are_requeued_by_a_part_of_their_error(web, connection, syst
     assert "one-0" not in [job.decode() for job in connection.lrange("rq:queue:one", 0, -1)]
 
 
-@pytest.mark.parametrize("name, value", [("group", "x"), ("worker", "w"), ("tag", "t"), ("after", "2026-01-01T00:00:00Z")])
-def test_what_only_an_index_knows_is_refused_without_one(web, name, value):  # noqa: F811
+@pytest.mark.parametrize("name, value", [("group", "x"), ("worker", "w"), ("tag", "t"), ("since", "2026-01-01T00:00:00Z"), ("id", "a"), ("status", "stopped")])
+def test_what_only_an_index_knows_is_refused_without_one(system, server, name, value):
+    web = system.serve("--no-worker", "--no-index", url=server.url)
     answer = bulk(web, action="cancel", filter={"status": "queued", name: value})
-    assert f"filter.{name}: needs the index" in problem(answer, 422)
+    assert "filter: needs the index" in problem(answer, 422)
+
+
+def wait_for_index(web, jobs):
+    wait_for(lambda: (found := http("GET", f"{web.url}/api/v1/jobs?limit=1").json)["index"]["complete"] and found["approx_total"] == jobs,
+             60, "the index to have all jobs")
+
+
+def test_jobs_are_found_by_the_index_for_what_is_done_to_many(web, connection, sample):  # noqa: F811
+    queue = Queue("default", connection=connection)
+    for n in range(60):
+        queue.enqueue(tasks.add, n, n, job_id=f"a-{n}", meta={"tags": ["red" if n % 2 else "blue"]})
+    wait_for_index(web, 60)
+    order = {"action": "cancel", "filter": {"tag": "red", "id": "a-1"}}
+    expected = {f"a-{n}" for n in (1, *range(10, 20)) if n % 2}
+    preview = bulk(web, dry_run=True, **order).json
+    assert preview["matched"] == len(expected) and preview["exact"] and set(preview["sample"]) <= expected
+    assert len(queue) == 60
+    assert ended(web, bulk(web, **order).json["operation_id"])["done"] == len(expected)
+    assert {f"a-{n}" for n in range(60)} - set(queue.job_ids) == expected
+
+
+def test_what_an_index_has_not_heard_of_is_not_done_to_the_wrong_jobs(web, connection, sample):  # noqa: F811
+    queue = Queue("default", connection=connection)
+    for n in range(20):
+        queue.enqueue(tasks.add, n, n, job_id=f"a-{n}", meta={"tags": ["red"]})
+    wait_for_index(web, 20)
+    pipeline = connection.pipeline()   # Behind everybody's back.
+    for n in range(10):
+        pipeline.hset(f"rq:job:a-{n}", "status", "started")
+    pipeline.execute()
+    answer = bulk(web, action="delete", filter={"status": "queued", "tag": "red"})
+    assert ended(web, answer.json["operation_id"])["done"] == 10
+    assert all(connection.exists(f"rq:job:a-{n}") for n in range(10)) and not any(connection.exists(f"rq:job:a-{n}") for n in range(10, 20))
 
 
 def test_a_hundred_thousand_jobs_with_progress_and_cancel(web, connection, sample):  # noqa: F811

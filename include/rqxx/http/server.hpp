@@ -17,9 +17,11 @@ struct ServerOptions {
     unsigned short port = 8000;  ///< 0 picks a free one.
     /// Who may do what. Without it everybody may do everything.
     Guard guard{};
-    bool authenticated = false;  ///< The guard lets nobody in without proof; so it must be off loopback.
+    bool authenticated =
+        false;  ///< The guard lets nobody in without proof; so it must be off loopback.
     std::string tls_certificate, tls_key;  ///< PEM files; both or none.
-    std::string path_prefix;  ///< Such as `/rqxx`: where a proxy has us. Paths without it count too.
+    std::string
+        path_prefix;  ///< Such as `/rqxx`: where a proxy has us. Paths without it count too.
     bool trust_proxy = false;  ///< X-Forwarded-For and -Proto say where requests come from.
     std::size_t max_connections = 1024;        ///< Further ones get 503 and are closed.
     std::size_t max_header_bytes = 16 * 1024;  ///< More is 431.
@@ -48,9 +50,8 @@ public:
     Server(boost::asio::any_io_executor executor, const Router& router, ServerOptions options,
            Logger& log);
     ~Server();
-    /// Binds and listens. @throws Error `Errc::usage` (public address open to everybody, bad host, prefix or
-    /// certificate) or
-    /// `Errc::io` (address in use), each message naming host and port.
+    /// Binds and listens. @throws Error `Errc::usage` (public address open to everybody, bad host,
+    /// prefix or certificate) or `Errc::io` (address in use), each message naming host and port.
     void listen();
     /// The port bound.
     [[nodiscard]] unsigned short port() const noexcept;

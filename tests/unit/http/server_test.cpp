@@ -71,7 +71,24 @@ constexpr std::string_view get = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
 
 }  // namespace
 
-TEST(server, refuses_connections_beyond_its_limit) {
+TEST(server, refuses_connections_beyond_its_limit_while_all_are_busy) {
+    ServerOptions options;
+    options.max_connections = 2;
+    Running server(options);
+    constexpr std::string_view begun =
+        "POST / HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: 1\r\n\r\n";
+    auto first = server.connect(), second = server.connect();
+    for (auto* socket : {&first, &second}) {
+        asio::write(*socket, asio::buffer(begun));
+        EXPECT_NE(Running::read_answer(*socket).find("100 Continue"), std::string::npos);
+    }
+    auto third = server.connect();
+    EXPECT_NE(Running::read_all(third).find(" 503 "), std::string::npos);
+    asio::write(first, asio::buffer(std::string_view("x")));
+    EXPECT_NE(Running::read_answer(first).find(" 405 "), std::string::npos);
+}
+
+TEST(server, closes_the_longest_idle_connection_for_a_new_one_at_its_limit) {
     ServerOptions options;
     options.max_connections = 2;
     Running server(options);
@@ -81,9 +98,11 @@ TEST(server, refuses_connections_beyond_its_limit) {
         EXPECT_NE(Running::read_answer(*socket).find("200 OK"), std::string::npos);
     }
     auto third = server.connect();
-    EXPECT_NE(Running::read_all(third).find(" 503 "), std::string::npos);
-    asio::write(first, asio::buffer(get));
-    EXPECT_NE(Running::read_answer(first).find("200 OK"), std::string::npos);
+    EXPECT_EQ(Running::read_all(first), "");
+    for (auto* socket : {&second, &third}) {
+        asio::write(*socket, asio::buffer(get));
+        EXPECT_NE(Running::read_answer(*socket).find("200 OK"), std::string::npos);
+    }
 }
 
 TEST(server, gives_up_on_headers_and_bodies_that_do_not_come) {

@@ -50,17 +50,14 @@ function Newest({ status, queue, words }: { status: string; queue: string; words
     : <Loading />;
 }
 
-/** Filters of the API that may be given several times. */
-const lists = ["status", "queue", "func", "worker", "tag"];
-
-function filterOf(terms: [string, string][]): Record<string, unknown> {
+/** For an action on all that fit; nothing where the search has several values for one thing, which actions do not know. */
+function filterOf(terms: [string, string][]): Record<string, unknown> | null {
   const filter: Record<string, unknown> = {};
   for (const [name, value] of terms) {
-    const others = filter[name];
-    if (lists.includes(name)) filter[name] = Array.isArray(others) ? [...(others as string[]), value] : [value];
-    else filter[name] = name.endsWith("_duration") ? Number(value) : value;
+    if (Object.hasOwn(filter, name)) return null;
+    filter[name] = name.endsWith("_duration") ? Number(value) : value;
   }
-  return filter;
+  return terms.length > 0 ? filter : null;
 }
 
 function Explorer({ status, queue, text }: { status: string; queue: string; text: string }): JSX.Element {
@@ -109,13 +106,14 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
     setParam("cursor", before[before.length - 1] ?? "");
     setBefore(before.slice(0, -1));
   };
-  const selection: Selection = picked.length > 0 ? { ids: picked } : { filter: filterOf(terms) };
+  const filter = filterOf(terms);
+  const selection: Selection | null = picked.length > 0 ? { ids: picked } : filter ? { filter } : null;
   const total = data.total_is_exact ? number(data.approx_total) : t("about", { n: data.approx_total });
   return <>
     {search.unknown.length > 0 && <p class="problem" role="alert">{t("notUnderstood", { text: show(search.unknown.join(" "), 100) })}</p>}
     {!data.index.complete && <p class="note" role="status">{t("indexing", { n: data.index.jobs })} <progress max={1} value={data.index.progress} aria-label={t("progress")} /></p>}
     <div class="bar"><span>{picked.length > 0 ? t("chosen", { n: picked.length }) : t("matches", { total })}</span>
-      {may && data.items.length > 0 && (picked.length > 0 || terms.length > 0) && <span class="buttons">
+      {may && data.items.length > 0 && selection && <span class="buttons">
         {verbs.map((verb) => <button key={verb} type="button" onClick={() => changeJobs(verb, selection, reload)}>{picked.length > 0 ? verbText(verb) : t("all", { verb: verbText(verb) })}</button>)}</span>}
       {may && ids.length > 0 && <button type="button" onClick={() => setChosen(picked.length === ids.length ? new Set() : new Set(ids))}>{t(picked.length === ids.length ? "chooseNone" : "chooseAll")}</button>}
       <span class="buttons pages"><button type="button" disabled={cursor === ""} onClick={newer}>← {t("newer")}</button>
