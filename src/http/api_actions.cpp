@@ -7,6 +7,7 @@
 #include <rqxx/value.hpp>
 
 #include "http/api.hpp"
+#include "ops/keys.hpp"
 #include "http/request_values.hpp"
 
 namespace rqxx::http {
@@ -82,6 +83,7 @@ std::string cannot(std::string_view done, const ActionResult& result) {
 
 asio::awaitable<Response> cancel_job(RedisClient& redis, Request request) {
     const std::string& id = job_of(request);
+    co_await check_job_queue(redis, request);
     const bool dry_run = query_flag(request, "dry_run");
     const auto body = body_members(request, {"dependents"});
     const auto dependents = dependents_of(text_member(body, "dependents"));
@@ -93,6 +95,7 @@ asio::awaitable<Response> cancel_job(RedisClient& redis, Request request) {
 
 asio::awaitable<Response> requeue_job(RedisClient& redis, Request request) {
     const std::string& id = job_of(request);
+    co_await check_job_queue(redis, request);
     const bool dry_run = query_flag(request, "dry_run");
     const bool at_front = flag_member(body_members(request, {"at_front"}), "at_front");
     JobActions actions(redis, actor_of(request));
@@ -103,6 +106,7 @@ asio::awaitable<Response> requeue_job(RedisClient& redis, Request request) {
 
 asio::awaitable<Response> delete_job(RedisClient& redis, Request request) {
     const std::string& id = job_of(request);
+    co_await check_job_queue(redis, request);
     const bool dry_run = query_flag(request, "dry_run");
     std::optional<std::string> word;
     if (request.query_value("dependents")) word = query_text(request, "dependents");
@@ -115,6 +119,7 @@ asio::awaitable<Response> delete_job(RedisClient& redis, Request request) {
 
 asio::awaitable<Response> stop_job(RedisClient& redis, Request request) {
     const std::string& id = job_of(request);
+    co_await check_job_queue(redis, request);
     const bool dry_run = query_flag(request, "dry_run");
     const auto nothing = body_members(request, {});
     JobActions actions(redis, actor_of(request));
@@ -286,6 +291,18 @@ asio::awaitable<Response> start_operation(Operations& operations, BulkOrder orde
     co_return response;
 }
 
+asio::awaitable<void> check_job_queue(RedisClient& redis, const Request& request) {
+    if (sees_all_queues(request)) co_return;
+    const std::string& id = request.path_param("job_id");
+    Reply origin;
+    if (is_valid_job_id(id)) {
+        Pipeline pipeline;
+        pipeline.add("HGET", keys::job(id), "origin");
+        origin = (co_await redis.run(std::move(pipeline))).at(0);
+    }
+    if (!may_see_queue(request, origin.text)) throw HttpError(404, "Job not found");
+}
+
 void add_action_routes(Router& router, RedisClient& redis, Operations& operations) {
     const auto add = [&](Method method, std::string pattern, RouteDoc doc,
                          std::function<asio::awaitable<Response>(Request)> handler) {
@@ -302,6 +319,7 @@ void add_action_routes(Router& router, RedisClient& redis, Operations& operation
         doc.summary = std::move(summary);
         doc.tag = "jobs";
         doc.action = std::move(action);
+        doc.keeps_to_queues = true;
         doc.params = {dry_run_param()};
         doc.request_schema = std::move(request);
         doc.response_schema = fmt::format(

@@ -3,6 +3,7 @@
 #include <rqxx/audit.hpp>
 
 #include "http/api.hpp"
+#include "http/job_json.hpp"
 #include "http/request_values.hpp"
 
 namespace rqxx::http {
@@ -35,7 +36,7 @@ void add_audit_routes(Router& router, RedisClient& redis, Logger& log) {
     router.on_action(
         [&redis, &log](ActionRecord record) { return write_down(redis, log, std::move(record)); });
     RouteDoc doc;
-    // scope: admin
+    doc.scope = Scope::admin;
     doc.summary = "What was done by whom, through API, page or command line; the newest first";
     doc.tag = "audit";
     doc.params = {integer_param("limit", "how many", 50, 1, 500),
@@ -57,8 +58,13 @@ void add_audit_routes(Router& router, RedisClient& redis, Logger& log) {
             redis.require_connection();
             const auto page = co_await AuditLog(redis).read(std::move(query));
             json::array items;
-            for (const auto& entry : page.entries)
-                items.push_back(to_json(entry));
+            for (const auto& entry : page.entries) {
+                json::object shown = to_json(entry);
+                // Bodies, as they were sent.
+                if (!redaction_of(request).empty() && !shown.at("details").is_null())
+                    shown["details"] = hidden_text;
+                items.push_back(std::move(shown));
+            }
             co_return json_response(
                 200,
                 json::object{{"status", "ok"},

@@ -59,7 +59,8 @@ asio::awaitable<Response> list_queues(Monitor& monitor, RedisClient& redis, Requ
     std::vector<QueueStats> page;
     bool more = false;
     for (auto& queue : all) {
-        if (!queue.queue_name.starts_with(prefix)) continue;
+        if (!queue.queue_name.starts_with(prefix) || !may_see_queue(request, queue.queue_name))
+            continue;
         if (!after.empty() && queue.queue_name <= after) continue;
         if (page.size() == limit) {
             more = true;
@@ -89,7 +90,8 @@ asio::awaitable<bool> is_known(RedisClient& redis, std::string name) {
 
 asio::awaitable<Response> show_queue(Monitor& monitor, RedisClient& redis, Request request) {
     const std::string& name = request.path_param("name");
-    if (!co_await is_known(redis, name)) throw HttpError(404, "Queue not found");
+    if (!may_see_queue(request, name) || !co_await is_known(redis, name))
+        throw HttpError(404, "Queue not found");
     const QueueStats stats = co_await monitor.queue_stats(name);
     const Reply heads = co_await redis.eval(lua::queue_heads, {}, std::vector<std::string>{name});
     json::object queue = queue_json(stats, heads.as_array().at(0));
@@ -107,7 +109,8 @@ asio::awaitable<Response> act_on_queue(RedisClient& redis, Operations& operation
                                        BulkAction action, std::string_view status) {
     const std::string& name = request.path_param("name");
     const bool dry_run = query_flag(request, "dry_run");
-    if (!co_await is_known(redis, name)) throw HttpError(404, "Queue not found");
+    if (!may_see_queue(request, name) || !co_await is_known(redis, name))
+        throw HttpError(404, "Queue not found");
     BulkOrder order;
     order.action = action;
     order.search.queue = name;
@@ -275,11 +278,13 @@ void add_queue_routes(Router& router, Monitor& monitor, RedisClient& redis,
     queues.params = {integer_param("limit", "how many", 50, 1, 200),
                      text_param("cursor", "`next` of the answer before"),
                      text_param("prefix", "only those whose names begin like this")};
+    queues.keeps_to_queues = true;
     queues.response_schema = list_schema(queue_schema);
     add(Method::get, "/api/v1/queues", queues, [&monitor, &redis](Request request) {
         return list_queues(monitor, redis, std::move(request));
     });
     auto queue = describe("One queue", "queues", {404});
+    queue.keeps_to_queues = true;
     queue.response_schema = item_schema("queue", queue_schema);
     add(Method::get, "/api/v1/queues/{name}", queue, [&monitor, &redis](Request request) {
         return show_queue(monitor, redis, std::move(request));
@@ -287,6 +292,7 @@ void add_queue_routes(Router& router, Monitor& monitor, RedisClient& redis,
     auto emptied =
         describe("Delete the jobs that wait on a queue; of many, an operation does it (202)",
                  "queues", {404, 422});
+    emptied.keeps_to_queues = true;
     emptied.action = "queue.empty";
     emptied.params = {dry_run_param()};
     emptied.accepted_schema = std::string(accepted_schema);
@@ -305,10 +311,10 @@ void add_queue_routes(Router& router, Monitor& monitor, RedisClient& redis,
             return act_on_queue(redis, operations, std::move(request), BulkAction::requeue,
                                 status::failed);
         });
-    // scope: admin
     auto deleted = describe("Take a queue away; refused while there are jobs of it", "queues",
                             {404, 409, 422});
     deleted.action = "queue.delete";
+    deleted.scope = Scope::admin;
     deleted.params = {dry_run_param(),
                       flag_param("force", "delete its jobs, at most 1000, as well")};
     add(Method::delete_, "/api/v1/queues/{name}", deleted,

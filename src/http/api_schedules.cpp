@@ -10,6 +10,7 @@
 #include <rqxx/value.hpp>
 
 #include "http/api.hpp"
+#include "http/job_json.hpp"
 #include "http/request_values.hpp"
 
 namespace rqxx::http {
@@ -49,9 +50,18 @@ asio::awaitable<CronListing> find(CronEntries entries, std::string name) {
     co_return std::move(found.front());
 }
 
-Response cron_answer(int status, const CronListing& listing) {
-    Response response =
-        json_response(status, json::object{{"status", "ok"}, {"cron", to_json(listing)}});
+json::object cron_json(const CronListing& listing, const Redaction& redaction) {
+    json::object shown = to_json(listing);
+    redact_job(shown, redaction);
+    if (auto* entry = shown.if_contains("entry"); entry != nullptr && entry->is_object())
+        redact_job(entry->get_object(), redaction);
+    return shown;
+}
+
+Response cron_answer(int status, const CronListing& listing, const Request& request) {
+    Response response = json_response(
+        status,
+        json::object{{"status", "ok"}, {"cron", cron_json(listing, redaction_of(request))}});
     if (!listing.etag.empty()) response.headers = {{"ETag", fmt::format("\"{}\"", listing.etag)}};
     return response;
 }
@@ -86,7 +96,7 @@ asio::awaitable<Response> add_cron(RedisClient& redis, Request request) {
     if (edit == CronEntries::Edit::too_many)
         throw HttpError(409, fmt::format("There are {} cron jobs already", CronEntries::most),
                         "too_many");
-    Response response = cron_answer(201, co_await find(entries, *name));
+    Response response = cron_answer(201, co_await find(entries, *name), request);
     response.headers.emplace_back("Location", fmt::format("/api/v1/cron/{}", *name));
     co_return response;
 }
@@ -116,7 +126,7 @@ asio::awaitable<Response> change_cron(RedisClient& redis, Request request) {
     const auto edit = co_await entries.replace(name, text, there.etag);
     if (edit == CronEntries::Edit::none) throw not_found();
     if (edit == CronEntries::Edit::changed) throw changed_meanwhile();
-    co_return cron_answer(200, co_await find(entries, name));
+    co_return cron_answer(200, co_await find(entries, name), request);
 }
 
 asio::awaitable<Response> remove_cron(RedisClient& redis, Request request) {
@@ -192,8 +202,13 @@ asio::awaitable<Response> list_scheduled(RedisClient& redis, Request request) {
         throw HttpError(422, "cursor: must be the `next` of an earlier answer");
     const auto page = co_await scheduled_jobs(redis, std::move(query));
     json::array items;
-    for (const auto& job : page.jobs)
-        items.push_back(to_json(job));
+    for (const auto& job : page.jobs) {
+        json::object shown = to_json(job);
+        // It has the arguments as text.
+        if (!redaction_of(request).empty() && !shown.at("description").is_null())
+            shown["description"] = hidden_text;
+        items.push_back(std::move(shown));
+    }
     co_return json_response(
         200, json::object{{"status", "ok"},
                           {"items", std::move(items)},
@@ -203,6 +218,7 @@ asio::awaitable<Response> list_scheduled(RedisClient& redis, Request request) {
 asio::awaitable<Response> run_job_now(RedisClient& redis, Request request) {
     const std::string& id = request.path_param("job_id");
     if (!is_valid_job_id(id)) throw HttpError(404, "Job not found");
+    co_await check_job_queue(redis, request);
     const bool dry_run = query_flag(request, "dry_run");
     JobActions actions(redis, actor_of(request));
     const auto results = co_await actions.run_now({id}, dry_run);
@@ -260,6 +276,7 @@ void add_schedule_routes(Router& router, RedisClient& redis) {
     RouteDoc now;
     now.summary = "Put a scheduled job on its queue before its time";
     now.action = "job.run-now";
+    now.keeps_to_queues = true;
     now.params = {dry_run_param()};
     now.problems = {404, 409, 422};
     add(Method::post, "/api/v1/jobs/{job_id}/run-now", now, run_job_now);
@@ -270,11 +287,11 @@ void add_schedule_routes(Router& router, RedisClient& redis) {
         R"({{"type":"object","required":["status","items"],"properties":{{"status":{{"type":"string"}},"items":{{"type":"array","items":{}}}}}}})",
         schedule_schema);
     add(Method::get, "/api/v1/cron", list,
-        [](RedisClient& client, Request) -> asio::awaitable<Response> {
+        [](RedisClient& client, Request request) -> asio::awaitable<Response> {
             CronEntries entries(client);
             json::array items;
             for (const auto& schedule : co_await entries.list())
-                items.push_back(to_json(schedule));
+                items.push_back(cron_json(schedule, redaction_of(request)));
             co_return json_response(200,
                                     json::object{{"status", "ok"}, {"items", std::move(items)}});
         });
@@ -284,7 +301,8 @@ void add_schedule_routes(Router& router, RedisClient& redis) {
     one.problems = {404};
     add(Method::get, "/api/v1/cron/{name}", one,
         [](RedisClient& client, Request request) -> asio::awaitable<Response> {
-            co_return cron_answer(200, co_await find(CronEntries(client), name_of(request)));
+            co_return cron_answer(200, co_await find(CronEntries(client), name_of(request)),
+                                  request);
         });
 
     RouteDoc created;

@@ -16,13 +16,14 @@ void add_timeline_route(Router& router, Monitor& monitor) {
     doc.response_schema =
         R"({"type":"object","required":["status","job_id","items"],"properties":{"status":{"type":"string"},"job_id":{"type":"string"},"items":{"type":"array","items":{"type":"object","required":["at","event","worker","execution","by","details"],"properties":{"at":{"type":"string","format":"date-time"},"event":{"type":"string"},"worker":{"type":["string","null"]},"execution":{"type":["string","null"]},"by":{"type":["string","null"]},"details":{"type":["string","null"]}}}}}})";
     doc.problems = {404, 503};
+    doc.keeps_to_queues = true;
     router.add(Method::get, "/api/v1/jobs/{job_id}/timeline", doc,
                [&monitor](Request request) -> asio::awaitable<Response> {
                    monitor.require_connection();
                    const std::string& id = request.path_param("job_id");
                    std::optional<JobInfo> info;
                    if (is_valid_job_id(id)) info = co_await monitor.job_info(id);
-                   if (!info) throw HttpError(404, "Job not found");
+                   if (!info || !may_see_queue(request, info->job.origin)) throw HttpError(404, "Job not found");
                    json::array items;
                    for (const auto& event : timeline_of(*info))
                        items.push_back(to_json(event));

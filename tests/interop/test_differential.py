@@ -34,6 +34,7 @@ ALLOWED = [
     ("while_it_runs.*", WORKER, r"look: rq:execution:a:EXECUTION ttl: 90 s and 150 s", "W18"),
     ("while_it_runs.*", WORKER, r"look: rq:worker:worker:executions .*: 'absent' and .*", "W1"),
     (".*", WORKER, r"rq:job:\w+ rqxx_retries: 'absent' and .*", "`rqxx_retries`"),
+    (".*", ".*", r"(?s)rq:job:\w+ rqxx_timeline: 'absent' and .*", "`rqxx_timeline`"),
     (".*", WORKER, r"rq:results:.+ \d+\.(cause|max_rss_kb|cpu_seconds): 'absent' and .*", "`cause`"),
     (".*", WORKER, r"rq:results:\S+ ttl: 'none' and \d+ s", "W36"),
     ("(asked|repeat).*|.*repeat(ed)?|.*_retry", WORKER, r"rq:job:a result: .* and 'absent'", "`result`"),

@@ -242,6 +242,7 @@ export interface Scheduled {
 
 export interface CronJob {
   name: string;
+  stored: boolean;   // In Redis; else of a file, which is not changed here.
   expression: Text;
   interval: number | null;
   words: Text;

@@ -60,6 +60,14 @@ function filterOf(terms: [string, string][]): Record<string, unknown> | null {
   return terms.length > 0 ? filter : null;
 }
 
+/** A page that has something, if there is one soon: some of the index may fit no more. */
+async function page(query: string, cursor: string): Promise<JobList> {
+  let list = await get<JobList>(`/api/v1/jobs?${query}${cursor && `&cursor=${encodeURIComponent(cursor)}`}`);
+  for (let turn = 0; turn < 10 && list.items.length === 0 && list.next !== null; ++turn)
+    list = await get<JobList>(`/api/v1/jobs?${query}&cursor=${encodeURIComponent(list.next)}`);
+  return list;
+}
+
 function Explorer({ status, queue, text }: { status: string; queue: string; text: string }): JSX.Element {
   const { params } = useRoute();
   const cursor = params.get("cursor") ?? "";
@@ -69,9 +77,9 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
   const search = parseSearch(text);
   const terms: [string, string][] = [...search.terms, ...(status ? [["status", status] as [string, string]] : []), ...(queue ? [["queue", queue] as [string, string]] : [])];
   const asked = new URLSearchParams(terms).toString();
-  const query = `${asked}${asked && "&"}limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`;
-  const { data, missing, reload } = useData(`jobs ${query}`, () => get<JobList>(`/api/v1/jobs?${query}`));
-  useEffect(() => setChosen(new Set()), [query]);
+  const query = `${asked}${asked && "&"}limit=25`;
+  const { data, missing, reload } = useData(`jobs ${query} ${cursor}`, () => page(query, cursor));
+  useEffect(() => setChosen(new Set()), [query, cursor]);
   useEffect(() => {
     if (cursor === "") setBefore([]);
   }, [asked, cursor]);

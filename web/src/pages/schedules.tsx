@@ -49,7 +49,7 @@ function Runs({ cron }: { cron: CronJob }): JSX.Element {
 }
 
 function NewCron({ reload }: { reload: () => void }): JSX.Element {
-  const [form, setForm] = useState({ name: "", func: "", queue: "default", expression: "", timezone: "" });
+  const [form, setForm] = useState({ name: "", func: "", queue: "default", cron: "", timezone: "" });
   const [problem, setProblem] = useState("");
   const field = (name: keyof typeof form, label: string, hint: string, required: boolean) => <label class="filter"><span>{label}</span>
     <input value={form[name]} placeholder={hint} required={required} maxLength={200} spellcheck={false} autocomplete="off"
@@ -60,7 +60,7 @@ function NewCron({ reload }: { reload: () => void }): JSX.Element {
     try {
       await post("/api/v1/cron", { ...rest, ...(timezone ? { timezone } : {}) });
       setProblem("");
-      setForm({ ...form, name: "", func: "", expression: "" });
+      setForm({ ...form, name: "", func: "", cron: "" });
       reload();
     } catch (error) {
       setProblem(error instanceof Error ? error.message : String(error));
@@ -69,7 +69,7 @@ function NewCron({ reload }: { reload: () => void }): JSX.Element {
   return <details class="add"><summary>{t("addCron")}</summary>
     <form class="filters" onSubmit={submit}>
       {field("name", t("name"), "nightly-report", true)}{field("func", t("function"), "app.tasks.report", true)}
-      {field("queue", t("queue"), "default", true)}{field("expression", t("expression"), "0 3 * * *", true)}{field("timezone", t("timezone"), "UTC", false)}
+      {field("queue", t("queue"), "default", true)}{field("cron", t("expression"), "0 3 * * *", true)}{field("timezone", t("timezone"), "UTC", false)}
       <button type="submit" class="main">{t("add")}</button>
       {problem !== "" && <p class="problem" role="alert">{problem}</p>}
     </form></details>;
@@ -91,7 +91,7 @@ function CronTable(): JSX.Element | null {
   if (may) columns.push({ name: t("actions"), cell: (cron) => <span class="buttons">
     <button type="button" aria-label={`${t("runNow")}: ${show(cron.name, 60)}`} onClick={() => cronVerb(cron, "run-now", reload)}>{t("runNow")}</button>
     <button type="button" aria-label={`${t(cron.paused ? "resume" : "pause")}: ${show(cron.name, 60)}`} onClick={() => cronVerb(cron, cron.paused ? "resume" : "pause", reload)}>{t(cron.paused ? "resume" : "pause")}</button>
-    <button type="button" aria-label={`${t("delete")}: ${show(cron.name, 60)}`} onClick={() => drop(cron, reload)}>{t("delete")}</button></span> });
+    {cron.stored && <button type="button" aria-label={`${t("delete")}: ${show(cron.name, 60)}`} onClick={() => drop(cron, reload)}>{t("delete")}</button>}</span> });
   return <>
     {data.items.length > 0 ? <Table label={t("cron")} columns={columns} rows={data.items} id={(cron) => cron.name} /> : <Empty text={t("noCron")} command="rqxx cron cron.toml" />}
     {may && <NewCron reload={reload} />}
