@@ -1,5 +1,5 @@
 import type { ComponentChildren, JSX } from "preact";
-import { useEffect, useRef, useState } from "preact/hooks";
+import { useLayoutEffect, useRef, useState } from "preact/hooks";
 import { inUtc, isShellSafe, moment, number, show } from "./format";
 import { t, type Key } from "./i18n";
 import { href, setParam, useRoute } from "./router";
@@ -141,7 +141,7 @@ export function Dialog({ label, onClose, children, className = "" }: {
   label: string; onClose: () => void; children: ComponentChildren; className?: string;
 }): JSX.Element {
   const node = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
+  useLayoutEffect(() => {   // Before the next key is pressed.
     const before = document.activeElement;
     node.current?.showModal();
     return () => {

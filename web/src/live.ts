@@ -57,6 +57,8 @@ function repeat(turn: () => Promise<void>, wait = interval): () => void {
 let stream: EventSource | null = null;
 let streamless = false;   // The server has given the stream up.
 let heard = 0;
+let settled = 0;   // Until then the stream may still tell what was before a change.
+const ripe = 1500;
 
 function take(stats: Stats, workers: { workers: Worker[] }, recent: { jobs: Job[] }): void {
   overview.set({ stats, workers: workers.workers, recent: recent.jobs });
@@ -87,6 +89,7 @@ async function openStream(): Promise<void> {
   source.addEventListener("overview", (event) => {
     if (stream !== source) return;
     heard = Date.now();
+    if (heard < settled) return;
     const data = JSON.parse((event as MessageEvent<string>).data) as
       { stats: Stats; workers: { workers: Worker[] }; recent: { jobs: Job[] } };
     take(data.stats, data.workers, data.recent);
@@ -192,7 +195,9 @@ export function useData<T>(key: string, load: () => Promise<T>, wait?: number): 
   return state.key === key ? { data: state.data, missing: state.missing, reload } : { data: null, missing: false, reload };
 }
 
-/** After a change: the overview is asked at once. */
-export const askAgain = (): void => {
+/** After a change: the overview is asked at once, and the stream's answers from before are passed over. */
+export function askAgain(): void {
+  settled = Date.now() + ripe;
   ask().catch(failed);
-};
+  setTimeout(() => ask().catch(failed), ripe + 100);   // For what was passed over.
+}

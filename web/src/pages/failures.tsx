@@ -29,7 +29,7 @@ function Buttons({ failure, reload }: { failure: Failure; reload: () => void }):
   if (!useMay("operate")) return null;
   const verbs: Verb[] = ["requeue", "delete"];
   return <span class="buttons">
-    {verbs.map((verb) => <button key={verb} type="button" aria-label={`${verbText(verb)}: ${show(failure.title, 60)}`}
+    {verbs.map((verb) => <button key={verb} type="button" aria-label={`${t("all", { verb: verbText(verb) })}: ${show(failure.title, 60)}`}
       onClick={() => changeJobs(verb, { filter: { group: failure.id, status: "failed" } }, reload)}>{t("all", { verb: verbText(verb) })}</button>)}
     {failure.state === "open" ? <>
       <button type="button" aria-label={`${t("mute")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "mute", reload)}>{t("mute")}</button>

@@ -141,8 +141,8 @@ export function QueuePage({ name }: { name: string }): JSX.Element {
       {may && <span class="buttons">{clears && <>
         <button type="button" disabled={waits === 0} onClick={() => clear(name, "empty")}>{t("emptyQueue")}</button>
         <button type="button" disabled={!queue?.failed} onClick={() => clear(name, "requeue-failed")}>{t("requeueFailed")}</button></>}
-      {queue?.paused ? <button type="button" onClick={() => changeQueue(name, waits, false)}>{t("resumeQueue")}</button>
-        : <button type="button" onClick={() => changeQueue(name, waits, true)}>{t("pauseQueue")}</button>}</span>}
+      {queue?.paused ? <button key="resume" type="button" onClick={() => changeQueue(name, waits, false)}>{t("resumeQueue")}</button>
+        : <button key="pause" type="button" onClick={() => changeQueue(name, waits, true)}>{t("pauseQueue")}</button>}</span>}
     </div>
     <Strip counts={queue ?? nothing} link={(one) => href(["queues", name], status === one ? {} : { status: one })} current={status} />
     <Charts queue={name} />
