@@ -1,6 +1,7 @@
 """Every page, on no data, usual and hostile data, in both themes and languages, on a phone and on a wide screen."""
 
 import base64
+import datetime
 import json
 import shutil
 import tempfile
@@ -9,7 +10,7 @@ import uuid
 import zlib
 
 import pytest
-from conftest import ROOT, System, http
+from conftest import ROOT, System, http, wait_for
 from rq import Queue
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
@@ -43,7 +44,17 @@ def usual(web, connection):
     assert http("POST", f"{web.url}/api/v1/queues/images/pause").status == 200
     lines = b"\n".join(json.dumps({"func": "app.tasks.resize", "args": [n]}).encode() for n in range(20))
     assert http("POST", f"{web.url}/api/v1/batches?name=nightly&queue=low", lines, {"Content-Type": "application/x-ndjson"}).status == 201
-    return ["#/queues/images", "#/queues/images?status=failed", "#/jobs/job-0", "#/jobs/job-1", "#/batches/nightly"]
+    queue = Queue("default", connection=connection)
+    queue.enqueue_in(datetime.timedelta(days=1), "app.tasks.later", job_id="later")
+    queue.enqueue("app.tasks.after", job_id="after", depends_on=["job-0", "job-2"])
+    assert http("POST", f"{web.url}/api/v1/cron", {"name": "nightly", "func": "app.report", "cron": "0 3 * * *", "queue": "low"}).status == 201
+    assert http("POST", f"{web.url}/api/v1/tokens", {"name": "monitoring", "scope": "read"}).status == 201
+    return [f"#/failures/{group_of_failures(web)}", "#/jobs/after", "#/jobs?q=status%3Afailed", "#/queues/images", "#/queues/images?status=failed", "#/jobs/job-0", "#/jobs/job-1", "#/batches/nightly"]
+
+
+def group_of_failures(web):
+    """The id of the first one, once the index has it."""
+    return wait_for(lambda: http("GET", f"{web.url}/api/v1/failures").json.get("items"), what="a group of failures")[0]["id"]
 
 
 def packed(text):
@@ -76,7 +87,10 @@ def hostile(web, connection):
     rule = {"kind": "concurrency", "limit": 1, "queue": SCRIPT + "*", "function": "f" * 150}
     http("PUT", f"{web.url}/api/v1/limits/{'l' * 200}", rule)
     connection.hset("rqxx:rules", SCRIPT, "no rule")
-    return [f"#/queues/{urllib.parse.quote(EVIL_QUEUE, safe='')}", f"#/queues/{'a' * 1000}", f"#/jobs/{'j' * 150}", "#/jobs/broken",
+    connection.hset("rqxx:cron_entries", SCRIPT, "no entry")
+    connection.xadd("rqxx:audit", {"by": SCRIPT + LONG, "action": SCRIPT, "target": LONG, "outcome": "\u202e", "details": b"\xff" * 500})
+    connection.zadd("rq:scheduled:default", {"mean-1000": 4e9, SCRIPT: 4e9})
+    return [f"#/failures/{group_of_failures(web)}", f"#/jobs?q={urllib.parse.quote(SCRIPT)}", f"#/queues/{urllib.parse.quote(EVIL_QUEUE, safe='')}", f"#/queues/{'a' * 1000}", f"#/jobs/{'j' * 150}", "#/jobs/broken",
             "#/jobs/no-hash", "#/jobs/mean-1000", f"#/jobs/{urllib.parse.quote(f'mean-{len(EVIL_QUEUE)}')}", "#/jobs?status=%3Cimg%3E&queue=%00"]
 
 
@@ -87,7 +101,8 @@ def filled(request):
     server = system.redis()
     web = system.serve("--no-worker", url=server.url)
     web.data = request.param.__name__
-    web.addresses = ["#/", "#/queues", "#/jobs", "#/workers", "#/limits", "#/batches", *request.param(web, server.client)]
+    web.addresses = ["#/", "#/queues", "#/jobs", "#/failures", "#/workers", "#/schedules", "#/limits", "#/batches", "#/events", "#/redis",
+                     "#/settings", *request.param(web, server.client)]
     yield web
     system.end()
     shutil.rmtree(folder, ignore_errors=True)

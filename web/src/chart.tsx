@@ -55,6 +55,7 @@ export function Chart({ title, history, lines, unit }: { title: string; history:
   const box = useRef<HTMLDivElement>(null);
   const chart = useRef<uPlot | null>(null);
   const legend = useRef<HTMLDListElement>(null);
+  const time = useRef<HTMLElement>(null);
   const data = [history.times, ...lines.map((line) => history.series[line.series] ?? history.times.map(() => null))] as uPlot.AlignedData;
   const held = useRef(data);
   held.current = data;
@@ -66,8 +67,7 @@ export function Chart({ title, history, lines, unit }: { title: string; history:
       const cell = legend.current?.querySelectorAll("dd")[i];
       if (cell) cell.textContent = value == null ? "–" : units[unit](value);
     });
-    const when = legend.current?.querySelector("small");
-    if (when) when.textContent = at == null ? "" : moment(new Date((held.current[0][at] ?? 0) * 1000).toISOString());
+    if (time.current) time.current.textContent = at == null ? "" : moment(new Date((held.current[0][at] ?? 0) * 1000).toISOString());
   };
   useEffect(() => {
     const node = box.current;
@@ -96,10 +96,9 @@ export function Chart({ title, history, lines, unit }: { title: string; history:
   }, [history]);
 
   return <figure class="chart">
-    <figcaption>{title}</figcaption>
+    <figcaption>{title} <small ref={time} /></figcaption>
     <dl ref={legend} class="legend">
       {lines.map((line) => <div key={line.series}><dt><i class={`swatch ${line.color.slice(2)}`} />{t(line.name)}</dt><dd /></div>)}
-      <small />
     </dl>
     <div ref={box} class="plot" aria-hidden="true" />
   </figure>;

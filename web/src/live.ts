@@ -156,13 +156,14 @@ export function useOverview(): Overview | null {
 export interface Loaded<T> {
   data: T | null;
   missing: boolean;
+  refused: string;   // Why it makes no sense, as the server says.
   reload: () => void;
 }
 
 /** What `load` answers, again and again; `key` names it. */
 export function useData<T>(key: string, load: () => Promise<T>, wait?: number): Loaded<T> {
-  const [state, setState] = useState<{ key: string; data: T | null; missing: boolean; text: string }>(
-    { key, data: null, missing: false, text: "" });
+  const [state, setState] = useState<{ key: string; data: T | null; missing: boolean; refused: string; text: string }>(
+    { key, data: null, missing: false, refused: "", text: "" });
   const loader = useRef(load);
   loader.current = load;
   const turn = useRef<() => Promise<void>>();
@@ -175,14 +176,15 @@ export function useData<T>(key: string, load: () => Promise<T>, wait?: number): 
         if (ended) return;
         fresh();
         const now = JSON.stringify(data);
-        if (now !== text) setState({ key, data, missing: false, text: now });   // The same is not drawn again.
+        if (now !== text) setState({ key, data, missing: false, refused: "", text: now });   // The same is not drawn again.
         text = now;
       } catch (error) {
         if (ended) return;
-        if (!(error instanceof ApiError) || error.status !== 404) throw error;
+        if (!(error instanceof ApiError) || (error.status !== 404 && error.status !== 422)) throw error;
         fresh();
         text = "";
-        setState({ key, data: null, missing: true, text: "" });
+        const missing = error.status === 404;
+        setState({ key, data: null, missing, refused: missing ? "" : error.message, text: "" });
       }
     };
     const end = repeat(turn.current, wait);
@@ -192,7 +194,8 @@ export function useData<T>(key: string, load: () => Promise<T>, wait?: number): 
     };
   }, [key]);
   const reload = () => void turn.current?.().catch(failed);
-  return state.key === key ? { data: state.data, missing: state.missing, reload } : { data: null, missing: false, reload };
+  return state.key === key ? { data: state.data, missing: state.missing, refused: state.refused, reload }
+    : { data: null, missing: false, refused: "", reload };
 }
 
 /** After a change: the overview is asked at once, and the stream's answers from before are passed over. */

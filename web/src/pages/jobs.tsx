@@ -75,16 +75,17 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const may = [useMay("operate"), useHas("/api/v1/jobs/bulk")].every(Boolean);
   const search = parseSearch(text);
-  const terms: [string, string][] = [...search.terms, ...(status ? [["status", status] as [string, string]] : []), ...(queue ? [["queue", queue] as [string, string]] : [])];
+  const terms: [string, string][] = [...search.terms, ...(known.includes(status) ? [["status", status] as [string, string]] : []), ...(queue ? [["queue", queue] as [string, string]] : [])];
   const asked = new URLSearchParams(terms).toString();
   const query = `${asked}${asked && "&"}limit=25`;
-  const { data, missing, reload } = useData(`jobs ${query} ${cursor}`, () => page(query, cursor));
+  const { data, missing, refused, reload } = useData(`jobs ${query} ${cursor}`, () => page(query, cursor));
   useEffect(() => setChosen(new Set()), [query, cursor]);
   useEffect(() => {
     if (cursor === "") setBefore([]);
   }, [asked, cursor]);
 
   if (missing) return <Empty text={t("noIndex")} />;
+  if (refused !== "") return <p class="problem" role="alert">{t("notUnderstood", { text: show(refused, 300) })}</p>;
   if (data === null) return <Loading />;
   const ids = data.items.map((job) => job.id).filter((id): id is string => typeof id === "string");
   const picked = ids.filter((id) => chosen.has(id));

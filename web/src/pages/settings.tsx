@@ -77,6 +77,6 @@ export function SettingsPage(): JSX.Element {
       [t("changes"), who.read_only ? t("readOnly") : t("allowedChanges")]]} />}
     {tokens && admin && <><h2>{t("tokens")}</h2><Tokens /></>}
     <h2>{t("api")}</h2>
-    <ul class="commands"><li><a href="api/v1/openapi.json">/api/v1/openapi.json</a> – OpenAPI 3.1</li><li><a href="metrics">/metrics</a> – Prometheus</li></ul>
+    <ul class="commands"><li><a href="api/v1/openapi.json">OpenAPI 3.1: /api/v1/openapi.json</a></li><li><a href="metrics">Prometheus: /metrics</a></li></ul>
   </>;
 }
