@@ -31,8 +31,8 @@ struct JobSearch {
     std::string group;   ///< Id of a group of failures; empty: any.
     std::string worker;
     std::string tag;
-    std::string id;                         ///< Beginning of their ids; empty: any.
-    std::optional<Timestamp> since, until;  ///< Created at or after, before.
+    std::string id;                                    ///< Beginning of their ids; empty: any.
+    std::optional<Timestamp> since, until;             ///< Created at or after, before.
     std::optional<double> min_duration, max_duration;  ///< Seconds that they ran.
 
     /// Whether whole queue, status as of `JobFilter`, function and error are all that is asked for,

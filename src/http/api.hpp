@@ -21,7 +21,7 @@
 namespace rqxx::index {
 class JobIndex;
 struct JobFilter;
-}
+}  // namespace rqxx::index
 
 namespace rqxx::http {
 
@@ -57,8 +57,8 @@ void add_history_routes(Router& router, RedisClient& redis);
 void add_redis_routes(Router& router, RedisClient& redis, const runtime::RedisPulse& pulse);
 /// `/api/v1/jobs/{id}/cancel` and so on, `/api/v1/jobs/bulk`, `/api/v1/operations…`.
 void add_action_routes(Router& router, RedisClient& redis, Operations& operations);
-/// For those who may see some queues only: whether the path's job is of one of them. One round trip,
-/// none for others. @throws HttpError 404.
+/// For those who may see some queues only: whether the path's job is of one of them. One round
+/// trip, none for others. @throws HttpError 404.
 boost::asio::awaitable<void> check_job_queue(RedisClient& redis, const Request& request);
 /// Begins an action on many jobs, and answers 202 with its id; 503 where too many run.
 boost::asio::awaitable<Response> start_operation(Operations& operations, BulkOrder order);

@@ -7,8 +7,8 @@
 #include <rqxx/value.hpp>
 
 #include "http/api.hpp"
-#include "ops/keys.hpp"
 #include "http/request_values.hpp"
+#include "ops/keys.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -155,10 +155,9 @@ std::optional<double> seconds_member(const json::object& filter, std::string_vie
 JobSearch search_of(const json::value& value) {
     if (!value.is_object()) throw HttpError(422, "filter: must be an object");
     const json::object& filter = value.get_object();
-    check_members(
-        filter, "filter.",
-        {"queue", "status", "func", "error", "group", "worker", "tag", "id", "since", "until",
-         "min_duration", "max_duration"});
+    check_members(filter, "filter.",
+                  {"queue", "status", "func", "error", "group", "worker", "tag", "id", "since",
+                   "until", "min_duration", "max_duration"});
     JobSearch search;
     const std::pair<std::string_view, std::string*> texts[] = {
         {"queue", &search.queue}, {"status", &search.status}, {"func", &search.func},

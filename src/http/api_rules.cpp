@@ -241,7 +241,8 @@ void add_rule_routes(Router& router, RedisClient& redis) {
             co_return changed("queue", name, "paused", co_await rules.pause_queue(name));
         });
     add(Method::post, "/api/v1/queues/{name}/resume", "Go on with a queue that was paused",
-        acted_on_queue("queue.resume"), [](Rules rules, Request request) -> asio::awaitable<Response> {
+        acted_on_queue("queue.resume"),
+        [](Rules rules, Request request) -> asio::awaitable<Response> {
             const std::string& name = visible_queue(request);
             co_return changed("queue", name, "running", co_await rules.resume_queue(name));
         });

@@ -23,7 +23,8 @@ void add_timeline_route(Router& router, Monitor& monitor) {
                    const std::string& id = request.path_param("job_id");
                    std::optional<JobInfo> info;
                    if (is_valid_job_id(id)) info = co_await monitor.job_info(id);
-                   if (!info || !may_see_queue(request, info->job.origin)) throw HttpError(404, "Job not found");
+                   if (!info || !may_see_queue(request, info->job.origin))
+                       throw HttpError(404, "Job not found");
                    json::array items;
                    for (const auto& event : timeline_of(*info))
                        items.push_back(to_json(event));

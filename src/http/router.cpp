@@ -400,11 +400,10 @@ json::object Router::openapi(std::string_view title, std::string_view version) c
         }
         for (const auto& param : doc.params)
             parameters.push_back(parameter(param));
-        json::object responses{
-            {std::to_string(doc.good_status),
-             json::object{
-                 {"description", reason(doc.good_status)},
-                 {"content", {{doc.response_type, {{"schema", schema(doc.response_schema)}}}}}}}};
+        json::object good{{"description", reason(doc.good_status)}};
+        if (doc.good_status != 204)
+            good["content"] = {{doc.response_type, {{"schema", schema(doc.response_schema)}}}};
+        json::object responses{{std::to_string(doc.good_status), std::move(good)}};
         if (!doc.accepted_schema.empty())
             responses["202"] = json::object{
                 {"description", reason(202)},

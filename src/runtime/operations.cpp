@@ -131,15 +131,15 @@ Parsed<BulkAction> parse_bulk_action(std::string_view text) noexcept {
 
 /// Those with places of their own come first.
 static constexpr std::array<std::string_view, 10> statuses{
-    "queued",   "started",  "finished", "failed",  "deferred",
+    "queued",    "started",  "finished", "failed",       "deferred",
     "scheduled", "canceled", "stopped",  "rate_limited", "created"};
 static constexpr std::ptrdiff_t places = 7;
 
 bool JobSearch::by_place() const noexcept {
     const auto place = std::ranges::find(statuses, status);
-    return place < statuses.begin() + places &&
-           queue.find('*') == std::string::npos && group.empty() && worker.empty() && tag.empty() &&
-           id.empty() && !since && !until && !min_duration && !max_duration;
+    return place < statuses.begin() + places && queue.find('*') == std::string::npos &&
+           group.empty() && worker.empty() && tag.empty() && id.empty() && !since && !until &&
+           !min_duration && !max_duration;
 }
 
 json::object to_json(const JobSearch& search) {

@@ -69,7 +69,7 @@ class Events:
 
 @pytest.fixture
 def web(system, server):
-    return system.serve("--no-worker", "--no-sampler", "--no-maintenance", "--no-scheduler", "--no-webhooks", "--no-access-log",
+    return system.serve("--no-worker", "--no-sampler", "--no-maintenance", "--no-scheduler", "--no-webhooks", "--no-index", "--no-cron", "--no-access-log",
                         url=server.url)
 
 

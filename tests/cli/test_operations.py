@@ -100,7 +100,7 @@ def wait_for_index(web, jobs):
              60, "the index to have all jobs")
 
 
-def test_jobs_are_found_by_the_index_for_what_is_done_to_many(web, connection, sample):  # noqa: F811
+def test_jobs_are_found_by_the_index_for_what_is_done_to_many(web, connection):  # noqa: F811
     queue = Queue("default", connection=connection)
     for n in range(60):
         queue.enqueue(tasks.add, n, n, job_id=f"a-{n}", meta={"tags": ["red" if n % 2 else "blue"]})
@@ -114,7 +114,7 @@ def test_jobs_are_found_by_the_index_for_what_is_done_to_many(web, connection, s
     assert {f"a-{n}" for n in range(60)} - set(queue.job_ids) == expected
 
 
-def test_what_an_index_has_not_heard_of_is_not_done_to_the_wrong_jobs(web, connection, sample):  # noqa: F811
+def test_what_an_index_has_not_heard_of_is_not_done_to_the_wrong_jobs(web, connection):  # noqa: F811
     queue = Queue("default", connection=connection)
     for n in range(20):
         queue.enqueue(tasks.add, n, n, job_id=f"a-{n}", meta={"tags": ["red"]})

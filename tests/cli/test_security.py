@@ -75,8 +75,14 @@ def problem(answer, status, code=None):
     return answer.json
 
 
-def keys_and_values(client):
+def all_keys(client):
     return {key: client.dump(key) for key in client.keys("*")}
+
+
+def keys_and_values(client):
+    """But what a server keeps for itself all the time."""
+    own = (b"rqxx:changes", b"rqxx:index:", b"rqxx:history:", b"rqxx:metrics:", b"rqxx:sampler")
+    return {key: value for key, value in all_keys(client).items() if not key.startswith(own)}
 
 
 def routes(web, token):
@@ -390,6 +396,32 @@ def test_a_token_for_some_queues_sees_and_changes_nothing_of_others(access, conn
     assert http("POST", web.url + "/api/v1/queues/mail-in/resume", headers=token).status == 200
 
 
+def test_jobs_and_queues_of_others_are_as_if_they_were_not_there(access, connection):
+    web = access.serve()
+    token = bearer(access.token("--scope", "operate", "--queue", "mail*"))
+    for queue in ("mail", "bank"):
+        Queue(queue, connection=connection).enqueue("tasks.add", 1, 1, job_id=f"{queue}-job")
+    Queue("bank", connection=connection).enqueue("tasks.add", 1, 1, job_id="child", depends_on=["mail-job", "bank-job"])
+    before = keys_and_values(connection)
+    for verb in ("cancel", "requeue", "stop", "run-now"):
+        problem(http("POST", f"{web.url}/api/v1/jobs/bank-job/{verb}", headers=token), 404)
+    problem(http("DELETE", f"{web.url}/api/v1/jobs/bank-job", headers=token), 404)
+    for path in ("timeline", "dependencies"):
+        problem(http("GET", f"{web.url}/api/v1/jobs/bank-job/{path}", headers=token), 404)
+    for path in ("empty", "requeue-failed"):
+        problem(http("POST", f"{web.url}/api/v1/queues/bank/{path}", headers=token), 404)
+    problem(http("GET", web.url + "/api/v1/queues/bank", headers=token), 404)
+    problem(http("GET", web.url + "/api/v1/jobs?queue=bank", headers=token), 404)
+    problem(http("GET", web.url + "/api/v1/jobs?queue=b*", headers=token), 422)
+    assert keys_and_values(connection) == before
+    assert [one["name"] for one in http("GET", web.url + "/api/v1/queues", headers=token).json["items"]] == ["mail"]
+    wait_for(lambda: [job["id"] for job in http("GET", web.url + "/api/v1/jobs", headers=token).json.get("items", [])] == ["mail-job"],
+             what="the index to have the job")
+    graph = http("GET", web.url + "/api/v1/jobs/mail-job/dependencies", headers=token).json["graph"]
+    assert [node["id"] for node in graph["nodes"]] == ["mail-job"] and graph["edges"] == []
+    assert http("POST", web.url + "/api/v1/jobs/mail-job/cancel", headers=token).json["result"]["code"] == "done"
+
+
 def test_routes_that_do_not_keep_to_queues_are_closed_to_who_may_see_some_only(access, connection):
     web = access.serve()
     admin = access.token("--scope", "admin")
@@ -397,7 +429,10 @@ def test_routes_that_do_not_keep_to_queues_are_closed_to_who_may_see_some_only(a
     Queue("bank", connection=connection).enqueue("tasks.add", 1, 1, job_id="bank-job")
     kept = {"/api/rq/stats", "/api/rq/jobs/recent", "/api/rq/jobs/{job_id}", "/api/v1/jobs/{job_id}", "/api/jobs/{job_id}",
             "/api/v1/jobs/{job_id}/output", "/api/v1/jobs/{job_id}/why", "/api/v1/jobs", "/api/rq/workers", "/api/v1/limits",
-            "/api/v1/queues/{name}/pause", "/api/v1/queues/{name}/resume", "/api/v1/session", "/api/v1/openapi.json"}
+            "/api/v1/queues/{name}/pause", "/api/v1/queues/{name}/resume", "/api/v1/queues", "/api/v1/queues/{name}",
+            "/api/v1/queues/{name}/empty", "/api/v1/queues/{name}/requeue-failed", "/api/v1/jobs/{job_id}/timeline",
+            "/api/v1/jobs/{job_id}/dependencies", *(f"/api/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "requeue", "stop", "run-now")),
+            "/api/v1/session", "/api/v1/openapi.json"}
     for method, pattern, path, scope, _ in routes(web, admin):
         if scope in ("read", "operate") and pattern not in kept:
             assert first_status(web.url, method, path, token) == 403, pattern
@@ -480,7 +515,7 @@ def test_answers_forbid_frames_sniffing_and_caching(access):
 def test_a_read_only_server_changes_nothing_in_redis(access, connection):
     Queue("default", connection=connection).enqueue("tasks.add", 1, 1, job_id="waits")
     admin = access.token("--scope", "admin")
-    before = keys_and_values(connection)
+    before = all_keys(connection)
     web = access.serve("--read-only")
     everything = list(routes(web, admin))
     cookie = access.login(web, admin)
@@ -495,7 +530,7 @@ def test_a_read_only_server_changes_nothing_in_redis(access, connection):
     assert http("DELETE", web.url + "/api/v1/session", headers=of_page(web, cookie)).status == 204
     problem(http("GET", web.url + "/api/v1/session", headers={"Cookie": cookie}), 401)
     time.sleep(3)   # A scheduler, sampler or janitor would have written by now.
-    assert keys_and_values(connection) == before
+    assert all_keys(connection) == before
 
 
 def test_samples_and_a_read_only_server_do_not_go_together(system, server):

@@ -139,7 +139,7 @@ def test_serve_finds_new_queues(system, connection):
 def test_schedulers_can_be_switched_off(system, connection):
     job = Queue("default", connection=connection).enqueue_in(PAST, tasks.add, 1, 2)
     web = start_scheduler(system, "--no-scheduler")
-    assert "rqxx_scheduler" not in http("GET", f"{web.url}/metrics").body.decode()
+    assert "rqxx_scheduler_locks" not in http("GET", f"{web.url}/metrics").body.decode()
     assert system.rqxx("worker", "default", "--burst", "--redis-url", system.server.url).returncode == 0
     assert status(connection, job.id) == "scheduled" and connection.get(LOCK) is None
 

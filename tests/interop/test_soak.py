@@ -328,7 +328,7 @@ class Soak:
         """Every key that is left belongs to a job that is there, or to the whole."""
         whole = re.compile(r"rq:(queues|workers|worker:soak|finished:default|failed:default|canceled:default|suspended|"
                            r"workers:default|clean_registries:default|scheduler-lock:default|scheduler:\S+|maintenance\S*)|"
-                           r"rqxx:(totals|recent|metrics:\S+|ttls:default|leases|schedulers|janitor\S*|maintain\S*|sweep\S*|"
+                           r"rqxx:(totals|recent|audit|metrics:\S+|ttls:default|leases|schedulers|janitor\S*|maintain\S*|sweep\S*|"
                            r"batches:seen)")
         of_job = re.compile(r"rq:job:(\S+)|rq:results:(\S+)|rqxx:output:([^\s:]+)(:\w+)?")
         for key in self.connection.scan_iter(count=1000):
