@@ -215,13 +215,15 @@ std::vector<HealthFinding> alerts_of(const Census& census) {
         const bool all_known = census.registered_workers <= 1000;
         if (stats.queued > 0 && queue.listeners == 0 && !stats.paused && all_known)
             add(finding(error, "no_listener",
-                        fmt::format("{} jobs wait and no worker takes them", stats.queued),
+                        stats.queued == 1
+                            ? "1 job waits and no worker takes it"
+                            : fmt::format("{} jobs wait and no worker takes them", stats.queued),
                         stats.queue_name));
         if (queue.lapsed > 0)
             add(finding(error, "started_without_lease",
-                        fmt::format("{} started jobs that nobody vouches for any more, and that "
+                        fmt::format("{} started {} that nobody vouches for any more, and that "
                                     "nobody has taken back",
-                                    queue.lapsed),
+                                    queue.lapsed, queue.lapsed == 1 ? "job" : "jobs"),
                         stats.queue_name));
         if (queue.due > 0 && !queue.has_scheduler)
             add(finding(error, "no_scheduler",

@@ -172,7 +172,8 @@ def test_suspended_workers_are_an_alert(web, connection):
 
 
 def test_alerts_cost_three_round_trips(system, server, connection):
-    web = system.serve("--no-worker", "--no-scheduler", "--no-sampler", "--no-maintenance", url=server.url)
+    web = system.serve("--no-worker", "--no-scheduler", "--no-sampler", "--no-maintenance", "--no-index", "--no-cron",
+                       url=server.url)
     for n in range(30):
         Queue(f"q{n}", connection=connection).enqueue(tasks.noop, 1)
 

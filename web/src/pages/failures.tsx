@@ -25,15 +25,16 @@ function triage(failure: Failure, verb: Triage, reload: () => void): void {
   act(async () => ({ text: await change(verb), undo: () => change(back[failure.state] ?? "reopen") }));
 }
 
-function Buttons({ failure, reload }: { failure: Failure; reload: () => void }): JSX.Element | null {
+/** `brief`: those that a list has room for. */
+function Buttons({ failure, reload, brief = false }: { failure: Failure; reload: () => void; brief?: boolean }): JSX.Element | null {
   if (!useMay("operate")) return null;
-  const verbs: Verb[] = ["requeue", "delete"];
+  const verbs: Verb[] = brief ? ["requeue"] : ["requeue", "delete"];
   return <span class="buttons">
     {verbs.map((verb) => <button key={verb} type="button" aria-label={`${t("all", { verb: verbText(verb) })}: ${show(failure.title, 60)}`}
       onClick={() => changeJobs(verb, { filter: { group: failure.id, status: "failed" } }, reload)}>{t("all", { verb: verbText(verb) })}</button>)}
     {failure.state === "open" ? <>
       <button type="button" aria-label={`${t("mute")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "mute", reload)}>{t("mute")}</button>
-      <button type="button" aria-label={`${t("resolve")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "resolve", reload)}>{t("resolve")}</button></>
+      {!brief && <button type="button" aria-label={`${t("resolve")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "resolve", reload)}>{t("resolve")}</button>}</>
       : <button type="button" aria-label={`${t("reopen")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "reopen", reload)}>{t("reopen")}</button>}
   </span>;
 }
@@ -49,9 +50,7 @@ export function FailureTable({ failures, reload, brief = false }: { failures: Fa
     { name: t("functions"), kind: "long optional", cell: (one) => <span title={names(one.functions)}>{names(one.functions)}</span> },
     { name: t("queues"), kind: "long optional", cell: (one) => <span title={names(one.queues)}>{names(one.queues)}</span> },
   ];
-  if (!brief) columns.push(
-    { name: t("state"), cell: (one) => stateText(one.state) },
-    { name: t("actions"), cell: (one) => <Buttons failure={one} reload={reload} /> });
+  if (!brief) columns.push({ name: t("actions"), cell: (one) => <Buttons failure={one} reload={reload} brief /> });
   return <Table label={t("failures")} columns={columns} rows={failures} id={(one) => one.id} />;
 }
 
