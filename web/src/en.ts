@@ -75,7 +75,7 @@ export const en = {
   dropCronTitle: "Remove the schedule {name}?", dropCronText: "Jobs that it has made stay.", didDropCron: "The schedule {name} is gone.", name: "Name", when: "When", next: "Next", last: "Last", runs: "Runs",
   addCron: "Add a schedule", expression: "Expression", timezone: "Time zone", add: "Add", noCron: "No cron schedules. From a file:", noScheduled: "No job is scheduled. One for later:",
   noFindings: "Nothing is wrong with it.", uptime: "Up for", rtt: "Round trip", opsPerSecond: "Commands/s", memory: "Memory", peak: "peak", eviction: "Eviction", evicted: "Evicted keys", expired: "Expired keys",
-  clients: "Clients", blocked: "{n} blocked", persistence: "Persistence", replication: "Replication", keys: "Keys", largest: "Large keys (a sample)", slowLog: "Slow commands", noSlow: "None.", command: "Command",
+  clients: "Clients", blocked: "{n} blocked", persistence: "Persistence", replication: "Replication", family: "Family", keys: "Keys", largest: "Large keys (a sample)", slowLog: "Slow commands", noSlow: "None.", command: "Command",
   who: "Who", via: "Via", action: "Action", target: "Target", noAudit: "Nobody has done anything yet. What is done here, by the API or on the command line is noted, like:",
   scope: "Scope", days: "Days", tokenOnce: "The token, shown only now:", revoke: "Revoke", revokeTitle: "Revoke the token {name}?", revokeText: "Who uses it is shut out at once.", didRevoke: "The token {name} is revoked.",
   expires: "Expires", never: "never", tokens: "Tokens", noTokens: "No tokens.", utc: "Show times in UTC", you: "You", changes: "Changes", readOnly: "none: the server is read-only", allowedChanges: "as the scope allows", api: "API",

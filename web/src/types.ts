@@ -283,7 +283,7 @@ export interface RedisHealth {
   persistence: Record<string, unknown>;
   replication: Record<string, unknown>;
   slowlog: { at: string; micros: number; command: Text }[];
-  keys: Record<string, unknown>;
+  keys: { total: number; sampled: boolean; families: { family: Text; keys: number; bytes: number }[] };
   largest: { key?: Text; bytes?: number; [more: string]: unknown }[];
   findings: Alert[];
 }

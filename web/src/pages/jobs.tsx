@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { changeJobs, verbText, type Selection, type Verb } from "../actions";
+import { changeJobs, verbsFor, verbText, type Selection, type Verb } from "../actions";
 import { get, useMay } from "../api";
 import { Choice, Empty, Filter, fits, JobLink, Loading, QueueLink, Status, statusText, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
@@ -117,13 +117,15 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
   };
   const filter = filterOf(terms);
   const selection: Selection | null = picked.length > 0 ? { ids: picked } : filter ? { filter } : null;
+  const wanted = terms.filter(([name]) => name === "status").map(([, value]) => value);
+  const offered = picked.length === 0 && wanted.length === 1 ? verbsFor(wanted[0]) : verbs;
   const total = data.total_is_exact ? number(data.approx_total) : t("about", { n: data.approx_total });
   return <>
     {search.unknown.length > 0 && <p class="problem" role="alert">{t("notUnderstood", { text: show(search.unknown.join(" "), 100) })}</p>}
     {!data.index.complete && <p class="note" role="status">{t("indexing", { n: data.index.jobs })} <progress max={1} value={data.index.progress} aria-label={t("progress")} /></p>}
     <div class="bar"><span>{picked.length > 0 ? t("chosen", { n: picked.length }) : t("matches", { total })}</span>
       {may && data.items.length > 0 && selection && <span class="buttons">
-        {verbs.map((verb) => <button key={verb} type="button" onClick={() => changeJobs(verb, selection, reload)}>{picked.length > 0 ? verbText(verb) : t("all", { verb: verbText(verb) })}</button>)}</span>}
+        {offered.map((verb) => <button key={verb} type="button" onClick={() => changeJobs(verb, selection, reload)}>{picked.length > 0 ? verbText(verb) : t("all", { verb: verbText(verb) })}</button>)}</span>}
       {may && ids.length > 0 && <button type="button" onClick={() => setChosen(picked.length === ids.length ? new Set() : new Set(ids))}>{t(picked.length === ids.length ? "chooseNone" : "chooseAll")}</button>}
       <span class="buttons pages"><button type="button" disabled={cursor === ""} onClick={newer}>← {t("newer")}</button>
         <button type="button" disabled={data.next === null} onClick={older}>{t("older")} →</button></span></div>

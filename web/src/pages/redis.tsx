@@ -28,7 +28,10 @@ export function RedisPage(): JSX.Element {
     ]} />
     <h2>{t("persistence")}</h2><Facts rows={flat(redis.persistence)} />
     <h2>{t("replication")}</h2><Facts rows={flat(redis.replication)} />
-    <h2>{t("keys")}</h2><Facts rows={flat(redis.keys)} />
+    <h2>{t("keys")}: {number(redis.keys.total)}</h2>
+    <Table label={t("keys")} rows={redis.keys.families} columns={[
+      { name: t("family"), kind: "long", cell: (one) => <span title={show(one.family, 200)}>{show(one.family, 60)}</span> },
+      { name: t("keys"), kind: "number", cell: (one) => number(one.keys) }, { name: t("memory"), kind: "number", cell: (one) => bytes(one.bytes) }]} />
     {redis.largest.length > 0 && <><h2>{t("largest")}</h2><Table label={t("largest")} rows={redis.largest} columns={[
       { name: t("key"), kind: "long", cell: (one) => <span title={show(one.key, 300)}>{show(one.key, 100)}</span> },
       { name: t("memory"), kind: "number", cell: (one) => bytes(typeof one.bytes === "number" ? one.bytes : null) }]} /></>}
