@@ -2,7 +2,7 @@
 
 #include <fmt/format.h>
 
-#include <boost/asio/post.hpp>
+#include <boost/asio/co_spawn.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/json/array.hpp>
@@ -31,18 +31,12 @@ constexpr std::size_t max_evaluations = 10000;
 template <class Function>
 asio::awaitable<std::invoke_result_t<Function>> run_blocking(asio::thread_pool& pool,
                                                              Function function) {
-    const auto here = co_await asio::this_coro::executor;
-    co_await asio::post(pool, asio::use_awaitable);
-    std::optional<std::invoke_result_t<Function>> result;
-    std::exception_ptr failure;
-    try {
-        result = function();
-    } catch (...) {
-        failure = std::current_exception();
-    }
-    co_await asio::post(here, asio::use_awaitable);
-    if (failure) std::rethrow_exception(failure);
-    co_return std::move(*result);
+    using Result = std::invoke_result_t<Function>;
+    // A coroutine of the pool's own: one that only awaits something there comes back before it
+    // goes on.
+    const auto there = [](Function work) -> asio::awaitable<Result> { co_return work(); };
+    co_return co_await asio::co_spawn(pool.get_executor(), there(std::move(function)),
+                                      asio::use_awaitable);
 }
 
 json::object body_object(const Request& request) {

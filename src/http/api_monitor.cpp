@@ -291,8 +291,8 @@ void add_monitor_routes(Router& router, Monitor& monitor) {
             // Keys of limits are arguments.
             if (redaction_of(request).all)
                 for (auto& reason : why.at("reasons").as_array()) {
-                    reason.as_object()["text"] = reason.as_object().at("code");
-                    reason.as_object()["data"] = json::object();
+                    reason.at("text") = reason.at("code").as_string();
+                    reason.at("data").emplace_object();
                 }
             co_return json_response(200, json::object{{"status", "ok"}, {"why", std::move(why)}});
         });
