@@ -277,6 +277,7 @@ void forget_parsing() {
                 if (segment.p_type != PT_LOAD || (segment.p_flags & PF_W) != 0) continue;
                 const auto begin = (object->dlpi_addr + segment.p_vaddr) & ~(page - 1);
                 const auto end = object->dlpi_addr + segment.p_vaddr + segment.p_memsz;
+                // The linker's addresses are numbers. NOLINTNEXTLINE(performance-no-int-to-ptr)
                 ::madvise(reinterpret_cast<void*>(begin), end - begin, MADV_DONTNEED);
             }
             return 0;

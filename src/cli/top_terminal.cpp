@@ -86,7 +86,7 @@ std::vector<std::pair<Key, std::string>> keys_of(std::string_view bytes) {
     return keys;
 }
 
-TopTerminal::TopTerminal(asio::any_io_executor executor) : input_(std::move(executor)) {
+TopTerminal::TopTerminal(const asio::any_io_executor& executor) : input_(executor) {
     // A description of its own: that of stdin is shared with the shell, and is not to become
     // non-blocking.
     const char* name = ::ttyname(STDIN_FILENO);

@@ -21,7 +21,7 @@ namespace rqxx::cli {
 class TopTerminal {
 public:
     /// @throws Error `Errc::io` where stdin is no terminal.
-    explicit TopTerminal(boost::asio::any_io_executor executor);
+    explicit TopTerminal(const boost::asio::any_io_executor& executor);
     ~TopTerminal();
     TopTerminal(const TopTerminal&) = delete;
     TopTerminal& operator=(const TopTerminal&) = delete;

@@ -458,7 +458,7 @@ struct Access::Impl {
 
     asio::awaitable<Response> revoke(Request request) {
         redis.require_connection();
-        const std::string id = request.path_param("token_id");
+        const std::string& id = request.path_param("token_id");
         if (!co_await ops::revoke_access_token(redis, id)) throw HttpError(404, "Token not found");
         tokens.erase(id);
         log.info("Token revoked", "id", id);

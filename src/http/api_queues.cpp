@@ -69,6 +69,7 @@ asio::awaitable<Response> list_queues(Monitor& monitor, RedisClient& redis, Requ
         page.push_back(std::move(queue));
     }
     std::vector<std::string> names;
+    names.reserve(page.size());
     for (const auto& queue : page)
         names.push_back(queue.queue_name);
     json::array items;

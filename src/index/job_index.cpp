@@ -477,6 +477,7 @@ asio::awaitable<JobLines> JobIndex::list(JobFilter filter, std::string cursor, s
             page.total_is_exact = found.total_is_exact;
         }
         std::vector<std::string> job_keys;
+        job_keys.reserve(found.jobs.size() + 1);
         for (const auto& job : found.jobs)
             job_keys.push_back(keys::job(job.id));
         keys_read += job_keys.size();

@@ -181,6 +181,7 @@ static asio::awaitable<std::vector<ActionResult>> stop_all(JobActions& actions,
                                                            std::vector<std::string> ids,
                                                            bool dry_run) {
     std::vector<ActionResult> results;
+    results.reserve(ids.size());
     for (auto& id : ids)
         results.push_back(co_await actions.stop(std::move(id), dry_run));
     co_return results;
