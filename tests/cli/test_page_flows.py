@@ -54,7 +54,7 @@ def failed_jobs(connection, count, error="RuntimeError: no luck with {n}", queue
 
 
 def wait_for_index(web, jobs):
-    wait_for(lambda: (found := http("GET", f"{web.url}/api/v1/jobs?limit=1").json["index"])["complete"] and found["jobs"] >= jobs, 120,
+    wait_for(lambda: (found := http("GET", f"{web.url}/api/v1/jobs?limit=1").json.get("index", {})).get("complete") and found["jobs"] >= jobs, 120,
              "the index to have all jobs")
 
 
