@@ -84,9 +84,14 @@ std::pair<Fd, Fd> output_pipe() {
 }
 
 std::vector<char*> environment_without_ours() {
+    constexpr std::array<std::string_view, 4> ours = {
+        "RQXX_", "RQ_JOB_ID=", "RQ_EXECUTION_ID=", "RQ_WORKER_ID="};
     std::vector<char*> result;
     for (char** entry = environ; *entry != nullptr; ++entry) {
-        if (!std::string_view(*entry).starts_with("RQXX_")) result.push_back(*entry);
+        const auto begins_so = [&](auto start) {
+            return std::string_view(*entry).starts_with(start);
+        };
+        if (std::ranges::none_of(ours, begins_so)) result.push_back(*entry);
     }
     result.push_back(nullptr);
     return result;

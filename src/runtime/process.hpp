@@ -36,7 +36,8 @@ private:
 /// @throws Error `Errc::io`
 [[nodiscard]] std::pair<Fd, Fd> output_pipe();
 
-/// The environment without what is ours: it may hold passwords. Ends with a null pointer.
+/// The environment without what is ours, which may hold passwords, and without what tells a job who
+/// it is: a worker may itself run inside a job. Ends with a null pointer.
 [[nodiscard]] std::vector<char*> environment_without_ours();
 
 /// In a forked process that goes on with the worker's program: what others see of it. Its command

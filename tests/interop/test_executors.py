@@ -564,6 +564,18 @@ def test_a_command_gets_the_job_as_json_and_its_last_line_is_the_result(system, 
     assert int(last_result(connection, job)["max_rss_kb"]) > 1000
 
 
+def test_a_command_learns_its_own_job_also_where_the_worker_itself_runs_inside_a_job(system, connection):
+    names = ["RQ_JOB_ID", "RQ_EXECUTION_ID", "RQ_WORKER_ID"]
+    job = queue(connection).enqueue("show", job_id="inner")
+    script = system.folder / "env.py"
+    script.write_text("import json\nentries = open('/proc/self/environ').read().split('\\0')\n"
+                      f"print(json.dumps([e.split('=', 1) for e in entries if e.split('=')[0] in {names}]))\n")
+    run_commands(system, [f"show={sys.executable} {script}"], env={**os.environ, **dict.fromkeys(names, "outer")})
+    told = job.return_value()
+    assert sorted(name for name, _ in told) == sorted(names)
+    assert ["RQ_JOB_ID", "inner"] in told and "outer" not in dict(told).values()
+
+
 def test_what_a_value_holds_never_becomes_more_than_a_word(system, connection):
     bad = "'; touch PWNED; $(touch PWNED) `touch PWNED` \n* ~ \\"
     job = queue(connection).enqueue("show", bad)
