@@ -51,6 +51,8 @@ int create_token(const CommonOptions& common, const TokenOptions& options) {
         if (!options.queues.empty()) wanted.queues = options.queues;
         wanted.redact = options.redact;
         const auto made = co_await ops::create_access_token(redis, std::move(wanted), expires_in);
+        co_await note_action(redis, "token.create", made.token.id,
+                             to_text(ops::to_json(made.token)));
         if (options.json) {
             json::object out = ops::to_json(made.token);
             out["token"] = made.text;
@@ -92,6 +94,7 @@ int revoke_token(const CommonOptions& common, const TokenOptions& options) {
         if (!co_await ops::revoke_access_token(redis, options.id))
             throw Error(Errc::not_found,
                         fmt::format("there is no token with the id {}", printable(options.id)));
+        co_await note_action(redis, "token.revoke", options.id);
         fmt::print("token {} is revoked\n", options.id);
         co_return 0;
     });

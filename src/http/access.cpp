@@ -219,8 +219,12 @@ struct Access::Impl {
     Cache<ops::AccessToken> tokens;
     Cache<ops::AccessSession> sessions;
     std::set<std::string, std::less<>> proven;  ///< Hashes of tokens that were right.
-    /// Sessions of a server that changes nothing in Redis: token's id, and when it was last used.
-    std::map<std::string, std::pair<std::string, Clock::time_point>, std::less<>> own_sessions;
+    struct OwnSession {
+        std::string token_id;
+        Clock::time_point begun, used;
+    };
+    /// Sessions of a server that changes nothing in Redis.
+    std::map<std::string, OwnSession, std::less<>> own_sessions;
 
     template <class T, class Ask>
     static asio::awaitable<std::optional<T>> look_up(Cache<T>& cache, std::string key, Ask ask) {
@@ -303,12 +307,15 @@ struct Access::Impl {
         if (options.read_only) {
             const auto found = own_sessions.find(hash);
             if (found == own_sessions.end()) co_return std::nullopt;
-            if (Clock::now() - found->second.second > ops::unused_session_lives) {
+            OwnSession& session = found->second;
+            const auto now = Clock::now();
+            if (now - session.used > ops::unused_session_lives ||
+                now - session.begun > ops::session_lives) {
                 own_sessions.erase(found);
                 co_return std::nullopt;
             }
-            found->second.second = Clock::now();
-            co_return found->second.first;
+            session.used = now;
+            co_return session.token_id;
         }
         const auto session = co_await look_up(
             sessions, hash, [this, hash] { return ops::find_session(redis, hash); });
@@ -385,11 +392,11 @@ struct Access::Impl {
         if (own_sessions.size() >= most_remembered) {
             const auto oldest = std::min_element(
                 own_sessions.begin(), own_sessions.end(),
-                [](const auto& a, const auto& b) { return a.second.second < b.second.second; });
+                [](const auto& a, const auto& b) { return a.second.used < b.second.used; });
             own_sessions.erase(oldest);
         }
-        own_sessions.insert_or_assign(std::move(hash),
-                                      std::pair(std::move(token_id), Clock::now()));
+        const auto now = Clock::now();
+        own_sessions.insert_or_assign(std::move(hash), OwnSession{std::move(token_id), now, now});
     }
 
     asio::awaitable<void> end(std::string hash) {
@@ -518,6 +525,7 @@ void Access::add_routes(Router& router) {
     add(Method::get, "/api/v1/tokens", "Who may use this API", listed,
         [](Impl& impl, Request) { return impl.list(); });
     RouteDoc created = admin;
+    created.action = "token.create";
     created.good_status = 201;
     created.request_schema = new_token_schema;
     created.response_schema = fmt::format(
@@ -527,6 +535,7 @@ void Access::add_routes(Router& router) {
     add(Method::post, "/api/v1/tokens", "Make a token", created,
         [](Impl& impl, Request request) { return impl.create(std::move(request)); });
     RouteDoc revoked = admin;
+    revoked.action = "token.revoke";
     revoked.problems = {404};
     add(Method::delete_, "/api/v1/tokens/{token_id}", "Revoke a token; its sessions end with it",
         revoked, [](Impl& impl, Request request) { return impl.revoke(std::move(request)); });

@@ -49,10 +49,15 @@ json::object result_json(const ActionResult& result) {
             {"dependents", result.dependents}};
 }
 
-Dependents dependents_of(const std::optional<std::string>& text) {
+/// @throws HttpError 403 where jobs of queues would be touched that the client may not see.
+Dependents dependents_of(const Request& request, const std::optional<std::string>& text) {
     if (!text) return Dependents::leave;
     const auto dependents = parse_dependents(*text);
     if (!dependents) throw HttpError(422, "dependents: " + dependents.error().message);
+    if (*dependents != Dependents::leave && !sees_all_queues(request))
+        throw HttpError(
+            403, "dependents: jobs of other queues may wait for this one; only leave is for you",
+            "queue_not_allowed");
     return *dependents;
 }
 
@@ -86,7 +91,7 @@ asio::awaitable<Response> cancel_job(RedisClient& redis, Request request) {
     co_await check_job_queue(redis, request);
     const bool dry_run = query_flag(request, "dry_run");
     const auto body = body_members(request, {"dependents"});
-    const auto dependents = dependents_of(text_member(body, "dependents"));
+    const auto dependents = dependents_of(request, text_member(body, "dependents"));
     JobActions actions(redis, actor_of(request));
     const auto results = co_await actions.cancel({id}, {dependents, false, dry_run});
     co_return answer(request, results.at(0), result_json(results.at(0)),
@@ -110,7 +115,7 @@ asio::awaitable<Response> delete_job(RedisClient& redis, Request request) {
     const bool dry_run = query_flag(request, "dry_run");
     std::optional<std::string> word;
     if (request.query_value("dependents")) word = query_text(request, "dependents");
-    const auto dependents = dependents_of(word);
+    const auto dependents = dependents_of(request, word);
     JobActions actions(redis, actor_of(request));
     const auto results = co_await actions.remove({id}, {dependents, dry_run});
     co_return answer(request, results.at(0), result_json(results.at(0)),
@@ -224,7 +229,7 @@ asio::awaitable<Response> act_on_many(RedisClient& redis, Operations& operations
     BulkOrder order;
     order.action = *parsed;
     order.by = actor_of(request);
-    order.dependents = dependents_of(text_member(body, "dependents"));
+    order.dependents = dependents_of(request, text_member(body, "dependents"));
     order.at_front = flag_member(body, "at_front");
     order.most =
         static_cast<std::uint64_t>(integer_member(body, "max", 1, 1'000'000'000).value_or(0));

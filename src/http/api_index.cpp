@@ -11,6 +11,7 @@
 
 #include "http/api.hpp"
 #include "http/job_json.hpp"
+#include "http/request_values.hpp"
 #include "index/job_index.hpp"
 
 namespace rqxx::http {
@@ -85,7 +86,7 @@ json::object item(const index::JobLine& job, Timestamp now) {
 json::object item_for(const index::JobLine& job, Timestamp now, const Redaction& redaction) {
     json::object shown = item(job, now);
     if (!redaction.empty() && !shown["description"].is_null()) shown["description"] = hidden_text;
-    if (redaction.all) shown["tags"] = json::array();
+    if (is_hidden("tags", redaction)) shown["tags"] = json::array();
     return shown;
 }
 
@@ -260,6 +261,8 @@ asio::awaitable<Response> list_jobs(JobIndex* maybe, RedisClient& redis, Request
         request, {"status", "queue", "func", "worker", "group", "tag", "error", "id", "since",
                   "until", "min_duration", "max_duration", "order", "limit", "cursor", "format"});
     index::JobFilter filter = job_filter(parameters);
+    if (!filter.tags.empty() && is_hidden("tags", redaction_of(request)))
+        throw HttpError(422, "tag: tags are not shown here");
     const std::string format = parameters.word("format", {"json", "ndjson"});
     const auto limit = static_cast<std::size_t>(request.query_integer("limit", 25, 1, 50));
     const bool lines = format.empty()
@@ -355,21 +358,11 @@ asio::awaitable<json::object> failure_answer(JobIndex& index, std::string id) {
 asio::awaitable<Response> decide(JobIndex* maybe, RedisClient& redis, Request request,
                                  std::string state) {
     JobIndex& index = require(maybe);
-    std::string by;
-    if (!request.body.empty()) {
-        const json::value body = request.json();
-        if (!body.is_object()) throw HttpError(422, "The body must be an object");
-        for (const auto& [name, value] : body.as_object()) {
-            if (name != "by") throw HttpError(422, "The body has an unknown member; there is by");
-            if (!value.is_string() || value.as_string().size() > 100)
-                throw HttpError(422, "by must be a text of at most 100 bytes");
-            by = value.as_string().c_str();
-        }
-    }
+    std::ignore = body_members(request, {});
     redis.require_connection();
     const std::string id = request.path_param("group_id");
     co_await failure_answer(index, id);  // Nothing is noted of a group that is not there.
-    co_await index.decide(id, std::move(state), std::move(by));
+    co_await index.decide(id, std::move(state), actor_of(request));
     co_return json_response(200, co_await failure_answer(index, id));
 }
 
@@ -381,6 +374,8 @@ asio::awaitable<Response> suggest(JobIndex* maybe, Request request) {
     if (field.empty())
         throw HttpError(422, "field must be one of func, queue, worker, tag, status, group");
     const std::string prefix = parameters.one("prefix");
+    if (field == "tag" && is_hidden("tags", redaction_of(request)))
+        co_return json_response(200, json::object{{"values", json::array()}});
     std::vector<index::NameCount> names;
     if (field == "group") {
         names = co_await ask(index.suggest_groups(prefix));
@@ -514,8 +509,7 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
         {"reopen", {"open", "Take back what was decided about a group of failures"}}};
     for (const auto& [verb, what] : decisions) {
         RouteDoc doc = failure_doc(what.second);
-        doc.request_schema =
-            R"({"type":"object","properties":{"by":{"type":"string","maxLength":100,"description":"who decides"}},"additionalProperties":false})";
+        doc.action = fmt::format("failure.{}", verb);
         add(Method::post, fmt::format("/api/v1/failures/{{group_id}}/{}", verb), std::move(doc),
             [index, &redis, state = what.first](Request request) -> asio::awaitable<Response> {
                 return decide(index, redis, std::move(request), state);

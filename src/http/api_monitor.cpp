@@ -163,6 +163,7 @@ asio::awaitable<json::object> stats_answer(Monitor& monitor, const Request& requ
     if (sees_all_queues(request))
         for (const auto& limit : co_await monitor.rate_limits())
             limits.push_back(to_json(limit));
+    redact_rate_limits(limits, redaction_of(request));
     json::object sum = to_json(totals);
     sum.erase("queue_name");
     co_return json::object{{"status", "ok"},

@@ -112,6 +112,9 @@ asio::awaitable<Response> act_on_queue(RedisClient& redis, Operations& operation
     const bool dry_run = query_flag(request, "dry_run");
     if (!may_see_queue(request, name) || !co_await is_known(redis, name))
         throw HttpError(404, "Queue not found");
+    if (name.find('*') != std::string::npos)
+        throw HttpError(422,
+                        "name: * stands for any text here, other queues would be meant as well");
     BulkOrder order;
     order.action = action;
     order.search.queue = name;
@@ -150,10 +153,11 @@ asio::awaitable<Response> delete_queue(RedisClient& redis, Request request) {
     for (std::size_t i = 1; i < statuses.size(); ++i)
         places.push_back(keys::registry(statuses.at(i), name));
     places.push_back(keys::lanes(name));
-    const auto take_away = [&](bool dry) {
-        return redis.eval(lua::delete_queue, places, std::vector<std::string>{dry ? "1" : "0"});
+    const auto take_away = [&](bool dry, bool forget) {
+        return redis.eval(lua::delete_queue, places,
+                          std::vector<std::string>{dry ? "1" : "0", forget ? "1" : "0"});
     };
-    Reply reply = co_await take_away(dry_run || force);
+    Reply reply = co_await take_away(dry_run || force, false);
     json::object jobs;
     std::uint64_t count = 0;
     for (std::size_t i = 0; i < statuses.size(); ++i) {
@@ -183,7 +187,7 @@ asio::awaitable<Response> delete_queue(RedisClient& redis, Request request) {
             co_await actions.for_each(filter, false, bulk_action(actions, order, false));
         }
         co_await actions.compact(name, false);
-        const Reply left = co_await take_away(false);
+        const Reply left = co_await take_away(false, true);
         if (left.as_array().at(0).as_integer() == 2)
             throw HttpError(409, "Jobs of this queue have come meanwhile", "not_empty");
     }

@@ -84,11 +84,21 @@ asio::awaitable<Rule> find_rule(Rules rules, std::string name) {
     throw HttpError(404, "Limit not found");
 }
 
+json::object limit_json(const Request& request, const Rule& rule,
+                        const std::vector<LimiterUse>& uses) {
+    json::object limit = to_json(rule, uses);
+    // Keys are arguments of jobs.
+    if (redaction_of(request).all)
+        for (auto& limiter : limit.at("limiters").as_array())
+            if (auto& key = limiter.as_object().at("key"); key != "") key = hidden_text;
+    return limit;
+}
+
 asio::awaitable<Response> show_limit(Rules rules, Request request) {
     const Rule rule = co_await find_rule(rules, request.path_param("name"));
     const auto uses = co_await rules.usage();
-    Response response =
-        json_response(200, json::object{{"status", "ok"}, {"limit", to_json(rule, uses)}});
+    Response response = json_response(
+        200, json::object{{"status", "ok"}, {"limit", limit_json(request, rule, uses)}});
     response.headers = {{"ETag", fmt::format("\"{}\"", etag_of(rule))}};
     co_return response;
 }
@@ -99,12 +109,7 @@ asio::awaitable<Response> list_limits(Rules rules, Request request) {
     json::array limits, faults;
     for (const auto& rule : listing.rules) {
         if (!may_see_rule(request, rule)) continue;
-        json::object limit = to_json(rule, uses);
-        // Keys are arguments of jobs.
-        if (redaction_of(request).all)
-            for (auto& limiter : limit.at("limiters").as_array())
-                if (auto& key = limiter.as_object().at("key"); key != "") key = hidden_text;
-        limits.push_back(std::move(limit));
+        limits.push_back(limit_json(request, rule, uses));
     }
     for (const auto& fault : listing.faults) {
         if (!sees_all_queues(request)) break;

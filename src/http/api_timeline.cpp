@@ -3,6 +3,7 @@
 #include <rqxx/timeline.hpp>
 
 #include "http/api.hpp"
+#include "http/job_json.hpp"
 
 namespace rqxx::http {
 
@@ -26,8 +27,13 @@ void add_timeline_route(Router& router, Monitor& monitor) {
                    if (!info || !may_see_queue(request, info->job.origin))
                        throw HttpError(404, "Job not found");
                    json::array items;
-                   for (const auto& event : timeline_of(*info))
-                       items.push_back(to_json(event));
+                   for (const auto& event : timeline_of(*info)) {
+                       json::object item = to_json(event);
+                       // Text that a job has reported: nobody can look for names in it.
+                       if (event.event == "progress" && !redaction_of(request).empty())
+                           item["details"] = hidden_text;
+                       items.push_back(std::move(item));
+                   }
                    co_return json_response(
                        200,
                        json::object{{"status", "ok"}, {"job_id", id}, {"items", std::move(items)}});

@@ -17,13 +17,6 @@ std::string lower(std::string_view text) {
     return result;
 }
 
-bool is_hidden(std::string_view name, const Redaction& redaction) {
-    const std::string plain = lower(name);
-    return std::ranges::any_of(redaction.names, [&](const std::string& pattern) {
-        return matches_wildcard(lower(pattern), plain);
-    });
-}
-
 /// `{"$dict": [[key, value], ...]}`, as dictionaries look whose keys are not all plain text.
 bool redact_entries(json::array& entries, const Redaction& redaction) {
     bool found = false;
@@ -54,6 +47,14 @@ bool has_label(const json::object& job, std::string_view name, std::string_view 
 }
 
 }  // namespace
+
+bool is_hidden(std::string_view name, const Redaction& redaction) {
+    if (redaction.all) return true;
+    const std::string plain = lower(name);
+    return std::ranges::any_of(redaction.names, [&](const std::string& pattern) {
+        return matches_wildcard(lower(pattern), plain);
+    });
+}
 
 bool redact_members(json::value& tree, const Redaction& redaction) {
     bool found = false;
@@ -92,8 +93,17 @@ void redact_job(json::object& job, const Redaction& redaction) {
         for (auto& execution : executions->get_array())
             for (const auto* name : {"result", "progress"})
                 if (execution.is_object()) treat(execution.get_object(), name);
+    // RQ's keys of rate limits are made of arguments.
+    if (auto* limit = job.if_contains("rate_limit"); redaction.all && limit && limit->is_object())
+        hide(limit->get_object(), "key");
     // It has the arguments as text.
     if (in_call) hide(job, "description");
+}
+
+void redact_rate_limits(json::array& limits, const Redaction& redaction) {
+    if (!redaction.all) return;
+    for (auto& limit : limits)
+        hide(limit.as_object(), "key");
 }
 
 json::object job_json(const JobInfo& info, const Redaction& redaction) {

@@ -94,6 +94,8 @@ struct LiveFeed::Impl {
             if (hiding_readers > 0) {
                 for (auto& job : parts["recent"].as_object()["jobs"].as_array())
                     redact_job(job.as_object(), Redaction{.all = true, .names = {}});
+                redact_rate_limits(parts["stats"].as_object()["rate_limits"].as_array(),
+                                   Redaction{.all = true, .names = {}});
                 hidden_state = json::serialize(parts);
             }
             if (now != state) {

@@ -109,7 +109,7 @@ ActionRecord record_of(const Request& request, const RouteDoc& doc) {
         record.target += (record.target.empty() ? "" : "/") + value;
     if (const auto query = request.target.find('?'); query != std::string::npos)
         record.details = request.target.substr(query, longest_details);
-    if (!doc.secret_body && !request.body.empty())
+    if (!request.body.empty())
         record.details +=
             (record.details.empty() ? "" : " ") + request.body.substr(0, longest_details);
     return record;

@@ -1,6 +1,7 @@
 """Who did what: through the API and on the command line."""
 
 import getpass
+import json
 import socket
 
 import pytest
@@ -48,6 +49,25 @@ def test_what_is_not_done_is_not_written_down(web, queue, connection):  # noqa: 
     http("POST", f"{web.url}/api/v1/jobs", {"func": "tasks.add", "args": [1, 2]})
     http("GET", f"{web.url}/api/v1/jobs/a")
     assert not connection.exists("rqxx:audit") and audit(web) == {"status": "ok", "items": [], "next": None}
+
+
+def test_tokens_and_what_is_decided_about_failures_are_written_down(web, system, server, queue):  # noqa: F811
+    queue.enqueue(tasks.fail, "x", job_id="bad")
+    assert system.test_worker("--burst", "default").wait() == 0
+    groups = wait_for(lambda: http("GET", f"{web.url}/api/v1/failures").json.get("items"))
+    muted = http("POST", f"{web.url}/api/v1/failures/{groups[0]['id']}/mute").json["failure"]
+    assert muted["decided_by"] == "127.0.0.1"
+    problem(http("POST", f"{web.url}/api/v1/failures/{groups[0]['id']}/mute", {"by": "somebody else"}), 422)
+    made = http("POST", f"{web.url}/api/v1/tokens", {"name": "n", "scope": "read"}).json
+    http("DELETE", f"{web.url}/api/v1/tokens/{made['details']['id']}")
+    told = system.rqxx("token", "create", "m", "--redis-url", server.url, "--json")
+    made_here = json.loads(told.stdout)
+    system.rqxx("token", "revoke", made_here["id"], "--redis-url", server.url)
+    assert [(action, target) for action, target, _ in actions(web)] == [
+        ("token.revoke", made_here["id"]), ("token.create", made_here["id"]), ("token.revoke", made["details"]["id"]),
+        ("token.create", None), ("failure.mute", groups[0]["id"])]
+    written = json.dumps(audit(web))
+    assert made["token"] not in written and made_here["token"] not in written and made["token"].split("_")[-1] not in written
 
 
 def test_actions_of_the_command_line_name_user_and_host(web, system, server, queue):  # noqa: F811

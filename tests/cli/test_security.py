@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import pickle
 import re
 import socket
 import ssl
@@ -383,7 +384,8 @@ def test_a_token_for_some_queues_sees_and_changes_nothing_of_others(access, conn
     assert workers == {"mine": ["mail-in"], "both": ["mail-in"]}
     assert [limit["queue"] for limit in get("/api/v1/limits")["limits"]] == ["mail-in"]
     before = keys_and_values(connection)
-    for path in ["/api/rq/jobs/{}", "/api/v1/jobs/{}", "/api/jobs/{}", "/api/v1/jobs/{}/output", "/api/v1/jobs/{}/why"]:
+    for path in ["/api/rq/jobs/{}", "/api/v1/jobs/{}", "/api/jobs/{}", "/api/v1/jobs/{}/output", "/api/v1/jobs/{}/why",
+                 "/api/v1/jobs/{}/timeline"]:
         get(path.format(jobs[0].id))
         assert get(path.format(jobs[1].id), 404)["detail"] == get(path.format("absent"), 404)["detail"] == "Job not found"
     problem(http("POST", web.url + "/api/v1/queues/bank/resume", headers=token), 404)
@@ -538,6 +540,19 @@ def test_samples_and_a_read_only_server_do_not_go_together(system, server):
     assert refused.returncode == 2 and "--demo" in refused.stderr
 
 
+# ---- other queues ----------------------------------------------------------------------------------
+
+@pytest.mark.parametrize("word", ["cascade", "enqueue"])
+def test_a_token_for_some_queues_does_not_reach_what_waits_in_others(access, connection, word):
+    web, token = access.serve(), bearer(access.token("--scope", "operate", "--queue", "mail*"))
+    first = Queue("mail", connection=connection).enqueue("tasks.add", 1, 1, job_id="first")
+    Queue("billing", connection=connection).enqueue("tasks.add", 1, 1, job_id="second", depends_on=first)
+    for method, path, body in (("DELETE", f"first?dependents={word}", None), ("POST", "first/cancel", {"dependents": word})):
+        problem(http(method, f"{web.url}/api/v1/jobs/{path}", body, token), 403, "queue_not_allowed")
+    assert connection.hget("rq:job:second", "status") == b"deferred" and connection.hget("rq:job:first", "status") == b"queued"
+    assert http("DELETE", web.url + "/api/v1/jobs/first", headers=token).status == 200
+
+
 # ---- what is hidden --------------------------------------------------------------------------------
 
 SECRET = "hunter2-very-secret"
@@ -555,10 +570,35 @@ def secretive(connection):
     return ids
 
 
+@pytest.fixture
+def keyed(connection):
+    """The secret as what jobs report, as keys of limits, and as a tag."""
+    connection.hset("rq:job:keyed", mapping={"status": "failed", "origin": "default", "created_at": "2026-01-01T00:00:00.000000Z",
+                                             "rate_limit_key": SECRET, "rate_limit_concurrency": 1, "rate_limit_allowed": 1})
+    connection.hset("rq:job:keyed", "meta", pickle.dumps({"tags": [SECRET]}))
+    connection.zadd("rq:failed:default", {"keyed": 1e10})
+    connection.sadd("rq:queues", "rq:queue:default")
+    connection.hset("rqxx:rules", "each", json.dumps({"kind": "concurrency", "limit": 1, "key": "args[0]"}))
+    connection.zadd(f"rqxx:limit:concurrency:each:{SECRET}", {"w|a:b": 1})
+    connection.zadd("rqxx:limits:until", {f"each:{SECRET}": 4e15})
+    connection.sadd("rqxx:waiting", f"each:{SECRET}")
+    connection.hset("rq:rl:" + SECRET, "concurrency", 1)
+    connection.sadd("rq:rl-keys", SECRET)
+    connection.hset("rq:job:reports", mapping={"status": "started", "origin": "default", "created_at": "2026-01-01T00:00:00.000000Z",
+                                               "started_at": "2026-01-01T00:00:01.000000Z", "worker_name": "w"})
+    connection.zadd("rq:wip:default", {"reports:e": 4e9})
+    connection.zadd("rq:executions:reports", {"e": 4e9})
+    connection.hset("rq:execution:reports:e", mapping={"id": "e", "job_id": "reports", "worker_name": "w", "created_at": 1767225601,
+                                                       "progress": json.dumps({"now": SECRET})})
+    return ["keyed", "reports"]
+
+
 def every_answer(web, headers, ids):
-    for path in ["/api/rq/jobs/recent", "/api/rq/stats", "/api/rq/workers", "/api/v1/limits"]:
+    for path in ["/api/rq/jobs/recent", "/api/rq/stats", "/api/rq/workers", "/api/v1/limits", "/api/v1/limits/each",
+                 "/api/v1/suggest?field=tag", "/api/v1/jobs"]:
         yield http("GET", web.url + path, headers=headers).body.decode()
-    for path in ["/api/rq/jobs/{}", "/api/v1/jobs/{}", "/api/jobs/{}", "/api/v1/jobs/{}/output", "/api/v1/jobs/{}/why"]:
+    for path in ["/api/rq/jobs/{}", "/api/v1/jobs/{}", "/api/jobs/{}", "/api/v1/jobs/{}/output", "/api/v1/jobs/{}/why",
+                 "/api/v1/jobs/{}/timeline"]:
         for job_id in ids:
             yield http("GET", web.url + path.format(job_id), headers=headers).body.decode()
     host, port = web.url.removeprefix("http://").split(":")
@@ -592,6 +632,18 @@ def test_a_token_may_hide_all_data(access, secretive):
     assert job["args"] == job["kwargs"] == job["result"] == job["meta"] == job["description"] == "[redacted]"
     assert job["status"] == "finished" and job["func_name"] == "tasks.echo"
     assert http("GET", web.url + "/api/v1/session", headers=hiding).json["redact"]
+
+
+def test_keys_tags_and_reports_are_hidden_with_all_data(access, keyed):
+    web = access.serve()
+    hiding, seeing = bearer(access.token("--redact")), bearer(access.token())
+    wait_for(lambda: http("GET", web.url + "/api/v1/jobs?tag=" + SECRET, headers=seeing).json.get("items"))
+    found = [SECRET in answer for answer in every_answer(web, seeing, keyed)]
+    assert sum(found) >= 8, "stats, limits, limit, suggest, jobs, job, timeline, events have it"
+    for answer in every_answer(web, hiding, keyed):
+        assert SECRET not in answer
+    # Nobody finds out by trying, either.
+    problem(http("GET", web.url + "/api/v1/jobs?tag=" + SECRET, headers=hiding), 422)
 
 
 def test_a_server_may_hide_all_data(system, server, secretive):

@@ -10,7 +10,7 @@ from test_priorities import make_jobs, rqxx, set_rule
 
 HOUR = datetime.timedelta(hours=1)
 #: What workers and schedulers renew all the time.
-RENEWED = (b"rqxx:lease", b"rqxx:schedulers", b"rqxx:sweeper", b"rqxx:sampler", b"rqxx:maintained", b"rq:worker", b"rq:scheduler",
+RENEWED = (b"rqxx:lease", b"rqxx:schedulers", b"rqxx:sweeper", b"rqxx:sampler", b"rqxx:maintained", b"rqxx:sorting:", b"rq:worker", b"rq:scheduler",
            b"rq:wip:", b"rq:execution", b"rq:clean_registries:")
 
 

@@ -198,7 +198,6 @@ struct RouteDoc {
     bool keeps_to_queues = false;
     /// What the audit log calls it (`job.cancel`); empty for what is no action.
     std::string action{};
-    bool secret_body = false;  ///< Its body is kept out of the audit log.
 };
 
 /// An action that somebody asked for, and how it went.
