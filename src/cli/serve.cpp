@@ -30,7 +30,7 @@ ServeOptions consistent(ServeOptions options) {
     if (!options.read_only) return options;
     if (options.demo) throw Error(Errc::usage, "--demo: makes jobs, which --read-only forbids");
     options.no_worker = options.no_sampler = options.no_scheduler = options.no_maintenance = true;
-    options.no_cron = options.no_index = true;
+    options.no_cron = true;
     options.webhooks.off = true;
     return options;
 }
@@ -107,7 +107,10 @@ private:
 
     std::unique_ptr<index::JobIndex> make_index() {
         if (options_.no_index) return nullptr;
-        return std::make_unique<index::JobIndex>(redis_, directory_.path() / "job_index.db", log_);
+        using index::JobIndex;
+        return std::make_unique<JobIndex>(
+            redis_, directory_.path() / "job_index.db", log_,
+            options_.read_only ? JobIndex::Mode::reads_only : JobIndex::Mode::asks_for_changes);
     }
 
     /// Finds jobs for actions on many: those that fit by now, not as the index remembers them.

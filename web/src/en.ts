@@ -58,7 +58,7 @@ export const en = {
   operationDone: "Done: {n} job, {refused} refused.|Done: {n} jobs, {refused} refused.", operationEnded: "It ended as {state} after {n} job. {text}|It ended as {state} after {n} jobs. {text}",
   all: "{verb} all", chosen: "{n} chosen|{n} chosen", choose: "Choose {id}", chooseAll: "Choose page", chooseNone: "Choose none", matches: "{total} jobs", about: "more than {n}",
   newer: "Newer", older: "Older", newest: "Newest", later: "Later", first: "First", clear: "Clear the filters", noSuchJobs: "No job fits.",
-  noIndex: "This server keeps no index of jobs (--no-index).", indexing: "The index is being built: {n} job so far|The index is being built: {n} jobs so far", notUnderstood: "Not understood: {text}",
+  noIndex: "This server keeps no index of jobs (--no-index).", indexing: "The index is being built: {n} job so far|The index is being built: {n} jobs so far", indexOld: "This server looks for changes by itself: jobs may appear here up to {age} late.", notUnderstood: "Not understood: {text}",
   search: "Search", searchHint: 'status:failed func:app.* error:"time out" age<1h', suggestions: "Suggestions",
   charts: "History", span: "Time shown", throughput: "Jobs ended per second", waitTime: "Time waited in the queue", waitingJobs: "Jobs", utilisation: "Slots of workers",
   retried: "retried", p95: "95 of 100 below", p50: "half below", slots: "slots", busy: "busy",

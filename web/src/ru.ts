@@ -59,7 +59,7 @@ export const ru: Record<keyof typeof en, string> = {
   operationDone: "Готово: {n} задача, отказано: {refused}.|Готово: {n} задачи, отказано: {refused}.|Готово: {n} задач, отказано: {refused}.", operationEnded: "Закончилось ({state}) на {n} задаче. {text}|Закончилось ({state}) на {n} задачах. {text}|Закончилось ({state}) на {n} задачах. {text}",
   all: "{verb}: все", chosen: "Выбрана {n}|Выбрано {n}|Выбрано {n}", choose: "Выбрать {id}", chooseAll: "Выбрать страницу", chooseNone: "Снять выбор", matches: "Задач: {total}", about: "больше {n}",
   newer: "Новее", older: "Старее", newest: "Новейшие", later: "Позже", first: "Сначала", clear: "Убрать фильтры", noSuchJobs: "Ничего не подходит.",
-  noIndex: "Этот сервер не ведёт индекс задач (--no-index).", indexing: "Индекс строится: пока {n} задача|Индекс строится: пока {n} задачи|Индекс строится: пока {n} задач", notUnderstood: "Непонятно: {text}",
+  noIndex: "Этот сервер не ведёт индекс задач (--no-index).", indexing: "Индекс строится: пока {n} задача|Индекс строится: пока {n} задачи|Индекс строится: пока {n} задач", indexOld: "Этот сервер сам ищет изменения: задачи могут появляться здесь с опозданием до {age}.", notUnderstood: "Непонятно: {text}",
   search: "Поиск", searchHint: 'status:failed func:app.* error:"time out" age<1h', suggestions: "Подсказки",
   charts: "История", span: "Промежуток", throughput: "Закончено задач в секунду", waitTime: "Ожидание в очереди", waitingJobs: "Задачи", utilisation: "Места воркеров",
   retried: "повторы", p95: "95 из 100 меньше", p50: "половина меньше", slots: "места", busy: "заняты",

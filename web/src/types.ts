@@ -169,12 +169,19 @@ export interface JobItem {
   tags: Text[];
 }
 
+export interface IndexState {
+  complete: boolean;
+  jobs: number;
+  progress: number;
+  max_age: number | null;   // Seconds.
+}
+
 export interface JobList {
   items: JobItem[];
   next: string | null;
   approx_total: number;
   total_is_exact: boolean;
-  index: { complete: boolean; jobs: number; progress: number };
+  index: IndexState;
 }
 
 export interface Failure {

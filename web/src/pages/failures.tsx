@@ -3,12 +3,12 @@ import { changeJobs, verbText, type Verb } from "../actions";
 import { get, path, post, useMay } from "../api";
 import { act } from "../ask";
 import { Spark } from "../chart";
-import { Choice, Empty, Facts, JobLink, Loading, QueueLink, Table, Time, type Column } from "../components";
+import { Choice, Empty, Facts, IndexNote, JobLink, Loading, QueueLink, Table, Time, type Column } from "../components";
 import { ago, number, plain, show } from "../format";
 import { t, type Key } from "../i18n";
 import { useData } from "../live";
 import { href, setParam, useRoute } from "../router";
-import type { Failure } from "../types";
+import type { Failure, IndexState } from "../types";
 
 const states = ["open", "muted", "resolved"];
 const stateText = (state: string): string => (states.includes(state) ? t(`state_${state}` as Key) : show(state, 20));
@@ -60,13 +60,14 @@ export function FailuresPage(): JSX.Element {
   const sort = params.get("sort") ?? "";
   const cursor = params.get("cursor") ?? "";
   const query = new URLSearchParams({ state: states.includes(state) ? state : "open", ...(sort === "count" ? { sort } : {}), ...(cursor ? { cursor } : {}) }).toString();
-  const { data, missing, reload } = useData(`failures ${query}`, () => get<{ items: Failure[]; next: string | null }>(`/api/v1/failures?${query}`));
+  const { data, missing, reload } = useData(`failures ${query}`, () => get<{ items: Failure[]; next: string | null; index: IndexState }>(`/api/v1/failures?${query}`));
   return <>
     <div class="head"><h2>{t("failures")}</h2></div>
     <div class="filters">
       <Choice name="state" label={t("state")} options={states.slice(1).map((one) => [one, stateText(one)])} any={stateText("open")} />
       <Choice name="sort" label={t("order")} options={[["count", t("byCount")]]} any={t("byTime")} />
     </div>
+    {data && <IndexNote index={data.index} />}
     {missing ? <Empty text={t("noIndex")} /> : data === null ? <Loading /> : data.items.length > 0 ? <FailureTable failures={data.items} reload={reload} />
       : <Empty text={t(state === "" ? "noFailures" : "noMatch")} />}
     {data?.next && <p><button type="button" onClick={() => setParam("cursor", data.next ?? "")}>{t("older")} →</button></p>}
