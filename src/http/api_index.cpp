@@ -34,7 +34,7 @@ constexpr std::string_view counts_schema =
     R"({"type":"array","items":{"type":"object","required":["name","count"],"properties":{"name":{"type":"string"},"count":{"type":"integer"}}}})";
 
 constexpr std::string_view state_schema =
-    R"({"type":"object","required":["complete","jobs","progress","max_age"],"properties":{"complete":{"type":"boolean","description":"false while jobs are still being read for the first time"},"jobs":{"type":"integer"},"progress":{"type":"number"},"max_age":{"type":["number","null"],"description":"seconds: how old it may be which jobs are found; null while not complete"}}})";
+    R"({"type":"object","required":["complete","jobs","progress","max_age"],"properties":{"complete":{"type":"boolean","description":"false while jobs are still being read for the first time"},"jobs":{"type":["integer","null"],"description":"of all queues; null for who may see some only"},"progress":{"type":"number"},"max_age":{"type":["number","null"],"description":"seconds: how old it may be which jobs are found; null while not complete"}}})";
 
 json::value text_or_null(const std::string& text) {
     return text.empty() ? json::value(nullptr) : json::value(text);
@@ -257,9 +257,9 @@ private:
     Redaction redaction_;
 };
 
-json::object state_json(const index::IndexState& state) {
+json::object state_json(const index::IndexState& state, const Request& request) {
     return {{"complete", state.complete},
-            {"jobs", state.jobs},
+            {"jobs", sees_all_queues(request) ? json::value(state.jobs) : json::value(nullptr)},
             {"progress", std::round(state.progress * 1000) / 1000},
             {"max_age", state.max_age ? json::value(*state.max_age) : json::value(nullptr)}};
 }
@@ -296,7 +296,7 @@ asio::awaitable<Response> list_jobs(JobIndex* maybe, RedisClient& redis, Request
                           {"next", page.next ? json::value(*page.next) : json::value(nullptr)},
                           {"approx_total", page.approx_total},
                           {"total_is_exact", page.total_is_exact},
-                          {"index", state_json(state)}});
+                          {"index", state_json(state, request)}});
 }
 
 json::array counts(const std::vector<index::NameCount>& names, const char* name) {
@@ -336,6 +336,7 @@ asio::awaitable<Response> list_failures(JobIndex* maybe, RedisClient& redis, Req
     index::FailureFilter filter;
     filter.queue = parameters.one("queue");
     filter.function = parameters.one("func");
+    filter.within = visible_queues(request);
     filter.by_count = parameters.word("sort", {"last_seen", "count"}) == "count";
     const std::string state = parameters.word("state", {"open", "muted", "resolved"});
     const auto limit = static_cast<std::size_t>(request.query_integer("limit", 25, 1, 50));
@@ -349,11 +350,12 @@ asio::awaitable<Response> list_failures(JobIndex* maybe, RedisClient& redis, Req
     co_return json_response(
         200, json::object{{"items", std::move(items)},
                           {"next", page.next ? json::value(*page.next) : json::value(nullptr)},
-                          {"index", state_json(kept)}});
+                          {"index", state_json(kept, request)}});
 }
 
-asio::awaitable<json::object> failure_answer(JobIndex& index, std::string id) {
-    const auto report = co_await ask(index.failure(std::move(id)));
+asio::awaitable<json::object> failure_answer(JobIndex& index, std::string id,
+                                             std::vector<std::string> within = {}) {
+    const auto report = co_await ask(index.failure(std::move(id), std::move(within)));
     if (!report) throw HttpError(404, "Failure group not found");
     json::object failure = failure_json(*report);
     failure["traceback"] = text_or_null(report->traceback);
@@ -444,7 +446,7 @@ index::JobFilter index_filter(const JobSearch& search) {
         return seconds ? std::optional(static_cast<std::int64_t>(*seconds * 1e6)) : std::nullopt;
     };
     filter.statuses = one(search.status);
-    filter.queues = one(search.queue);
+    filter.queues = search.queue.empty() ? search.within : one(search.queue);
     filter.functions = one(search.func);
     filter.workers = one(search.worker);
     filter.groups = one(search.group);
@@ -497,6 +499,7 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
     failures.summary = "Failed jobs grouped by their cause; 404 where the index is switched off";
     failures.tag = "failures";
     failures.problems = {404, 422, 503};
+    failures.keeps_to_queues = true;
     failures.params = {parameter("state", "open, muted or resolved; all unless given"),
                        parameter("queue", "only groups with jobs of it; `*` stands for any text"),
                        parameter("func", "only groups with jobs of it; `*` stands for any text"),
@@ -510,12 +513,15 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
         [index, &redis](Request request) -> asio::awaitable<Response> {
             return list_failures(index, redis, std::move(request));
         });
-    add(Method::get, "/api/v1/failures/{group_id}", failure_doc("One group of failures"),
+    RouteDoc failure = failure_doc("One group of failures");
+    failure.keeps_to_queues = true;
+    add(Method::get, "/api/v1/failures/{group_id}", std::move(failure),
         [index, &redis](Request request) -> asio::awaitable<Response> {
             JobIndex& there = require(index);
             redis.require_connection();
             co_return json_response(200,
-                                    co_await failure_answer(there, request.path_param("group_id")));
+                                    co_await failure_answer(there, request.path_param("group_id"),
+                                                            visible_queues(request)));
         });
     const std::pair<const char*, std::pair<const char*, const char*>> decisions[] = {
         {"mute", {"muted", "Want to hear no more of a group of failures"}},

@@ -1,6 +1,7 @@
 #include "index/job_index.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <atomic>
@@ -14,6 +15,7 @@
 
 #include "base/run_blocking.hpp"
 #include "base/task_group.hpp"
+#include "base/wildcard.hpp"
 #include "index/stored_job.hpp"
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
@@ -651,6 +653,14 @@ asio::awaitable<JobIds> JobIndex::find_ids(JobFilter filter, std::string cursor,
 
 namespace {
 constexpr std::size_t most_suggestions = 20;
+
+/// Whether what lua/index_jobs.lua answers is of a job of these queues, as it is now.
+bool is_of(const std::vector<std::string>& queues, const Reply& fields) {
+    return fields.is_array() && fields.elements.size() > 1 &&
+           std::ranges::any_of(queues, [&](const std::string& pattern) {
+               return matches_wildcard(pattern, fields.elements[1].text);
+           });
+}
 }  // namespace
 
 asio::awaitable<std::vector<NameCount>> JobIndex::suggest(NameKind kind, std::string prefix) {
@@ -669,8 +679,9 @@ asio::awaitable<std::vector<NameCount>> JobIndex::suggest_groups(std::string pre
 
 asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::string state,
                                                    std::string cursor, std::size_t limit) {
-    const std::string key = fmt::format("failures {} {} {} {}", filter.by_count, state,
-                                        filter.queue.size(), filter.queue + " " + filter.function);
+    const std::string key =
+        fmt::format("failures {} {} {} {} {}", filter.by_count, state, filter.queue.size(),
+                    filter.queue + " " + filter.function, fmt::join(filter.within, " "));
     auto after = position_of(cursor, key);
     FailureReports page;
     // Groups of another state are passed over, a bounded number of them.
@@ -680,8 +691,10 @@ asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::st
     for (int round = 0; round < most_rounds && more && page.failures.size() < limit; ++round) {
         std::vector<Failure> found;
         const std::size_t asked = state.empty() ? limit + 1 : groups_of_round;
-        co_await impl_->read(
-            [&](StoreReader& reader) { found = reader.failures(filter, after, asked); });
+        co_await impl_->read([&](StoreReader& reader) {
+            found = filter.within.empty() ? reader.failures(filter, after, asked)
+                                          : reader.failures_within(filter, after, asked, now_us());
+        });
         more = found.size() == asked;
         const auto triage = co_await impl_->triage(found);
         for (std::size_t i = 0; i < found.size(); ++i) {
@@ -695,17 +708,23 @@ asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::st
             page.failures.push_back({std::move(found[i]), triage[i], {}});
         }
     }
-    co_await impl_->read([&](StoreReader& reader) {
-        for (auto& report : page.failures)
-            reader.complete(report.failure, now_us());
-    });
+    if (filter.within.empty())
+        co_await impl_->read([&](StoreReader& reader) {
+            for (auto& report : page.failures)
+                reader.complete(report.failure, now_us());
+        });
     if (more && after) page.next = encode_cursor(*after, key);
     co_return page;
 }
 
-asio::awaitable<std::optional<FailureReport>> JobIndex::failure(std::string id) {
+asio::awaitable<std::optional<FailureReport>> JobIndex::failure(std::string id,
+                                                                std::vector<std::string> within) {
     std::optional<Failure> found;
     co_await impl_->read([&](StoreReader& reader) {
+        if (!within.empty()) {
+            found = reader.failure_within(id, within, now_us());
+            return;
+        }
         found = reader.failure(id);
         if (found) reader.complete(*found, now_us());
     });
@@ -720,6 +739,7 @@ asio::awaitable<std::optional<FailureReport>> JobIndex::failure(std::string id) 
     if (!report.failure.samples.empty()) {
         const Reply reply = co_await impl_->redis.eval(lua::index_jobs, {}, std::move(args));
         for (const auto& fields : reply.as_array()) {
+            if (!within.empty() && !is_of(within, fields)) continue;
             report.traceback = short_text(error_text(fields), 65'536);
             if (!report.traceback.empty()) break;
         }

@@ -103,7 +103,9 @@ public:
     boost::asio::awaitable<FailureReports> failures(FailureFilter filter, std::string state,
                                                     std::string cursor, std::size_t limit);
     /// Nothing for a group without jobs.
-    boost::asio::awaitable<std::optional<FailureReport>> failure(std::string id);
+    /// @param within  as of `FailureFilter`: as if there were no other queues.
+    boost::asio::awaitable<std::optional<FailureReport>> failure(
+        std::string id, std::vector<std::string> within = {});
     /// Notes in Redis what somebody has decided; `open` forgets it. @param by  who, as they say.
     boost::asio::awaitable<void> decide(std::string id, std::string state, std::string by);
 

@@ -26,6 +26,11 @@ export function useMay(scope: "read" | "operate" | "admin"): boolean {
   return who !== null && who.scopes.includes(scope) && (scope === "read" || !who.read_only);
 }
 
+/** Whether we may see all queues: what concerns all of them is not offered to others. */
+export function useSeesAll(): boolean {
+  return useStore(session)?.queues.includes("*") ?? false;
+}
+
 /** Below the page's own address, whatever a proxy puts in front of it. */
 export const place = (path: string): string => `.${path}`;
 

@@ -107,7 +107,7 @@ const oldSeconds = 10;
 /** What the index of jobs does not have yet, or may not have. */
 export function IndexNote({ index }: { index: IndexState }): JSX.Element | null {
   if (!index.complete)
-    return <p class="note" role="status">{t("indexing", { n: index.jobs })} <progress max={1} value={index.progress} aria-label={t("progress")} /></p>;
+    return <p class="note" role="status">{t("indexing", { n: index.jobs ?? 0 })} <progress max={1} value={index.progress} aria-label={t("progress")} /></p>;
   return index.max_age !== null && index.max_age > oldSeconds ? <p class="note">{t("indexOld", { age: seconds(index.max_age) })}</p> : null;
 }
 

@@ -171,7 +171,7 @@ export interface JobItem {
 
 export interface IndexState {
   complete: boolean;
-  jobs: number;
+  jobs: number | null;   // Null for who may see some queues only.
   progress: number;
   max_age: number | null;   // Seconds.
 }

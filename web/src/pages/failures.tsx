@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { changeJobs, verbText, type Verb } from "../actions";
-import { get, path, post, useMay } from "../api";
+import { get, path, post, useMay, useSeesAll } from "../api";
 import { act } from "../ask";
 import { Spark } from "../chart";
 import { Choice, Empty, Facts, IndexNote, JobLink, Loading, QueueLink, Table, Time, type Column } from "../components";
@@ -27,12 +27,13 @@ function triage(failure: Failure, verb: Triage, reload: () => void): void {
 
 /** `brief`: those that a list has room for. */
 function Buttons({ failure, reload, brief = false }: { failure: Failure; reload: () => void; brief?: boolean }): JSX.Element | null {
-  if (!useMay("operate")) return null;
+  const [may, decides] = [useMay("operate"), useSeesAll()];
+  if (!may) return null;
   const verbs: Verb[] = brief ? ["requeue"] : ["requeue", "delete"];
   return <span class="buttons">
     {verbs.map((verb) => <button key={verb} type="button" aria-label={`${t("all", { verb: verbText(verb) })}: ${show(failure.title, 60)}`}
       onClick={() => changeJobs(verb, { filter: { group: failure.id, status: "failed" } }, reload)}>{t("all", { verb: verbText(verb) })}</button>)}
-    {failure.state === "open" ? <>
+    {!decides ? null : failure.state === "open" ? <>
       <button type="button" aria-label={`${t("mute")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "mute", reload)}>{t("mute")}</button>
       {!brief && <button type="button" aria-label={`${t("resolve")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "resolve", reload)}>{t("resolve")}</button>}</>
       : <button type="button" aria-label={`${t("reopen")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "reopen", reload)}>{t("reopen")}</button>}
