@@ -157,6 +157,7 @@ private:
         http::add_schedule_routes(router_, redis_);
         http::add_queue_routes(router_, monitor_, redis_, operations_);
         http::add_timeline_route(router_, monitor_);
+        http::add_raw_routes(router_, redis_, monitor_, rights.any);
         http::add_audit_routes(router_, redis_, log_);
         http::add_health_routes(router_, redis_, [this] {
             return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;

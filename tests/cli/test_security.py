@@ -406,7 +406,7 @@ def test_jobs_and_queues_of_others_are_as_if_they_were_not_there(access, connect
     for verb in ("cancel", "requeue", "stop", "run-now"):
         problem(http("POST", f"{web.url}/api/v1/jobs/bank-job/{verb}", headers=token), 404)
     problem(http("DELETE", f"{web.url}/api/v1/jobs/bank-job", headers=token), 404)
-    for path in ("timeline", "dependencies"):
+    for path in ("timeline", "dependencies", "raw", "request"):
         problem(http("GET", f"{web.url}/api/v1/jobs/bank-job/{path}", headers=token), 404)
     for path in ("empty", "requeue-failed"):
         problem(http("POST", f"{web.url}/api/v1/queues/bank/{path}", headers=token), 404)
@@ -527,7 +527,7 @@ def test_routes_that_do_not_keep_to_queues_are_closed_to_who_may_see_some_only(a
     token = bearer(access.token("--scope", "operate", "--queue", "mail"))
     Queue("bank", connection=connection).enqueue("tasks.add", 1, 1, job_id="bank-job")
     kept = {"/api/rq/stats", "/api/rq/jobs/recent", "/api/rq/jobs/{job_id}", "/api/v1/jobs/{job_id}", "/api/jobs/{job_id}",
-            "/api/v1/jobs/{job_id}/output", "/api/v1/jobs/{job_id}/why", "/api/v1/jobs", "/api/rq/workers", "/api/v1/limits",
+            "/api/v1/jobs/{job_id}/output", "/api/v1/jobs/{job_id}/why", "/api/v1/jobs/{job_id}/raw", "/api/v1/jobs/{job_id}/request", "/api/v1/jobs", "/api/rq/workers", "/api/v1/limits",
             "/api/v1/queues/{name}/pause", "/api/v1/queues/{name}/resume", "/api/v1/queues", "/api/v1/queues/{name}",
             "/api/v1/failures", "/api/v1/failures/{group_id}", "/api/v1/jobs/bulk", "/api/v1/operations", "/api/v1/operations/{operation_id}",
             "/api/v1/operations/{operation_id}/cancel", "/api/v1/queues/{name}/empty", "/api/v1/queues/{name}/requeue-failed", "/api/v1/jobs/{job_id}/timeline",
@@ -658,7 +658,7 @@ def secretive(connection):
 def every_answer(web, headers, ids):
     for path in ["/api/rq/jobs/recent", "/api/rq/stats", "/api/rq/workers", "/api/v1/limits"]:
         yield http("GET", web.url + path, headers=headers).body.decode()
-    for path in ["/api/rq/jobs/{}", "/api/v1/jobs/{}", "/api/jobs/{}", "/api/v1/jobs/{}/output", "/api/v1/jobs/{}/why"]:
+    for path in ["/api/rq/jobs/{}", "/api/v1/jobs/{}", "/api/jobs/{}", "/api/v1/jobs/{}/output", "/api/v1/jobs/{}/why", "/api/v1/jobs/{}/raw?bytes=65536", "/api/v1/jobs/{}/request"]:
         for job_id in ids:
             yield http("GET", web.url + path.format(job_id), headers=headers).body.decode()
     host, port = web.url.removeprefix("http://").split(":")
