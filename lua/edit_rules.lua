@@ -1,8 +1,10 @@
 -- Add, change or take away a rule, and tell the workers.
--- ARGV: 1 name, 2 JSON ("" to take it away), 3 "" or the SHA1 of what is to be there
--- Returns: 1 where there was a rule of this name, 0 where not, -1 where another one is there: nothing has changed
+-- ARGV: 1 name, 2 JSON ("" to take it away), 3 "" | "new" (only where there is none) | SHA1 of what is to be there
+-- Returns: 1 where there was a rule of this name, 0 where not, -1 where another one is there, or none: nothing has changed
 -- Dynamic keys: none
-if ARGV[3] ~= '' then
+if ARGV[3] == 'new' then
+    if redis.pcall('HEXISTS', 'rqxx:rules', ARGV[1]) ~= 0 then return -1 end
+elseif ARGV[3] ~= '' then
     local there = redis.pcall('HGET', 'rqxx:rules', ARGV[1])
     if type(there) ~= 'string' or redis.sha1hex(there) ~= ARGV[3] then return -1 end
 end

@@ -106,6 +106,10 @@ public:
     boost::asio::awaitable<ActionProgress> for_each(
         JobFilter filter, bool stays, Action action,
         std::function<void(const ActionProgress&)> report = {});
+    /// Those of `ids` whose jobs are of such queues.
+    /// @param queues  names; `*` stands for any text.
+    boost::asio::awaitable<std::vector<std::string>> of_queues(std::vector<std::string> ids,
+                                                               std::vector<std::string> queues);
     /// Takes ids without a job off a queue. How many. Source: rq/queue.py Queue.compact (RQ 2.10).
     boost::asio::awaitable<std::uint64_t> compact(std::string queue, bool dry_run);
 

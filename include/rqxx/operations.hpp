@@ -34,6 +34,9 @@ struct JobSearch {
     std::string id;                                    ///< Beginning of their ids; empty: any.
     std::optional<Timestamp> since, until;             ///< Created at or after, before.
     std::optional<double> min_duration, max_duration;  ///< Seconds that they ran.
+    /// Jobs of other queues are left alone, whatever else is asked for: what whoever asks may see.
+    /// `*` stands for any text; empty: all. No part of what is asked for, see `to_json`.
+    std::vector<std::string> within;
 
     /// Whether whole queue, status as of `JobFilter`, function and error are all that is asked for,
     /// and the status is given: what RQ's own lists and registries answer.
@@ -63,12 +66,13 @@ struct Operation {
     std::string state;   ///< running, done, canceled, failed, interrupted.
     std::string search;  ///< JSON text of what was asked for.
     std::string by, canceled_by, error;
+    std::vector<std::string> within;  ///< As of the search.
     ActionProgress progress;
     std::optional<Timestamp> started_at, ended_at;
 };
 [[nodiscard]] boost::json::object to_json(const Operation& operation);
 
-/// Does one thing to one page of ids.
+/// Does one thing to one page of ids, but for those of jobs outside `order.search.within`.
 [[nodiscard]] JobActions::Action bulk_action(JobActions& actions, const BulkOrder& order,
                                              bool dry_run);
 

@@ -84,7 +84,7 @@ struct LimiterUse {
     std::optional<Timestamp> until;  ///< Pushed back until then.
 };
 
-/// With its name and, as `limiters`, those of `uses` that are of this rule.
+/// With its name, its `etag` and, as `limiters`, those of `uses` that are of this rule.
 [[nodiscard]] boost::json::object to_json(const Rule& rule, const std::vector<LimiterUse>& uses);
 
 /// The rules of all workers on one Redis.
@@ -100,6 +100,8 @@ public:
     boost::asio::awaitable<Listing> list();
     /// Adds or replaces. @throws Error `Errc::usage` naming the field.
     boost::asio::awaitable<void> set(Rule rule);
+    /// Adds it where there is none of its name; false: nothing has changed.
+    boost::asio::awaitable<bool> add(Rule rule);
     /// Replaces it where it is still as `etag` says (see `etag_of`); false: nothing has changed.
     boost::asio::awaitable<bool> replace(Rule rule, std::string etag);
     /// False when there is none.

@@ -30,7 +30,7 @@ ServeOptions consistent(ServeOptions options) {
     if (!options.read_only) return options;
     if (options.demo) throw Error(Errc::usage, "--demo: makes jobs, which --read-only forbids");
     options.no_worker = options.no_sampler = options.no_scheduler = options.no_maintenance = true;
-    options.no_cron = options.no_index = true;
+    options.no_cron = true;
     options.webhooks.off = true;
     return options;
 }
@@ -107,7 +107,10 @@ private:
 
     std::unique_ptr<index::JobIndex> make_index() {
         if (options_.no_index) return nullptr;
-        return std::make_unique<index::JobIndex>(redis_, directory_.path() / "job_index.db", log_);
+        using index::JobIndex;
+        return std::make_unique<JobIndex>(
+            redis_, directory_.path() / "job_index.db", log_,
+            options_.read_only ? JobIndex::Mode::reads_only : JobIndex::Mode::asks_for_changes);
     }
 
     /// Finds jobs for actions on many: those that fit by now, not as the index remembers them.
@@ -154,6 +157,7 @@ private:
         http::add_schedule_routes(router_, redis_);
         http::add_queue_routes(router_, monitor_, redis_, operations_);
         http::add_timeline_route(router_, monitor_);
+        http::add_raw_routes(router_, redis_, monitor_, rights.any);
         http::add_audit_routes(router_, redis_, log_);
         http::add_health_routes(router_, redis_, [this] {
             return worker_ ? std::optional(worker_->last_poll()) : std::nullopt;

@@ -73,6 +73,9 @@ void add_schedule_routes(Router& router, RedisClient& redis);
 void add_queue_routes(Router& router, Monitor& monitor, RedisClient& redis, Operations& operations);
 /// `/api/v1/jobs/{id}/timeline`.
 void add_timeline_route(Router& router, Monitor& monitor);
+/// `/api/v1/jobs/{id}/raw`: the hash as it is stored; where jobs may be enqueued
+/// `/api/v1/jobs/{id}/request`: the same as a request for another job.
+void add_raw_routes(Router& router, RedisClient& redis, Monitor& monitor, bool enqueues);
 /// `/api/v1/audit`; writes down what is done through `router`.
 void add_audit_routes(Router& router, RedisClient& redis, Logger& log);
 

@@ -6,6 +6,7 @@
 #include <rqxx/operations.hpp>
 #include <rqxx/value.hpp>
 
+#include "base/utf8.hpp"
 #include "http/api.hpp"
 #include "http/request_values.hpp"
 #include "ops/keys.hpp"
@@ -49,16 +50,20 @@ json::object result_json(const ActionResult& result) {
             {"dependents", result.dependents}};
 }
 
-/// @throws HttpError 403 where jobs of queues would be touched that the client may not see.
-Dependents dependents_of(const Request& request, const std::optional<std::string>& text) {
+Dependents dependents_of(const std::optional<std::string>& text) {
     if (!text) return Dependents::leave;
     const auto dependents = parse_dependents(*text);
     if (!dependents) throw HttpError(422, "dependents: " + dependents.error().message);
-    if (*dependents != Dependents::leave && !sees_all_queues(request))
-        throw HttpError(
-            403, "dependents: jobs of other queues may wait for this one; only leave is for you",
-            "queue_not_allowed");
     return *dependents;
+}
+
+/// Jobs that wait may be of any queue, and what becomes of them is a change.
+void check_dependents(const Request& request, Dependents dependents) {
+    if (dependents == Dependents::leave || sees_all_queues(request)) return;
+    throw HttpError(403,
+                    "dependents: must be leave, since this token is for some queues and jobs that "
+                    "wait may be of others",
+                    "all_queues");
 }
 
 const std::string& job_of(const Request& request) {
@@ -91,7 +96,8 @@ asio::awaitable<Response> cancel_job(RedisClient& redis, Request request) {
     co_await check_job_queue(redis, request);
     const bool dry_run = query_flag(request, "dry_run");
     const auto body = body_members(request, {"dependents"});
-    const auto dependents = dependents_of(request, text_member(body, "dependents"));
+    const auto dependents = dependents_of(text_member(body, "dependents"));
+    check_dependents(request, dependents);
     JobActions actions(redis, actor_of(request));
     const auto results = co_await actions.cancel({id}, {dependents, false, dry_run});
     co_return answer(request, results.at(0), result_json(results.at(0)),
@@ -115,7 +121,8 @@ asio::awaitable<Response> delete_job(RedisClient& redis, Request request) {
     const bool dry_run = query_flag(request, "dry_run");
     std::optional<std::string> word;
     if (request.query_value("dependents")) word = query_text(request, "dependents");
-    const auto dependents = dependents_of(request, word);
+    const auto dependents = dependents_of(word);
+    check_dependents(request, dependents);
     JobActions actions(redis, actor_of(request));
     const auto results = co_await actions.remove({id}, {dependents, dry_run});
     co_return answer(request, results.at(0), result_json(results.at(0)),
@@ -199,10 +206,42 @@ std::vector<std::string> ids_of(const json::value& value) {
     return ids;
 }
 
+/// Jobs of queues that who asks may not see are as if they were not there.
+void add_unknown(std::vector<ActionResult>& results, const std::vector<std::string>& asked) {
+    std::vector<ActionResult> all;
+    std::size_t at = 0;
+    for (const auto& id : asked) {
+        if (at < results.size() && results[at].job_id == id) {
+            all.push_back(std::move(results[at++]));
+            continue;
+        }
+        all.emplace_back();
+        all.back().job_id = id;
+    }
+    results = std::move(all);
+}
+
+/// Leaves only what is of queues that who asks may see. @throws HttpError 403 for another queue.
+void keep_to_queues(JobSearch& search, const Request& request) {
+    if (sees_all_queues(request)) return;
+    search.within = visible_queues(request);
+    if (search.queue.find('*') != std::string::npos)
+        throw HttpError(422,
+                        "filter.queue: must be a whole name, since this token is for some queues");
+    if (!search.queue.empty() && !may_see_queue(request, search.queue))
+        throw HttpError(403,
+                        fmt::format("filter.queue: \"{}\" is not among the queues of this token",
+                                    to_valid_utf8(search.queue.substr(0, 80))),
+                        "queue_not_allowed");
+}
+
 asio::awaitable<Response> act_on_ids(RedisClient& redis, BulkOrder order,
                                      std::vector<std::string> ids, bool dry_run) {
     JobActions actions(redis, order.by);
-    const auto results = co_await bulk_action(actions, order, dry_run)(std::move(ids));
+    const auto asked = ids;
+    const auto act = bulk_action(actions, order, dry_run);
+    auto results = co_await act(std::move(ids));
+    if (results.size() < asked.size()) add_unknown(results, asked);
     json::array list;
     std::uint64_t done = 0;
     for (const auto& result : results) {
@@ -229,7 +268,8 @@ asio::awaitable<Response> act_on_many(RedisClient& redis, Operations& operations
     BulkOrder order;
     order.action = *parsed;
     order.by = actor_of(request);
-    order.dependents = dependents_of(request, text_member(body, "dependents"));
+    order.dependents = dependents_of(text_member(body, "dependents"));
+    check_dependents(request, order.dependents);
     order.at_front = flag_member(body, "at_front");
     order.most =
         static_cast<std::uint64_t>(integer_member(body, "max", 1, 1'000'000'000).value_or(0));
@@ -239,10 +279,12 @@ asio::awaitable<Response> act_on_many(RedisClient& redis, Operations& operations
     if ((ids == nullptr) == (filter == nullptr))
         throw HttpError(422, "give either ids or a filter");
     if (ids != nullptr) {
+        keep_to_queues(order.search, request);
         if (order.most > 0) throw HttpError(422, "max: goes with a filter");
         co_return co_await act_on_ids(redis, std::move(order), ids_of(*ids), dry_run);
     }
     order.search = search_of(*filter);
+    keep_to_queues(order.search, request);
     operations.check(order.search);
     if (dry_run) {
         const auto preview = co_await operations.preview(std::move(order));
@@ -262,23 +304,32 @@ asio::awaitable<Response> act_on_many(RedisClient& redis, Operations& operations
     co_return co_await start_operation(operations, std::move(order));
 }
 
-asio::awaitable<Response> show_operation(Operations& operations, std::string id) {
+/// Who may see some queues sees what was begun for the same ones.
+bool may_see(const Request& request, const Operation& operation) {
+    return sees_all_queues(request) || operation.within == visible_queues(request);
+}
+
+asio::awaitable<Operation> operation_of(Operations& operations, const Request& request) {
+    const std::string& id = request.path_param("operation_id");
     std::optional<Operation> operation;
-    if (is_valid_job_id(id)) operation = co_await operations.find(std::move(id));
-    if (!operation) throw HttpError(404, "Operation not found");
-    co_return json_response(200,
-                            json::object{{"status", "ok"}, {"operation", to_json(*operation)}});
+    if (is_valid_job_id(id)) operation = co_await operations.find(id);
+    if (!operation || !may_see(request, *operation)) throw HttpError(404, "Operation not found");
+    co_return std::move(*operation);
+}
+
+asio::awaitable<Response> show_operation(Operations& operations, Request request) {
+    const auto operation = co_await operation_of(operations, request);
+    co_return json_response(200, json::object{{"status", "ok"}, {"operation", to_json(operation)}});
 }
 
 asio::awaitable<Response> cancel_operation(Operations& operations, Request request) {
-    const std::string& id = request.path_param("operation_id");
-    std::optional<std::string> state;
-    if (is_valid_job_id(id)) state = co_await operations.cancel(id, actor_of(request));
+    const std::string id = (co_await operation_of(operations, request)).id;
+    const auto state = co_await operations.cancel(id, actor_of(request));
     if (!state) throw HttpError(404, "Operation not found");
     if (*state != "running")
         throw HttpError(409, fmt::format("The operation cannot be canceled: it is {}", *state),
                         "refused");
-    co_return co_await show_operation(operations, id);
+    co_return co_await show_operation(operations, std::move(request));
 }
 
 }  // namespace
@@ -360,6 +411,7 @@ void add_action_routes(Router& router, RedisClient& redis, Operations& operation
         "filter in an operation that goes on by itself (202)";
     bulk.tag = "jobs";
     bulk.action = "job.bulk";
+    bulk.keeps_to_queues = true;
     bulk.request_schema = fmt::format(
         R"({{"type":"object","additionalProperties":false,"required":["action"],"properties":{{"action":{{"enum":["cancel","requeue","delete","stop"]}},"ids":{{"type":"array","items":{{"type":"string"}},"minItems":1,"maxItems":1000}},"filter":{},"dry_run":{{"type":"boolean"}},"max":{{"type":"integer","minimum":1,"maximum":1000000000}},"dependents":{},"at_front":{{"type":"boolean"}}}}}})",
         filter_schema, dependents_schema);
@@ -375,6 +427,7 @@ void add_action_routes(Router& router, RedisClient& redis, Operations& operation
     RouteDoc list;
     list.summary = "The newest operations on many jobs, of the last day";
     list.tag = "operations";
+    list.keeps_to_queues = true;
     list.params = {integer_param("limit", "how many", 50, 1, 200)};
     list.response_schema = fmt::format(
         R"({{"type":"object","required":["status","items"],"properties":{{"status":{{"type":"string"}},"items":{{"type":"array","items":{}}}}}}})",
@@ -386,20 +439,20 @@ void add_action_routes(Router& router, RedisClient& redis, Operations& operation
             const auto found = co_await operations.list(static_cast<std::size_t>(limit));
             json::array items;
             for (const auto& operation : found)
-                items.push_back(to_json(operation));
+                if (may_see(request, operation)) items.push_back(to_json(operation));
             co_return json_response(200,
                                     json::object{{"status", "ok"}, {"items", std::move(items)}});
         });
     RouteDoc one;
     one.summary = "How far an operation has got";
     one.tag = "operations";
+    one.keeps_to_queues = true;
     one.response_schema = fmt::format(
         R"({{"type":"object","required":["status","operation"],"properties":{{"status":{{"type":"string"}},"operation":{}}}}})",
         operation_schema);
     one.problems = {404};
-    add(Method::get, "/api/v1/operations/{operation_id}", one, [&operations](Request request) {
-        return show_operation(operations, request.path_param("operation_id"));
-    });
+    add(Method::get, "/api/v1/operations/{operation_id}", one,
+        [&operations](Request request) { return show_operation(operations, std::move(request)); });
     RouteDoc canceled = one;
     canceled.summary = "End an operation; jobs that it has not reached stay as they are";
     canceled.action = "operation.cancel";

@@ -34,6 +34,9 @@ constexpr std::string_view item_schema =
 constexpr std::string_view counts_schema =
     R"({"type":"array","items":{"type":"object","required":["name","count"],"properties":{"name":{"type":"string"},"count":{"type":"integer"}}}})";
 
+constexpr std::string_view state_schema =
+    R"({"type":"object","required":["complete","jobs","progress","max_age"],"properties":{"complete":{"type":"boolean","description":"false while jobs are still being read for the first time"},"jobs":{"type":["integer","null"],"description":"of all queues; null for who may see some only"},"progress":{"type":"number"},"max_age":{"type":["number","null"],"description":"seconds: how old it may be which jobs are found; null while not complete"}}})";
+
 json::value text_or_null(const std::string& text) {
     return text.empty() ? json::value(nullptr) : json::value(text);
 }
@@ -255,6 +258,13 @@ private:
     Redaction redaction_;
 };
 
+json::object state_json(const index::IndexState& state, const Request& request) {
+    return {{"complete", state.complete},
+            {"jobs", sees_all_queues(request) ? json::value(state.jobs) : json::value(nullptr)},
+            {"progress", std::round(state.progress * 1000) / 1000},
+            {"max_age", state.max_age ? json::value(*state.max_age) : json::value(nullptr)}};
+}
+
 asio::awaitable<Response> list_jobs(JobIndex* maybe, RedisClient& redis, Request request) {
     JobIndex& index = require(maybe);
     const Parameters parameters(
@@ -285,14 +295,11 @@ asio::awaitable<Response> list_jobs(JobIndex* maybe, RedisClient& redis, Request
     for (const auto& job : page.jobs)
         items.push_back(item_for(job, page.now, redaction_of(request)));
     co_return json_response(
-        200, json::object{
-                 {"items", std::move(items)},
-                 {"next", page.next ? json::value(*page.next) : json::value(nullptr)},
-                 {"approx_total", page.approx_total},
-                 {"total_is_exact", page.total_is_exact},
-                 {"index", json::object{{"complete", state.complete},
-                                        {"jobs", state.jobs},
-                                        {"progress", std::round(state.progress * 1000) / 1000}}}});
+        200, json::object{{"items", std::move(items)},
+                          {"next", page.next ? json::value(*page.next) : json::value(nullptr)},
+                          {"approx_total", page.approx_total},
+                          {"total_is_exact", page.total_is_exact},
+                          {"index", state_json(state, request)}});
 }
 
 json::array counts(const std::vector<index::NameCount>& names, const char* name) {
@@ -332,22 +339,26 @@ asio::awaitable<Response> list_failures(JobIndex* maybe, RedisClient& redis, Req
     index::FailureFilter filter;
     filter.queue = parameters.one("queue");
     filter.function = parameters.one("func");
+    filter.within = visible_queues(request);
     filter.by_count = parameters.word("sort", {"last_seen", "count"}) == "count";
     const std::string state = parameters.word("state", {"open", "muted", "resolved"});
     const auto limit = static_cast<std::size_t>(request.query_integer("limit", 25, 1, 50));
     redis.require_connection();
     const auto page =
         co_await ask(index.failures(std::move(filter), state, parameters.one("cursor"), limit));
+    const auto kept = co_await ask(index.state());
     json::array items;
     for (const auto& report : page.failures)
         items.push_back(failure_json(report));
     co_return json_response(
         200, json::object{{"items", std::move(items)},
-                          {"next", page.next ? json::value(*page.next) : json::value(nullptr)}});
+                          {"next", page.next ? json::value(*page.next) : json::value(nullptr)},
+                          {"index", state_json(kept, request)}});
 }
 
-asio::awaitable<json::object> failure_answer(JobIndex& index, std::string id) {
-    const auto report = co_await ask(index.failure(std::move(id)));
+asio::awaitable<json::object> failure_answer(JobIndex& index, std::string id,
+                                             std::vector<std::string> within = {}) {
+    const auto report = co_await ask(index.failure(std::move(id), std::move(within)));
     if (!report) throw HttpError(404, "Failure group not found");
     json::object failure = failure_json(*report);
     failure["traceback"] = text_or_null(report->traceback);
@@ -430,7 +441,7 @@ index::JobFilter index_filter(const JobSearch& search) {
         return seconds ? std::optional(static_cast<std::int64_t>(*seconds * 1e6)) : std::nullopt;
     };
     filter.statuses = one(search.status);
-    filter.queues = one(search.queue);
+    filter.queues = search.queue.empty() ? search.within : one(search.queue);
     filter.functions = one(search.func);
     filter.workers = one(search.worker);
     filter.groups = one(search.group);
@@ -472,8 +483,8 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
         parameter("cursor", "`next` of the page before"),
         parameter("format", "json or ndjson; else the header Accept decides")};
     jobs.response_schema = fmt::format(
-        R"({{"type":"object","description":"with Accept: application/x-ndjson all jobs that fit, one a line. A page may be short, even empty, before the last","required":["items","next","approx_total","total_is_exact","index"],"properties":{{"items":{{"type":"array","items":{}}},"next":{{"type":["string","null"]}},"approx_total":{{"type":"integer"}},"total_is_exact":{{"type":"boolean"}},"index":{{"type":"object","required":["complete","jobs","progress"],"properties":{{"complete":{{"type":"boolean","description":"false while jobs are still being read for the first time"}},"jobs":{{"type":"integer"}},"progress":{{"type":"number"}}}}}}}}}})",
-        item_schema);
+        R"({{"type":"object","description":"with Accept: application/x-ndjson all jobs that fit, one a line. A page may be short, even empty, before the last","required":["items","next","approx_total","total_is_exact","index"],"properties":{{"items":{{"type":"array","items":{0}}},"next":{{"type":["string","null"]}},"approx_total":{{"type":"integer"}},"total_is_exact":{{"type":"boolean"}},"index":{1}}}}})",
+        item_schema, state_schema);
     add(Method::get, "/api/v1/jobs", std::move(jobs),
         [index, &redis](Request request) -> asio::awaitable<Response> {
             return list_jobs(index, redis, std::move(request));
@@ -483,6 +494,7 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
     failures.summary = "Failed jobs grouped by their cause; 404 where the index is switched off";
     failures.tag = "failures";
     failures.problems = {404, 422, 503};
+    failures.keeps_to_queues = true;
     failures.params = {parameter("state", "open, muted or resolved; all unless given"),
                        parameter("queue", "only groups with jobs of it; `*` stands for any text"),
                        parameter("func", "only groups with jobs of it; `*` stands for any text"),
@@ -490,18 +502,21 @@ void add_index_routes(Router& router, index::JobIndex* index, RedisClient& redis
                        limit_parameter(),
                        parameter("cursor", "`next` of the page before")};
     failures.response_schema = fmt::format(
-        R"({{"type":"object","required":["items","next"],"properties":{{"items":{{"type":"array","items":{{"type":"object","required":["id","title","exception","message","frame","count","first_seen","last_seen","queues","functions","sample_job_ids","spark","state"],"properties":{{"id":{{"type":"string"}},"title":{{"type":"string"}},"exception":{{"type":["string","null"]}},"message":{{"type":"string"}},"frame":{{"type":["string","null"]}},"count":{{"type":"integer","description":"failed jobs that are kept"}},"first_seen":{{"type":["string","null"],"format":"date-time"}},"last_seen":{{"type":["string","null"],"format":"date-time"}},"queues":{0},"functions":{0},"sample_job_ids":{{"type":"array","items":{{"type":"string"}}}},"spark":{{"type":"array","items":{{"type":"integer"}},"description":"failed in each of the last 24 hours, the oldest first"}},"state":{{"enum":["open","muted","resolved"]}}}}}}}},"next":{{"type":["string","null"]}}}}}})",
-        counts_schema);
+        R"({{"type":"object","required":["items","next","index"],"properties":{{"items":{{"type":"array","items":{{"type":"object","required":["id","title","exception","message","frame","count","first_seen","last_seen","queues","functions","sample_job_ids","spark","state"],"properties":{{"id":{{"type":"string"}},"title":{{"type":"string"}},"exception":{{"type":["string","null"]}},"message":{{"type":"string"}},"frame":{{"type":["string","null"]}},"count":{{"type":"integer","description":"failed jobs that are kept"}},"first_seen":{{"type":["string","null"],"format":"date-time"}},"last_seen":{{"type":["string","null"],"format":"date-time"}},"queues":{0},"functions":{0},"sample_job_ids":{{"type":"array","items":{{"type":"string"}}}},"spark":{{"type":"array","items":{{"type":"integer"}},"description":"failed in each of the last 24 hours, the oldest first"}},"state":{{"enum":["open","muted","resolved"]}}}}}}}},"next":{{"type":["string","null"]}},"index":{1}}}}})",
+        counts_schema, state_schema);
     add(Method::get, "/api/v1/failures", std::move(failures),
         [index, &redis](Request request) -> asio::awaitable<Response> {
             return list_failures(index, redis, std::move(request));
         });
-    add(Method::get, "/api/v1/failures/{group_id}", failure_doc("One group of failures"),
+    RouteDoc failure = failure_doc("One group of failures");
+    failure.keeps_to_queues = true;
+    add(Method::get, "/api/v1/failures/{group_id}", std::move(failure),
         [index, &redis](Request request) -> asio::awaitable<Response> {
             JobIndex& there = require(index);
             redis.require_connection();
             co_return json_response(200,
-                                    co_await failure_answer(there, request.path_param("group_id")));
+                                    co_await failure_answer(there, request.path_param("group_id"),
+                                                            visible_queues(request)));
         });
     const std::pair<const char*, std::pair<const char*, const char*>> decisions[] = {
         {"mute", {"muted", "Want to hear no more of a group of failures"}},

@@ -119,6 +119,7 @@ asio::awaitable<Response> act_on_queue(RedisClient& redis, Operations& operation
     order.action = action;
     order.search.queue = name;
     order.search.status = status;
+    order.search.within = visible_queues(request);
     order.by = actor_of(request);
     const auto preview = co_await operations.preview(order);
     ActionProgress progress;
@@ -180,6 +181,7 @@ asio::awaitable<Response> delete_queue(RedisClient& redis, Request request) {
         JobActions actions(redis, actor_of(request));
         BulkOrder order;
         order.action = BulkAction::remove;
+        order.search.within = visible_queues(request);
         for (const auto word : statuses) {
             JobFilter filter;
             filter.queue = name;

@@ -77,6 +77,13 @@ HttpError changed_meanwhile() {
     return {412, "It has been changed meanwhile: read it again", "changed"};
 }
 
+/// Whether there must be nothing yet.
+bool if_none(const Request& request) {
+    const auto header = request.header("If-None-Match");
+    if (header && *header != "*") throw HttpError(422, "If-None-Match: must be *");
+    return header.has_value();
+}
+
 asio::awaitable<Rule> find_rule(Rules rules, std::string name) {
     const auto listing = co_await rules.list();
     for (const auto& rule : listing.rules)
@@ -165,7 +172,7 @@ void add_rule_routes(Router& router, RedisClient& redis) {
     RouteDoc listed;
     listed.keeps_to_queues = true;
     listed.response_schema =
-        R"({"type":"object","required":["status","limits","faults"],"properties":{"status":{"type":"string"},"limits":{"type":"array","items":{"type":"object","required":["name","kind","limiters"]}},"faults":{"type":"array","items":{"type":"object"},"description":"entries that nobody can read; they hold for none"}}})";
+        R"({"type":"object","required":["status","limits","faults"],"properties":{"status":{"type":"string"},"limits":{"type":"array","items":{"type":"object","required":["name","kind","limiters","etag"],"properties":{"etag":{"type":"string","description":"for If-Match, in quotes"}}}},"faults":{"type":"array","items":{"type":"object"},"description":"entries that nobody can read; they hold for none"}}})";
     add(Method::get, "/api/v1/limits", "Limits, pauses and shared queues, and how they stand",
         listed,
         [](Rules rules, Request request) { return list_limits(rules, std::move(request)); });
@@ -182,15 +189,25 @@ void add_rule_routes(Router& router, RedisClient& redis) {
     match.name = "If-Match";
     match.in = "header";
     match.description = "only where this ETag is that of what is there; else 412";
-    set.params = {match};
+    RouteDoc::Param none_match;
+    none_match.name = "If-None-Match";
+    none_match.in = "header";
+    none_match.description = "*: only where there is no limit of this name; else 412";
+    set.params = {match, none_match};
     set.action = "limit.set";
     add(Method::put, "/api/v1/limits/{name}", "Add or change a limit; it holds at once", set,
         [](Rules rules, Request request) -> asio::awaitable<Response> {
             const Rule rule = rule_of(request);
             json::object limit = to_json(rule);
             limit["name"] = rule.name;
-            if (const auto etag = if_match(request)) {
+            const auto etag = if_match(request);
+            const bool is_new = if_none(request);
+            if (etag && is_new) throw HttpError(422, "If-None-Match: does not go with If-Match");
+            if (etag) {
                 if (!co_await rules.replace(rule, *etag)) throw changed_meanwhile();
+            } else if (is_new) {
+                if (!co_await rules.add(rule))
+                    throw HttpError(412, "There is a limit of this name", "exists");
             } else {
                 co_await rules.set(rule);
             }

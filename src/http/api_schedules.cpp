@@ -1,5 +1,6 @@
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
@@ -248,8 +249,12 @@ std::optional<std::string> if_match(const Request& request) {
         throw HttpError(422, "If-Match: must be one ETag in quotes, or *");
     tag.remove_prefix(1);
     tag.remove_suffix(1);
-    // Nothing is there that could be meant by it.
-    return tag.empty() ? std::string("-") : std::string(tag);
+    // Nothing is there that could be meant by another one.
+    constexpr std::size_t size = 40;
+    const bool known = tag.size() == size && std::ranges::all_of(tag, [](char c) {
+                           return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f');
+                       });
+    return known ? std::string(tag) : std::string("-");
 }
 
 void add_schedule_routes(Router& router, RedisClient& redis) {

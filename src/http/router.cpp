@@ -207,6 +207,13 @@ bool sees_all_queues(const Request& request) noexcept {
     return !request.principal || request.principal->sees_all_queues();
 }
 
+std::vector<std::string> visible_queues(const Request& request) {
+    if (sees_all_queues(request)) return {};
+    // Nobody's queue has no name.
+    if (request.principal->queues.empty()) return {std::string()};
+    return request.principal->queues;
+}
+
 const Redaction& redaction_of(const Request& request) noexcept {
     static const Redaction nothing;
     return request.principal ? request.principal->redaction : nothing;

@@ -1,6 +1,7 @@
 #include "index/job_index.hpp"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
 #include <algorithm>
 #include <atomic>
@@ -8,11 +9,13 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <cmath>
 #include <rqxx/job.hpp>
 #include <unordered_set>
 
 #include "base/run_blocking.hpp"
 #include "base/task_group.hpp"
+#include "base/wildcard.hpp"
 #include "index/stored_job.hpp"
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
@@ -40,6 +43,10 @@ constexpr std::size_t swept_of_tick = 1000;
 constexpr std::string_view most_of_field = "262144", most_of_answer = "1048576";
 /// Each second, once all jobs have been seen.
 constexpr std::size_t walked_of_second = 500;
+/// The same where nobody tells of changes.
+constexpr std::size_t untold_of_second = 1000;
+/// Within which a change that the stream or a place of a queue shows is in the index.
+constexpr double told_within = 2;
 constexpr std::size_t most_queues = 500;
 
 std::int64_t now_us() {
@@ -83,12 +90,17 @@ Triage triage_of(const Reply& stored, std::int64_t last_seen) {
 }  // namespace
 
 struct JobIndex::Impl {
-    Impl(RedisClient& client, std::filesystem::path path, Logger& logger)
-        : redis(client), file(std::move(path)), log(logger), pause(client.executor()) {}
+    Impl(RedisClient& client, std::filesystem::path path, Logger& logger, Mode mode)
+        : redis(client),
+          file(std::move(path)),
+          log(logger),
+          writes(mode == Mode::asks_for_changes),
+          pause(client.executor()) {}
 
     RedisClient& redis;
     std::filesystem::path file;
     Logger& log;
+    const bool writes;  ///< Else nothing in Redis is changed: it tells what others ask it for.
     Event pause;
 
     // Used in the writer's thread only, while the coroutine waits for it.
@@ -112,6 +124,13 @@ struct JobIndex::Impl {
     std::int64_t scanned_keys = 0, all_keys = 0;
     std::int64_t row = 0;
     steady_clock::time_point renewed{}, looked{};
+    /// Since when the stream has told of all changes without a gap; nothing: it does not.
+    std::optional<steady_clock::time_point> told_since;
+    /// When the look at all keys, or at all rows, that goes on began, and the one before it.
+    struct Round {
+        steady_clock::time_point begun, before;
+        void next() { before = std::exchange(begun, steady_clock::now()); }
+    } key_round, row_round;
 
     // The threads end before what they use.
     asio::thread_pool writing{1}, reading{1};
@@ -159,9 +178,14 @@ struct JobIndex::Impl {
         scanned.clear();
         scanned_keys = 0;
         was_empty = false;
+        key_round.begun = row_round.begun = steady_clock::now();
     }
 
     asio::awaitable<std::string> identity() {
+        if (!writes) {
+            const Reply known = co_await redis.command("GET", keys::index_identity);
+            co_return known.is_string() ? known.text : std::string();
+        }
         Pipeline pipeline;
         pipeline.add("SET", keys::index_identity, new_job_id(), "NX");
         pipeline.add("GET", keys::index_identity);
@@ -197,6 +221,12 @@ struct JobIndex::Impl {
         waiting.clear();
         waiting_set.clear();
         peeked.clear();
+        told_since.reset();
+        if (!writes) {
+            co_await begin_unasked(empty);
+            co_return;
+        }
+        told_since = steady_clock::now();
         Pipeline pipeline;
         pipeline.add("EXISTS", keys::changes_wanted);
         pipeline.add("SET", keys::changes_wanted, "1", "EX", wanted_for);
@@ -207,6 +237,7 @@ struct JobIndex::Impl {
                              replies[2].is_array() && !replies[2].elements.empty();
         if (complete == "1" && gapless) {
             phase = Phase::done;
+            key_round = row_round = {steady_clock::now(), steady_clock::now()};
         } else {
             if (replies[2].is_error()) co_await redis.command("DEL", keys::changes);
             position = (co_await redis.command("XADD", keys::changes, "*", "ids", "")).as_text();
@@ -222,7 +253,57 @@ struct JobIndex::Impl {
         renewed = looked = {};
     }
 
+    /// All jobs are looked at, whatever the file holds: nobody here knows what it has missed.
+    asio::awaitable<void> begin_unasked(bool empty) {
+        if (co_await somebody_asks()) told_since = steady_clock::now();
+        position = co_await end_of_stream();
+        saved_position = position;
+        restart_sweep("it is new");
+        was_empty = empty;
+        co_await write([](Store& open) {
+            open.set_meta("complete", "0");
+            open.set_meta("position", "");
+        });
+        renewed = looked = {};
+    }
+
+    /// The id of the newest entry; empty without any.
+    asio::awaitable<std::string> end_of_stream() {
+        if (writes)
+            co_return (co_await redis.command("XADD", keys::changes, "*", "ids", "")).as_text();
+        const Reply newest =
+            co_await redis.command("XREVRANGE", keys::changes, "+", "-", "COUNT", "1");
+        if (!newest.is_array() || newest.elements.empty()) co_return std::string();
+        const auto& entry = newest.elements[0].elements;
+        co_return entry.empty() ? std::string() : entry[0].text;
+    }
+
+    /// Whether another index has scripts tell of changes.
+    asio::awaitable<bool> somebody_asks() {
+        const Reply there = co_await redis.command("EXISTS", keys::changes_wanted);
+        co_return there.type == Reply::Type::integer&& there.integer == 1;
+    }
+
+    asio::awaitable<void> look_who_asks() {
+        if (steady_clock::now() - renewed < 1s) co_return;
+        const std::string known_as = co_await identity();
+        std::string before;
+        co_await write([&](Store& open) { before = open.meta("identity"); });
+        if (before != known_as) co_await begin();
+        if (!co_await somebody_asks())
+            told_since.reset();
+        else if (!told_since)
+            told_since = steady_clock::now();
+        const Reply size = co_await redis.command("DBSIZE");
+        if (size.type == Reply::Type::integer) all_keys = size.integer;
+        renewed = steady_clock::now();
+    }
+
     asio::awaitable<void> renew() {
+        if (!writes) {
+            co_await look_who_asks();
+            co_return;
+        }
         if (steady_clock::now() - renewed < 5s) co_return;
         const std::string known_as = co_await identity();
         std::string before;
@@ -239,6 +320,11 @@ struct JobIndex::Impl {
     }
 
     asio::awaitable<void> read_stream() {
+        if (position.empty()) {
+            position = co_await end_of_stream();
+            if (told_since) told_since = steady_clock::now();
+            co_return;
+        }
         for (int round = 0; round < 5; ++round) {
             Pipeline pipeline;
             pipeline.add("XRANGE", keys::changes, position, position);
@@ -248,8 +334,9 @@ struct JobIndex::Impl {
             // What was read last is still there, so nothing behind it can have been dropped.
             if (replies[0].as_array().empty()) {
                 restart_sweep("changes were dropped before they were read");
-                position =
-                    (co_await redis.command("XADD", keys::changes, "*", "ids", "")).as_text();
+                if (told_since) told_since = steady_clock::now();
+                position = co_await end_of_stream();
+                if (position.empty()) co_return;
             }
             const auto& entries = replies[1].as_array();
             for (const auto& entry : entries) {
@@ -257,6 +344,8 @@ struct JobIndex::Impl {
                 if (!replies[0].elements.empty()) position = entry.elements[0].text;
                 for (const auto& [field, value] : entry.elements[1].as_pairs()) {
                     std::string_view ids = value;
+                    // Written by an index that began: maybe nobody had asked before.
+                    if (ids.empty() && !writes && told_since) told_since = steady_clock::now();
                     while (!ids.empty()) {
                         const auto end = ids.find(' ');
                         add_waiting(ids.substr(0, end));
@@ -327,7 +416,7 @@ struct JobIndex::Impl {
             }
             left -= count;
         }
-        if (!waiting.empty() || position == saved_position) co_return;
+        if (!writes || !waiting.empty() || position == saved_position) co_return;
         co_await write([this](Store& open) { open.set_meta("position", position); });
         saved_position = position;
     }
@@ -368,6 +457,7 @@ struct JobIndex::Impl {
             bool last = co_await scan(swept_of_tick);
             co_await refresh(std::exchange(scanned, {}));
             if (!last || phase != Phase::scanning) co_return;
+            key_round.next();
             phase = Phase::walking;
             row = 0;
             if (!was_empty) co_return;
@@ -377,9 +467,10 @@ struct JobIndex::Impl {
         if (phase != Phase::walking) co_return;
         phase = Phase::done;
         row = 0;
+        row_round.next();
         std::int64_t jobs = 0;
         co_await write([&](Store& open) {
-            open.set_meta("complete", "1");
+            if (writes) open.set_meta("complete", "1");
             jobs = open.jobs();
         });
         log.info("The job index is complete", "jobs", jobs);
@@ -396,9 +487,11 @@ struct JobIndex::Impl {
         });
         co_await refresh(std::move(expired));
         if (phase != Phase::done) co_return;
-        co_await scan(walked_of_second);
+        const std::size_t step = told_since ? walked_of_second : untold_of_second;
+        const bool last_key = co_await scan(step);
         co_await refresh(std::exchange(scanned, {}));
-        co_await walk(walked_of_second);
+        if (last_key) key_round.next();
+        if (co_await walk(step)) row_round.next();
     }
 
     asio::awaitable<void> work() {
@@ -411,6 +504,15 @@ struct JobIndex::Impl {
             if (phase != Phase::done && waiting.size() < changes_of_tick) co_await sweep();
             co_await pause.wait(tick);
         }
+    }
+
+    /// How old what the index tells may be: all that was looked at or told of is younger.
+    [[nodiscard]] std::optional<double> max_age() const {
+        if (phase != Phase::done) return std::nullopt;
+        const auto since = std::min(key_round.before, row_round.before);
+        if (told_since && *told_since <= since) return told_within;
+        const Seconds age = steady_clock::now() - since;
+        return std::max(told_within, std::ceil(age.count()));
     }
 
     asio::awaitable<std::vector<Triage>> triage(const std::vector<Failure>& failures) {
@@ -433,8 +535,8 @@ struct JobIndex::Impl {
     }
 };
 
-JobIndex::JobIndex(RedisClient& redis, std::filesystem::path file, Logger& log)
-    : impl_(std::make_unique<Impl>(redis, std::move(file), log)) {}
+JobIndex::JobIndex(RedisClient& redis, std::filesystem::path file, Logger& log, Mode mode)
+    : impl_(std::make_unique<Impl>(redis, std::move(file), log, mode)) {}
 JobIndex::~JobIndex() = default;
 
 asio::awaitable<void> JobIndex::run() {
@@ -551,6 +653,14 @@ asio::awaitable<JobIds> JobIndex::find_ids(JobFilter filter, std::string cursor,
 
 namespace {
 constexpr std::size_t most_suggestions = 20;
+
+/// Whether what lua/index_jobs.lua answers is of a job of these queues, as it is now.
+bool is_of(const std::vector<std::string>& queues, const Reply& fields) {
+    return fields.is_array() && fields.elements.size() > 1 &&
+           std::ranges::any_of(queues, [&](const std::string& pattern) {
+               return matches_wildcard(pattern, fields.elements[1].text);
+           });
+}
 }  // namespace
 
 asio::awaitable<std::vector<NameCount>> JobIndex::suggest(NameKind kind, std::string prefix) {
@@ -569,8 +679,9 @@ asio::awaitable<std::vector<NameCount>> JobIndex::suggest_groups(std::string pre
 
 asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::string state,
                                                    std::string cursor, std::size_t limit) {
-    const std::string key = fmt::format("failures {} {} {} {}", filter.by_count, state,
-                                        filter.queue.size(), filter.queue + " " + filter.function);
+    const std::string key =
+        fmt::format("failures {} {} {} {} {}", filter.by_count, state, filter.queue.size(),
+                    filter.queue + " " + filter.function, fmt::join(filter.within, " "));
     auto after = position_of(cursor, key);
     FailureReports page;
     // Groups of another state are passed over, a bounded number of them.
@@ -580,8 +691,10 @@ asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::st
     for (int round = 0; round < most_rounds && more && page.failures.size() < limit; ++round) {
         std::vector<Failure> found;
         const std::size_t asked = state.empty() ? limit + 1 : groups_of_round;
-        co_await impl_->read(
-            [&](StoreReader& reader) { found = reader.failures(filter, after, asked); });
+        co_await impl_->read([&](StoreReader& reader) {
+            found = filter.within.empty() ? reader.failures(filter, after, asked)
+                                          : reader.failures_within(filter, after, asked, now_us());
+        });
         more = found.size() == asked;
         const auto triage = co_await impl_->triage(found);
         for (std::size_t i = 0; i < found.size(); ++i) {
@@ -595,17 +708,23 @@ asio::awaitable<FailureReports> JobIndex::failures(FailureFilter filter, std::st
             page.failures.push_back({std::move(found[i]), triage[i], {}});
         }
     }
-    co_await impl_->read([&](StoreReader& reader) {
-        for (auto& report : page.failures)
-            reader.complete(report.failure, now_us());
-    });
+    if (filter.within.empty())
+        co_await impl_->read([&](StoreReader& reader) {
+            for (auto& report : page.failures)
+                reader.complete(report.failure, now_us());
+        });
     if (more && after) page.next = encode_cursor(*after, key);
     co_return page;
 }
 
-asio::awaitable<std::optional<FailureReport>> JobIndex::failure(std::string id) {
+asio::awaitable<std::optional<FailureReport>> JobIndex::failure(std::string id,
+                                                                std::vector<std::string> within) {
     std::optional<Failure> found;
     co_await impl_->read([&](StoreReader& reader) {
+        if (!within.empty()) {
+            found = reader.failure_within(id, within, now_us());
+            return;
+        }
         found = reader.failure(id);
         if (found) reader.complete(*found, now_us());
     });
@@ -620,6 +739,7 @@ asio::awaitable<std::optional<FailureReport>> JobIndex::failure(std::string id) 
     if (!report.failure.samples.empty()) {
         const Reply reply = co_await impl_->redis.eval(lua::index_jobs, {}, std::move(args));
         for (const auto& fields : reply.as_array()) {
+            if (!within.empty() && !is_of(within, fields)) continue;
             report.traceback = short_text(error_text(fields), 65'536);
             if (!report.traceback.empty()) break;
         }
@@ -649,6 +769,7 @@ asio::awaitable<IndexState> JobIndex::state() {
     state.progress = impl.phase == Impl::Phase::scanning  ? std::clamp(part, 0.0, 0.95)
                      : impl.phase == Impl::Phase::walking ? 0.95
                                                           : 1.0;
+    state.max_age = impl.max_age();
     co_await impl_->read([&](StoreReader& reader) { state.jobs = reader.jobs(); });
     co_return state;
 }

@@ -58,6 +58,8 @@ struct IndexState {
     bool complete = false;  ///< All jobs have been looked at since this process began.
     std::int64_t jobs = 0;
     double progress = 0;  ///< 0 to 1, of the first look at all jobs.
+    /// Seconds: how old what the index tells may be. Nothing while it is not complete.
+    std::optional<double> max_age;
 };
 
 /// A list of all jobs in Redis that can be searched: a SQLite database beside the server.
@@ -69,7 +71,14 @@ struct IndexState {
 /// Lifetime: outlives every call in flight.
 class JobIndex {
 public:
-    JobIndex(RedisClient& redis, std::filesystem::path file, Logger& log);
+    enum class Mode {
+        asks_for_changes,  ///< Has scripts tell of changes, which writes some keys of its own.
+        /// Writes nothing to Redis: reads what scripts tell another index, and where there is none
+        /// finds changes by looking alone.
+        reads_only,
+    };
+    JobIndex(RedisClient& redis, std::filesystem::path file, Logger& log,
+             Mode mode = Mode::asks_for_changes);
     ~JobIndex();
     JobIndex(const JobIndex&) = delete;
     JobIndex& operator=(const JobIndex&) = delete;
@@ -94,8 +103,10 @@ public:
     boost::asio::awaitable<FailureReports> failures(FailureFilter filter, std::string state,
                                                     std::string cursor, std::size_t limit);
     /// Nothing for a group without jobs.
-    boost::asio::awaitable<std::optional<FailureReport>> failure(std::string id);
-    /// Notes what somebody has decided; `open` forgets it. @param by  who, as they say.
+    /// @param within  as of `FailureFilter`: as if there were no other queues.
+    boost::asio::awaitable<std::optional<FailureReport>> failure(
+        std::string id, std::vector<std::string> within = {});
+    /// Notes in Redis what somebody has decided; `open` forgets it. @param by  who, as they say.
     boost::asio::awaitable<void> decide(std::string id, std::string state, std::string by);
 
     boost::asio::awaitable<IndexState> state();

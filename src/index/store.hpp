@@ -68,7 +68,8 @@ struct Failure {
 
 struct FailureFilter {
     std::string queue, function;
-    bool by_count = false;  ///< Else the one seen last comes first.
+    std::vector<std::string> within;  ///< Only queues of these patterns are told of; empty: all.
+    bool by_count = false;            ///< Else the one seen last comes first.
 };
 
 /// Kinds of texts that jobs share.
@@ -132,6 +133,15 @@ public:
                                                 const std::optional<JobPosition>& after,
                                                 std::size_t limit);
     [[nodiscard]] std::optional<Failure> failure(const std::string& id);
+    /// As if there were only the queues of `filter.within`: complete, every figure and text is of
+    /// their jobs. Those are looked at from the newest on, a bounded number of them; counts and
+    /// queues are exact. @param now  as for `complete`.
+    [[nodiscard]] std::vector<Failure> failures_within(const FailureFilter& filter,
+                                                       const std::optional<JobPosition>& after,
+                                                       std::size_t limit, std::int64_t now);
+    [[nodiscard]] std::optional<Failure> failure_within(const std::string& id,
+                                                        const std::vector<std::string>& within,
+                                                        std::int64_t now);
     /// Fills in what a list leaves out. @param now  us since 1970; the last hour ends with it.
     void complete(Failure& failure, std::int64_t now);
     [[nodiscard]] std::int64_t jobs();
@@ -144,6 +154,9 @@ private:
     std::vector<std::int64_t> all_statuses();
     std::string name(std::int64_t id);
     std::vector<NameCount> names_of(std::int64_t group, NameKind kind);
+    struct Part;
+    void look_at(Part& part, const Statement& job, std::int64_t now);
+    Failure part_of(std::int64_t group, const Part& part, const std::vector<std::int64_t>& queues);
 
     Database database_;
     std::unordered_map<std::int64_t, std::string> names_;  ///< Of one question.

@@ -227,6 +227,22 @@ asio::awaitable<ActionProgress> JobActions::for_each(
     co_return progress;
 }
 
+asio::awaitable<std::vector<std::string>> JobActions::of_queues(std::vector<std::string> ids,
+                                                                std::vector<std::string> queues) {
+    std::vector<std::string> kept;
+    if (ids.empty()) co_return kept;
+    Pipeline pipeline;
+    for (const auto& id : ids)
+        pipeline.add("HGET", keys::job(id), "origin");
+    const auto origins = co_await redis_->run(std::move(pipeline));
+    for (std::size_t i = 0; i < ids.size(); ++i)
+        if (origins[i].is_string() && std::ranges::any_of(queues, [&](const std::string& pattern) {
+                return matches_wildcard(pattern, origins[i].text);
+            }))
+            kept.push_back(std::move(ids[i]));
+    co_return kept;
+}
+
 asio::awaitable<std::uint64_t> JobActions::compact(std::string queue, bool dry_run) {
     std::uint64_t removed = 0;
     std::uint64_t at = 0;

@@ -161,6 +161,7 @@ boost::json::object to_json(const Rule& rule, const std::vector<LimiterUse>& use
         limiters.push_back(std::move(one));
     }
     out["limiters"] = std::move(limiters);
+    out["etag"] = etag_of(rule);
     return out;
 }
 
@@ -261,6 +262,10 @@ asio::awaitable<int> Rules::edit(std::string name, std::string json, std::string
 
 std::string etag_of(const Rule& rule) {
     return ops::etag_of(to_text(to_json(rule)));
+}
+
+asio::awaitable<bool> Rules::add(Rule rule) {
+    return replace(std::move(rule), "new");
 }
 
 asio::awaitable<bool> Rules::replace(Rule rule, std::string etag) {

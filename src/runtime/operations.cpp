@@ -5,6 +5,7 @@
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <boost/json/serialize.hpp>
+#include <boost/json/value_from.hpp>
 #include <charconv>
 #include <map>
 #include <rqxx/job.hpp>
@@ -13,6 +14,7 @@
 #include <rqxx/value.hpp>
 
 #include "base/task_group.hpp"
+#include "base/wildcard.hpp"
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
 
@@ -46,6 +48,17 @@ std::string text(const std::map<std::string, std::string>& fields, const std::st
     return found == fields.end() ? std::string() : found->second;
 }
 
+/// Of a JSON list; nothing where it is none.
+std::vector<std::string> texts(const std::string& list) {
+    std::vector<std::string> result;
+    boost::system::error_code malformed;
+    const json::value value = json::parse(list, malformed);
+    if (malformed || !value.is_array()) return result;
+    for (const auto& item : value.get_array())
+        if (item.is_string()) result.emplace_back(item.get_string());
+    return result;
+}
+
 std::optional<Timestamp> time(const std::map<std::string, std::string>& fields,
                               const std::string& name) {
     const auto us = number(fields, name);
@@ -70,6 +83,7 @@ std::optional<Operation> operation_of(std::string id, const Reply& reply, std::u
     operation.by = text(fields, "by");
     operation.canceled_by = text(fields, "canceled_by");
     operation.error = text(fields, "error");
+    operation.within = texts(text(fields, "within"));
     operation.progress = {number(fields, "looked_at"), number(fields, "total"),
                           number(fields, "matched"), number(fields, "done"),
                           number(fields, "refused")};
@@ -187,7 +201,7 @@ static asio::awaitable<std::vector<ActionResult>> stop_all(JobActions& actions,
     co_return results;
 }
 
-JobActions::Action bulk_action(JobActions& actions, const BulkOrder& order, bool dry_run) {
+static JobActions::Action any_action(JobActions& actions, const BulkOrder& order, bool dry_run) {
     switch (order.action) {
         case BulkAction::cancel:
             return [&actions, dependents = order.dependents, dry_run](std::vector<std::string> i) {
@@ -207,6 +221,30 @@ JobActions::Action bulk_action(JobActions& actions, const BulkOrder& order, bool
     return [&actions, dry_run](std::vector<std::string> i) {
         return stop_all(actions, std::move(i), dry_run);
     };
+}
+
+static asio::awaitable<std::vector<ActionResult>> act_within(JobActions& actions,
+                                                             std::vector<std::string> queues,
+                                                             JobActions::Action action,
+                                                             std::vector<std::string> ids) {
+    ids = co_await actions.of_queues(std::move(ids), std::move(queues));
+    if (ids.empty()) co_return std::vector<ActionResult>();
+    co_return co_await action(std::move(ids));
+}
+
+JobActions::Action bulk_action(JobActions& actions, const BulkOrder& order, bool dry_run) {
+    auto action = any_action(actions, order, dry_run);
+    if (order.search.within.empty()) return action;
+    return [&actions, queues = order.search.within, action](std::vector<std::string> ids) {
+        return act_within(actions, queues, action, std::move(ids));
+    };
+}
+
+static bool is_within(const JobSearch& search, std::string_view queue) {
+    return search.within.empty() ||
+           std::ranges::any_of(search.within, [&](const std::string& pattern) {
+               return matches_wildcard(pattern, queue);
+           });
 }
 
 struct Operations::Impl {
@@ -237,12 +275,16 @@ struct Operations::Impl {
     TaskGroup tasks;
 
     asio::awaitable<std::vector<std::string>> queues_of(const JobSearch& search) {
-        if (!search.queue.empty()) co_return std::vector<std::string>{search.queue};
         std::vector<std::string> names;
+        if (!search.queue.empty()) {
+            if (is_within(search, search.queue)) names.push_back(search.queue);
+            co_return names;
+        }
         const Reply members = co_await redis.command("SMEMBERS", keys::queues);
         for (const auto& member : members.as_array())
             if (member.text.starts_with(keys::queue_prefix))
                 names.push_back(member.text.substr(keys::queue_prefix.size()));
+        std::erase_if(names, [&](const std::string& name) { return !is_within(search, name); });
         std::ranges::sort(names);
         co_return names;
     }
@@ -269,7 +311,8 @@ struct Operations::Impl {
             for (const auto& more :
                  {std::string("action"), std::string(to_string(one.order.action)),
                   std::string("by"), one.order.by, std::string("search"),
-                  json::serialize(to_json(one.order.search))})
+                  json::serialize(to_json(one.order.search)), std::string("within"),
+                  json::serialize(json::value_from(one.order.search.within))})
                 args.push_back(more);
         if (!one.error.empty()) {
             args.emplace_back("error");
@@ -423,6 +466,8 @@ asio::awaitable<BulkPreview> Operations::preview(BulkOrder order) {
             }
             const JobActions::Action look =
                 [&](std::vector<std::string> ids) -> asio::awaitable<std::vector<ActionResult>> {
+                if (!order.search.within.empty())
+                    ids = co_await actions.of_queues(std::move(ids), order.search.within);
                 keep(ids);
                 co_return std::vector<ActionResult>();
             };

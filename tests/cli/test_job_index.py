@@ -148,7 +148,7 @@ def test_filters_combine(connection, start):
     assert all_ids(web, until="2026-01-01T00:00:02Z") == ["h-1", "h-0"]
     answer = ask(web, queue="high", status="queued", limit=10).json
     assert answer["approx_total"] == 30 and answer["total_is_exact"] and len(answer["items"]) == 10
-    assert answer["index"] == {"complete": True, "jobs": 90, "progress": 1.0}
+    assert answer["index"] == {"complete": True, "jobs": 90, "progress": 1.0, "max_age": 2}
 
 
 def test_pages_hold_while_jobs_come_move_and_go(connection, start):
@@ -281,6 +281,67 @@ def test_changes_are_told_only_where_somebody_wants_to_know(system, server, conn
     system.rqxx("enqueue", "f.g", "--redis-url", server.url)
     [(_, entry)] = connection.xrange("rqxx:changes")
     assert connection.exists(b"rq:job:" + entry[b"ids"])
+
+
+def everything(connection):
+    return {key: connection.dump(key) for key in connection.keys("*")}
+
+
+def read_only(system, server, connection, *args):
+    """A server whose Redis user may write nothing."""
+    connection.acl_setuser("reader", enabled=True, passwords=["+secret"], commands=["+@all", "-@write"], keys=["*"], channels=["*"])
+    return system.serve("--read-only", "--no-access-log", *args, url=server.url.replace("unix://", "unix://reader:secret@"),
+                        data_dir=system.folder / "reading")
+
+
+def test_a_read_only_server_has_an_index_and_writes_nothing(system, server, connection):
+    failed = fail_jobs(system, connection, "order 1 is bad", "order 22 is bad")
+    saved(connection, 30)
+    before = everything(connection)
+    web = read_only(system, server, connection)
+    complete(web)
+    assert set(ids(web, status="failed")) == set(failed) and len(all_ids(web)) == 32
+    answer = ask(web, "failures").json
+    assert [group["count"] for group in answer["items"]] == [2] and answer["index"]["complete"]
+    assert ask(web, "suggest", field="func").json["values"] == [{"value": "tasks.fail", "count": 2}]
+    group = http("GET", f"{web.url}/api/v1/failures/{answer['items'][0]['id']}").json["failure"]
+    assert "Traceback" in group["traceback"]
+    denied = [entry for entry in connection.acl_log() if entry["username"] == "reader"]
+    assert everything(connection) == before and denied == []
+
+
+def test_a_read_only_server_finds_changes_that_nobody_tells_of(system, server, connection):
+    saved(connection, 30)
+    web = read_only(system, server, connection)
+    complete(web)
+    connection.hset("rq:job:job-7", "status", "finished")
+    connection.delete("rq:job:job-8")
+    saved(connection, 2, prefix="more")
+    wait_for(lambda: ids(web, status="finished") == ["job-7"] and len(all_ids(web)) == 31 and ask(web).json["index"]["jobs"] == 31)
+    assert not connection.exists("rqxx:changes:wanted", "rqxx:index:identity")
+    assert 2 <= ask(web).json["index"]["max_age"] < 60
+    connection.flushall()
+    wait_for(lambda: ask(web).json["index"]["jobs"] == 0)
+
+
+def test_a_read_only_server_reads_what_scripts_tell_another_index(system, server, connection, web):
+    complete(web)
+    reader = read_only(system, server, connection)
+    complete(reader)
+    assert ask(web).json["index"]["max_age"] == ask(reader).json["index"]["max_age"] == 2
+    # No place of a queue shows it, and a walk has many keys to look at before.
+    saved(connection, 20_000)
+    connection.xadd("rqxx:changes", {"ids": "job-19999"})
+    wait_for(lambda: ids(reader, id="job-19999") == ["job-19999"])
+    connection.xtrim("rqxx:changes", maxlen=0)
+    wait_for(lambda: "changes were dropped" in reader.log)
+    wait_for(lambda: ask(reader).json["index"]["jobs"] == 20_000, timeout=120)
+    web.signal(signal.SIGTERM)
+    web.wait()
+    connection.delete("rqxx:changes:wanted")
+    created = system.rqxx("enqueue", "f.g", "--redis-url", server.url).stdout.split()[-1]
+    wait_for(lambda: ids(reader, func="f.g"), what=created)
+    wait_for(lambda: (ask(reader).json["index"]["max_age"] or 0) > 2, timeout=60)
 
 
 def test_the_index_can_be_switched_off(system, server, connection):

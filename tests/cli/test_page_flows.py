@@ -196,6 +196,151 @@ def test_a_limit_is_added_changed_and_put_back_after_its_removal(page, web):
     wait_for(lambda: limits() == before, what="the limit to come back")
 
 
+def test_a_limit_that_somebody_else_has_changed_is_not_overwritten(page, web):
+    def put(**rule):
+        assert http("PUT", f"{web.url}/api/v1/limits/api", {"kind": "token-bucket", "per": 1, **rule}).status == 200
+
+    def limits():
+        return [limit["limit"] for limit in http("GET", f"{web.url}/api/v1/limits").json["limits"]]
+
+    put(limit=10)
+    page.goto("/#/limits")
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("button", name="Edit: api").click(timeout=SLOW)
+    put(limit=20)
+    dialog.get_by_label("Limit", exact=True).fill("30")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else has changed it meanwhile", timeout=SLOW)
+    assert limits() == [20] and dialog.get_by_role("button", name="Save").count() == 0
+    dialog.get_by_role("button", name="Show what is there now").click()
+    expect(dialog.get_by_label("Limit", exact=True)).to_have_value("20", timeout=SLOW)
+    dialog.get_by_label("Limit", exact=True).fill("30")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.locator("main tbody")).to_contain_text("30 per 1 s", timeout=SLOW)
+    assert limits() == [30]
+
+    # Removed meanwhile.
+    page.get_by_role("button", name="Edit: api").click()
+    assert http("DELETE", f"{web.url}/api/v1/limits/api").status == 200
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("changed it meanwhile", timeout=SLOW)
+    dialog.get_by_role("button", name="Show what is there now").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("has removed it", timeout=SLOW)
+    assert limits() == []
+    dialog.get_by_role("button", name="Cancel").click()
+
+    # A new one under a name that is taken meanwhile; and the removal of another than the one that was shown.
+    page.get_by_role("button", name="Add limit").click()
+    dialog.get_by_label("Name").fill("api")
+    dialog.get_by_label("Limit", exact=True).fill("1")
+    dialog.get_by_label("Per (seconds)").fill("1")
+    put(limit=40)
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("There is a limit of this name already", timeout=SLOW)
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.locator("main tbody")).to_contain_text("40 per 1 s", timeout=SLOW)
+    page.get_by_role("button", name="Remove: api").click()
+    put(limit=50)
+    dialog.get_by_role("button", name="Remove").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else has changed it meanwhile", timeout=SLOW)
+    expect(dialog.get_by_role("button", name="Remove")).to_be_disabled()
+    dialog.get_by_role("button", name="Cancel").click()
+    expect(page.locator("main tbody")).to_contain_text("50 per 1 s", timeout=SLOW)
+    assert limits() == [50]
+    # What was removed is not put back over a new one.
+    page.get_by_role("button", name="Remove: api").click()
+    dialog.get_by_role("button", name="Remove").click()
+    wait_for(lambda: limits() == [], what="the limit to go")
+    put(limit=60)
+    page.get_by_role("button", name="Undo").click()
+    expect(page.locator("#notice")).to_contain_text("It was not done: Somebody else has changed it meanwhile", timeout=SLOW)
+    assert limits() == [60]
+
+
+def test_a_cron_schedule_that_somebody_else_has_changed_is_not_overwritten(page, web):
+    url = f"{web.url}/api/v1/cron"
+
+    def there():
+        return http("GET", f"{url}/nightly").json["cron"]["entry"]
+
+    assert http("POST", url, {"name": "nightly", "func": "tasks.noop", "cron": "0 3 * * *", "timezone": "Europe/Berlin"}).status == 201
+    page.goto("/#/schedules")
+    dialog = page.get_by_role("dialog")
+    page.get_by_role("button", name="Edit: nightly").click(timeout=SLOW)
+    dialog.get_by_label("Expression").fill("0 4 * * *")
+    assert http("PATCH", f"{url}/nightly", {"cron": "0 5 * * *"}).status == 200
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else has changed it meanwhile", timeout=SLOW)
+    assert there()["cron"] == "0 5 * * *"
+    dialog.get_by_role("button", name="Show what is there now").click()
+    expect(dialog.get_by_label("Expression")).to_have_value("0 5 * * *", timeout=SLOW)
+    dialog.get_by_label("Expression").fill("")
+    dialog.get_by_label("Interval").fill("15m")
+    dialog.get_by_label("Time zone").fill("")
+    dialog.get_by_role("button", name="Save").click()
+    expect(page.locator("main tbody tr", has_text="nightly")).to_contain_text("every 15 min", timeout=SLOW)
+    assert there() == {"func": "tasks.noop", "every": "15m"}
+    page.get_by_role("button", name="Remove: nightly").click()
+    assert http("PATCH", f"{url}/nightly", {"every": "20m"}).status == 200
+    dialog.get_by_role("button", name="Remove").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("Somebody else has changed it meanwhile", timeout=SLOW)
+    assert there()["every"] == "20m"
+
+
+def test_a_job_is_cloned_with_changes(page, web, connection):
+    args = [2**63 + 1, 1.0, "ж"]
+    Queue("images", connection=connection).enqueue("tasks.add", args=args, kwargs={"size": 2}, job_id="first", job_timeout=77, meta={"n": 1}, depends_on=None)
+    page.goto("/#/jobs/first")
+    page.get_by_role("button", name="Clone and edit").click(timeout=SLOW)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("A new job goes to the end of the queue images. The job first stays as it is.", timeout=SLOW)
+    expect(dialog.get_by_label("Arguments (JSON)", exact=True)).to_have_value('[9223372036854775809, 1.0, "ж"]')
+    dialog.get_by_label("Keyword arguments (JSON)").fill('{"size": 2.50, ')
+    dialog.get_by_role("button", name="Enqueue a new job").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("must be a JSON object")
+    assert connection.llen("rq:queue:images") == 1
+    dialog.get_by_label("Keyword arguments (JSON)").fill('{"size": 3}')
+    dialog.get_by_label("Time limit").fill("5 parsecs")
+    dialog.get_by_role("button", name="Enqueue a new job").click()
+    expect(dialog.get_by_role("alert")).to_contain_text("timeout", timeout=SLOW)
+    dialog.get_by_label("Time limit").fill("90s")
+    dialog.get_by_label("Queue").fill("other")
+    expect(dialog).to_contain_text("the end of the queue other")
+    dialog.get_by_role("button", name="Enqueue a new job").click()
+    expect(page.locator("main h2.id")).not_to_have_text("first", timeout=SLOW)
+    [made] = Queue("other", connection=connection).jobs
+    assert list(made.args) == args and type(made.args[1]) is float and made.kwargs == {"size": 3} and made.timeout == 90 and made.meta == {"n": 1}
+    expect(page.locator("main h2.id")).to_have_text(made.id)
+    assert connection.lrange("rq:queue:images", 0, -1) == [b"first"]
+
+
+def test_a_job_whose_arguments_are_no_json_says_so_before_it_is_cloned(page, web, connection):
+    queue = Queue("images", connection=connection)
+    queue.enqueue("tasks.add", job_id="before")
+    queue.enqueue("tasks.add", (1, 2), job_id="first", depends_on="before")
+    page.goto("/#/jobs/first")
+    page.get_by_role("button", name="Clone and edit").click(timeout=SLOW)
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("Arguments: these have what JSON has not", timeout=SLOW)
+    expect(dialog).to_contain_text("Not taken over: Dependencies.")
+    dialog.get_by_role("button", name="Enqueue a new job").click()
+    assert dialog.get_by_label("Arguments (JSON)", exact=True).evaluate("(node) => node.validity.valueMissing")
+    dialog.get_by_label("Arguments (JSON)", exact=True).fill("[[1, 2]]")
+    dialog.get_by_role("button", name="Enqueue a new job").click()
+    wait_for(lambda: connection.llen("rq:queue:images") == 2, what="the clone, which waits for nothing")
+
+
+def test_the_hash_of_a_job_is_shown_as_it_is_stored(page, web, connection):
+    job = Queue("default", connection=connection).enqueue("tasks.add", job_id="first")
+    connection.hset(job.key, mapping={"<b>odd</b>": b"\xff<script>alert(1)</script>"})
+    page.goto("/#/jobs/first")
+    page.get_by_text("As it is stored in Redis").click(timeout=SLOW)
+    table = page.get_by_role("region", name="As it is stored in Redis")
+    expect(table).to_contain_text("<b>odd</b>", timeout=SLOW)
+    expect(table).to_contain_text("\\xff<script>alert(1)</script>")
+    expect(table.locator("tr", has_text="origin")).to_contain_text("default")
+
+
 def test_a_cron_schedule_is_added_and_run_now(page, web, connection):
     page.goto("/#/schedules")
     page.get_by_text("Add a schedule").click(timeout=SLOW)

@@ -226,6 +226,13 @@ def test_changes_of_limits_can_be_bound_to_what_was_read(web, connection):
     assert problem(http("PUT", web.url + "/api/v1/limits/new", {"kind": "concurrency", "limit": 4}, headers={"If-Match": first}), 412)
     assert problem(http("DELETE", web.url + "/api/v1/limits/few", headers={"If-Match": first}), 412)
     assert problem(http("DELETE", web.url + "/api/v1/limits/few", headers={"If-Match": "odd"}), 422)
+    assert problem(http("PUT", web.url + "/api/v1/limits/new", {"kind": "concurrency", "limit": 4}, headers={"If-Match": '"new"'}), 412)
+    taken = http("PUT", web.url + "/api/v1/limits/few", {"kind": "concurrency", "limit": 4}, headers={"If-None-Match": "*"})
+    assert problem(taken, 412) and taken.json["code"] == "exists"
+    for headers in ({"If-None-Match": first}, {"If-None-Match": "*", "If-Match": first}):
+        assert problem(http("PUT", web.url + "/api/v1/limits/few", {"kind": "concurrency", "limit": 4}, headers=headers), 422)
+    assert limits(web)["few"]["limit"] == 3 and f'"{limits(web)["few"]["etag"]}"' == second.headers["ETag"]
     assert connection.get("rqxx:rules:version") == version and limits(web)["few"]["limit"] == 3
     assert http("DELETE", web.url + "/api/v1/limits/few", headers={"If-Match": second.headers["ETag"]}).status == 200
+    assert http("PUT", web.url + "/api/v1/limits/other", {"kind": "concurrency", "limit": 4}, headers={"If-None-Match": "*"}).status == 200
     assert problem(http("GET", web.url + "/api/v1/limits/few"), 404) == "Limit not found"

@@ -408,7 +408,7 @@ def test_jobs_and_queues_of_others_are_as_if_they_were_not_there(access, connect
     for verb in ("cancel", "requeue", "stop", "run-now"):
         problem(http("POST", f"{web.url}/api/v1/jobs/bank-job/{verb}", headers=token), 404)
     problem(http("DELETE", f"{web.url}/api/v1/jobs/bank-job", headers=token), 404)
-    for path in ("timeline", "dependencies"):
+    for path in ("timeline", "dependencies", "raw", "request"):
         problem(http("GET", f"{web.url}/api/v1/jobs/bank-job/{path}", headers=token), 404)
     for path in ("empty", "requeue-failed"):
         problem(http("POST", f"{web.url}/api/v1/queues/bank/{path}", headers=token), 404)
@@ -424,15 +424,115 @@ def test_jobs_and_queues_of_others_are_as_if_they_were_not_there(access, connect
     assert http("POST", web.url + "/api/v1/jobs/mail-job/cancel", headers=token).json["result"]["code"] == "done"
 
 
+def failed_job(connection, queue, job_id, error, worker="w", func="tasks.fail"):
+    """A failed job as RQ leaves it."""
+    job = Queue(queue, connection=connection).enqueue(func, error, job_id=job_id)
+    connection.lrem(f"rq:queue:{queue}", 1, job_id)
+    connection.hset(job.key, mapping={"status": "failed", "worker_name": worker, "ended_at": time.strftime("%Y-%m-%dT%H:%M:%S.000000Z", time.gmtime()),
+                                      "exc_info": f'Traceback (most recent call last):\n  File "tasks.py", line 3, in fail\n    raise\nValueError: {error}'})
+    connection.zadd(f"rq:failed:{queue}", {job_id: 2e9})
+
+
+def test_failures_for_some_queues_tell_nothing_of_others(access, connection):
+    web = access.serve()
+    admin = bearer(access.token("--scope", "admin"))
+    token = bearer(access.token("--scope", "operate", "--queue", "mail*"))
+    for n in range(3):   # The first of the group is of another queue, and there are more of it.
+        failed_job(connection, "bank", f"bank-{n}", f"order {n} of 'secret customer'", worker="bank-worker", func="bank.pay")
+    failed_job(connection, "mail-in", "mail-1", "order 17 of 'ann'")
+    failed_job(connection, "bank", "bank-3", "the vault is open", func="bank.pay")
+
+    def get(path, headers=token):
+        answer = http("GET", web.url + path, headers=headers)
+        assert answer.status == 200, answer.body
+        return answer.json
+
+    groups = wait_for(lambda: len(items := get("/api/v1/failures?sort=count", admin).get("items", [])) == 2 and items[0]["count"] == 4 and items)
+    answer = http("GET", web.url + "/api/v1/failures", headers=token)
+    assert b"bank" not in answer.body and b"secret" not in answer.body and b"vault" not in answer.body
+    [group] = answer.json["items"]
+    assert group["id"] == groups[0]["id"] and group["count"] == 1 and group["sample_job_ids"] == ["mail-1"] and sum(group["spark"]) == 1
+    assert group["queues"] == [{"name": "mail-in", "count": 1}] and group["functions"] == [{"name": "tasks.fail", "count": 1}]
+    assert "ann" in group["title"] and group["first_seen"] == group["last_seen"] and answer.json["index"]["jobs"] is None
+    one = http("GET", f"{web.url}/api/v1/failures/{group['id']}", headers=token)
+    assert b"bank" not in one.body and b"secret" not in one.body and "ann" in one.json["failure"]["traceback"]
+    problem(http("GET", f"{web.url}/api/v1/failures/{groups[1]['id']}", headers=token), 404)
+    assert get("/api/v1/failures?queue=bank")["items"] == get("/api/v1/failures?func=bank.*")["items"] == []
+    assert get("/api/v1/failures?queue=*&func=tasks.*&sort=count&limit=1")["items"] == [group]
+    problem(http("POST", f"{web.url}/api/v1/failures/{group['id']}/mute", headers=token), 403, "all_queues")
+    failed_job(connection, "mail-in", "mail-2", "another")
+    failed_job(connection, "mail-out", "mail-3", "and another")
+    wait_for(lambda: len(get("/api/v1/failures")["items"]) == 3)
+    page, seen = get("/api/v1/failures?limit=2"), []
+    seen += [item["id"] for item in page["items"]] + [item["id"] for item in get(f"/api/v1/failures?limit=2&cursor={page['next']}")["items"]]
+    assert len(seen) == len(set(seen)) == 3
+    assert problem(http("GET", f"{web.url}/api/v1/failures?limit=2&cursor={page['next']}", headers=admin), 422)
+
+
+def test_actions_on_many_keep_to_the_queues_of_a_token(access, connection):
+    web = access.serve()
+    admin = bearer(access.token("--scope", "admin"))
+    token, other = (bearer(access.token("--scope", "operate", "--queue", queue)) for queue in ("mail*", "bank"))
+    for queue in ("mail", "bank"):
+        for n in range(3):
+            failed_job(connection, queue, f"{queue}-{n}", "same")
+        Queue(queue, connection=connection).enqueue("tasks.add", 1, 1, job_id=f"{queue}-waits")
+    Queue("bank", connection=connection).enqueue("tasks.add", 1, 1, job_id="child", depends_on="mail-waits")
+    connection.zadd("rq:failed:mail", {"bank-2": 2e9})   # What somebody left in a wrong place.
+    wait_for(lambda: len(http("GET", web.url + "/api/v1/jobs?status=failed", headers=admin).json.get("items", [])) == 6)
+    before = keys_and_values(connection)
+
+    def bulk(headers=token, **body):
+        return http("POST", web.url + "/api/v1/jobs/bulk", {"action": "requeue", **body}, headers)
+
+    for queue, code in [("bank", 403), ("ma*", 422), ("*", 422)]:
+        answer = problem(bulk(filter={"queue": queue, "status": "failed"}), code)
+        assert "filter.queue" in answer["detail"] and ("bank" in answer["detail"] or code == 422)
+    refused = problem(bulk(action="cancel", ids=["mail-waits"], dependents="cascade"), 403, "all_queues")
+    assert "dependents" in refused["detail"]
+    problem(http("POST", web.url + "/api/v1/jobs/mail-waits/cancel", {"dependents": "cascade"}, token), 403, "all_queues")
+    problem(http("DELETE", web.url + "/api/v1/jobs/mail-waits?dependents=enqueue", headers=token), 403, "all_queues")
+    preview = bulk(filter={"status": "failed"}, dry_run=True).json
+    assert sorted(preview["sample"]) == ["mail-0", "mail-1", "mail-2"]
+    assert bulk(filter={"status": "failed", "id": "bank"}, dry_run=True).json["matched"] == 0
+    results = bulk(ids=["bank-0", "mail-0", "absent"], dry_run=True).json
+    assert [result["code"] for result in results["results"]] == ["no_such_job", "done", "no_such_job"] and results["done"] == 1
+    assert results["results"][0] | {"job_id": ""} == results["results"][2] | {"job_id": ""}
+    connection.delete("rqxx:audit")   # It has what was refused.
+    assert keys_and_values(connection) == before
+
+    assert bulk(ids=["bank-0", "mail-0"]).json["done"] == 1
+
+    def operation(**body):
+        begun = bulk(**body)
+        assert begun.status == 202, begun.body
+        path = web.url + begun.headers["Location"]
+        problem(http("GET", path, headers=other), 404)
+        problem(http("POST", path + "/cancel", headers=other), 404)
+        assert begun.json["operation_id"] not in http("GET", web.url + "/api/v1/operations", headers=other).body.decode()
+        return wait_for(lambda: (one := http("GET", path, headers=token).json["operation"])["state"] == "done" and one)
+
+    assert operation(filter={"status": "failed", "id": "mail-1"})["done"] == 1   # By the index.
+    assert operation(filter={"status": "failed"})["done"] == 1                  # By RQ's places.
+    assert connection.lrange("rq:queue:mail", 0, -1) == [b"mail-waits", b"mail-0", b"mail-1", b"mail-2"]
+    assert connection.lrange("rq:queue:bank", 0, -1) == [b"bank-waits"]
+    assert {connection.hget(f"rq:job:bank-{n}", "status") for n in range(3)} == {b"failed"}
+    assert len(http("GET", web.url + "/api/v1/operations", headers=token).json["items"]) == 2
+    begun = bulk(headers=admin, filter={"status": "failed", "id": "nothing"})
+    problem(http("GET", web.url + begun.headers["Location"], headers=token), 404)
+    assert operation(action="cancel", filter={"queue": "mail", "status": "queued"})["done"] == 4
+
+
 def test_routes_that_do_not_keep_to_queues_are_closed_to_who_may_see_some_only(access, connection):
     web = access.serve()
     admin = access.token("--scope", "admin")
     token = bearer(access.token("--scope", "operate", "--queue", "mail"))
     Queue("bank", connection=connection).enqueue("tasks.add", 1, 1, job_id="bank-job")
     kept = {"/api/rq/stats", "/api/rq/jobs/recent", "/api/rq/jobs/{job_id}", "/api/v1/jobs/{job_id}", "/api/jobs/{job_id}",
-            "/api/v1/jobs/{job_id}/output", "/api/v1/jobs/{job_id}/why", "/api/v1/jobs", "/api/rq/workers", "/api/v1/limits",
+            "/api/v1/jobs/{job_id}/output", "/api/v1/jobs/{job_id}/why", "/api/v1/jobs/{job_id}/raw", "/api/v1/jobs/{job_id}/request", "/api/v1/jobs", "/api/rq/workers", "/api/v1/limits",
             "/api/v1/queues/{name}/pause", "/api/v1/queues/{name}/resume", "/api/v1/queues", "/api/v1/queues/{name}",
-            "/api/v1/queues/{name}/empty", "/api/v1/queues/{name}/requeue-failed", "/api/v1/jobs/{job_id}/timeline",
+            "/api/v1/failures", "/api/v1/failures/{group_id}", "/api/v1/jobs/bulk", "/api/v1/operations", "/api/v1/operations/{operation_id}",
+            "/api/v1/operations/{operation_id}/cancel", "/api/v1/queues/{name}/empty", "/api/v1/queues/{name}/requeue-failed", "/api/v1/jobs/{job_id}/timeline",
             "/api/v1/jobs/{job_id}/dependencies", *(f"/api/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "requeue", "stop", "run-now")),
             "/api/v1/session", "/api/v1/openapi.json"}
     for method, pattern, path, scope, _ in routes(web, admin):
@@ -548,7 +648,7 @@ def test_a_token_for_some_queues_does_not_reach_what_waits_in_others(access, con
     first = Queue("mail", connection=connection).enqueue("tasks.add", 1, 1, job_id="first")
     Queue("billing", connection=connection).enqueue("tasks.add", 1, 1, job_id="second", depends_on=first)
     for method, path, body in (("DELETE", f"first?dependents={word}", None), ("POST", "first/cancel", {"dependents": word})):
-        problem(http(method, f"{web.url}/api/v1/jobs/{path}", body, token), 403, "queue_not_allowed")
+        problem(http(method, f"{web.url}/api/v1/jobs/{path}", body, token), 403, "all_queues")
     assert connection.hget("rq:job:second", "status") == b"deferred" and connection.hget("rq:job:first", "status") == b"queued"
     assert http("DELETE", web.url + "/api/v1/jobs/first", headers=token).status == 200
 
@@ -598,7 +698,7 @@ def every_answer(web, headers, ids):
                  "/api/v1/suggest?field=tag", "/api/v1/jobs"]:
         yield http("GET", web.url + path, headers=headers).body.decode()
     for path in ["/api/rq/jobs/{}", "/api/v1/jobs/{}", "/api/jobs/{}", "/api/v1/jobs/{}/output", "/api/v1/jobs/{}/why",
-                 "/api/v1/jobs/{}/timeline"]:
+                 "/api/v1/jobs/{}/timeline", "/api/v1/jobs/{}/raw?bytes=65536", "/api/v1/jobs/{}/request"]:
         for job_id in ids:
             yield http("GET", web.url + path.format(job_id), headers=headers).body.decode()
     host, port = web.url.removeprefix("http://").split(":")

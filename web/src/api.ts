@@ -26,13 +26,25 @@ export function useMay(scope: "read" | "operate" | "admin"): boolean {
   return who !== null && who.scopes.includes(scope) && (scope === "read" || !who.read_only);
 }
 
+/** Whether we may see all queues: what concerns all of them is not offered to others. */
+export function useSeesAll(): boolean {
+  return useStore(session)?.queues.includes("*") ?? false;
+}
+
 /** Below the page's own address, whatever a proxy puts in front of it. */
 export const place = (path: string): string => `.${path}`;
 
-async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
-  const headers: Record<string, string> = { Accept: "application/json" };
+type Headers = Record<string, string>;
+
+/** A body that is JSON text already, so that numbers keep their digits. */
+export class JsonText {
+  constructor(readonly text: string) {}
+}
+
+async function call<T>(method: string, path: string, body?: unknown, more: Headers = {}): Promise<T> {
+  const headers: Headers = { Accept: "application/json", ...more };
   if (body !== undefined) headers["Content-Type"] = "application/json";
-  const response = await fetch(place(path), { method, headers, body: body === undefined ? null : JSON.stringify(body) });
+  const response = await fetch(place(path), { method, headers, body: body === undefined ? null : body instanceof JsonText ? body.text : JSON.stringify(body) });
   const answer = (await response.json().catch(() => ({}))) as { detail?: string };
   if (response.ok) return answer as T;
   if (response.status === 401 && tokenWanted.value === "") tokenWanted.set("asked");
@@ -40,9 +52,15 @@ async function call<T>(method: string, path: string, body?: unknown): Promise<T>
 }
 
 export const get = <T>(path: string): Promise<T> => call<T>("GET", path);
-export const post = <T>(path: string, body?: unknown): Promise<T> => call<T>("POST", path, body);
-export const put = <T>(path: string, body: unknown): Promise<T> => call<T>("PUT", path, body);
-export const remove = <T>(path: string): Promise<T> => call<T>("DELETE", path);
+export const post = <T>(path: string, body?: unknown, headers?: Headers): Promise<T> => call<T>("POST", path, body, headers);
+export const put = <T>(path: string, body: unknown, headers?: Headers): Promise<T> => call<T>("PUT", path, body, headers);
+export const patch = <T>(path: string, body: unknown, headers?: Headers): Promise<T> => call<T>("PATCH", path, body, headers);
+export const remove = <T>(path: string, headers?: Headers): Promise<T> => call<T>("DELETE", path, undefined, headers);
+
+/** Change it only where it is still what was shown; where nothing was shown, only where there is nothing. */
+export const unchanged = (etag: string | null | undefined): Headers => (etag ? { "If-Match": `"${etag}"` } : { "If-None-Match": "*" });
+/** Whether somebody else's change came in between. */
+export const isChanged = (error: unknown): boolean => error instanceof ApiError && error.status === 412;
 
 /** Asks who we are until the server says it, or wants a token. */
 export async function learnSession(): Promise<void> {

@@ -2,6 +2,7 @@
 
 import type { ComponentChildren, JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
+import { isChanged } from "./api";
 import { Dialog } from "./components";
 import { t } from "./i18n";
 import { Store, useStore } from "./store";
@@ -21,6 +22,8 @@ interface Question {
   preview?: () => Promise<{ text: string; nothing?: boolean }>;
   /** Does it and says what came of it. */
   act: (seconds: number) => Promise<string | Done>;
+  /** Shows again what somebody else has changed meanwhile. */
+  reload?: () => void;
 }
 
 const question = new Store<Question | null>(null);
@@ -32,7 +35,7 @@ export const say = (done: string | Done): void => notice.set(typeof done === "st
 export const forgetNotice = (): void => notice.set(null);
 export const busy = (): boolean => question.value !== null;
 
-const messageOf = (error: unknown): string => (error instanceof Error ? error.message : String(error));
+export const messageOf = (error: unknown): string => (isChanged(error) ? t("changedMeanwhile") : error instanceof Error ? error.message : String(error));
 
 /** Does what needs no question, and says what came of it. */
 export function act(what: () => Promise<string | Done>): void {
@@ -57,7 +60,8 @@ function Form({ asked }: { asked: Question }): JSX.Element {
       close();
     } catch (error) {
       setProblem(messageOf(error));
-      setWorks(false);
+      setWorks(isChanged(error));   // It is another thing now.
+      if (isChanged(error)) asked.reload?.();
     }
   };
   const waits = asked.preview !== undefined && preview === null;

@@ -1,10 +1,10 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { inUtc, isShellSafe, moment, number, show } from "./format";
+import { inUtc, isShellSafe, moment, number, seconds, show } from "./format";
 import { t, type Key } from "./i18n";
 import { href, setParam, useRoute } from "./router";
 import { useStore } from "./store";
-import { statuses, type Counts } from "./types";
+import { statuses, type Counts, type IndexState } from "./types";
 
 export function Time({ at }: { at: string | null }): JSX.Element {
   useStore(inUtc);
@@ -101,6 +101,15 @@ export function Json({ value, label }: { value: unknown; label: string }): JSX.E
 
 const mostText = 200_000;
 export const clip = (text: string): string => (text.length > mostText ? `${text.slice(0, mostText)}…` : text);
+
+const oldSeconds = 10;
+
+/** What the index of jobs does not have yet, or may not have. */
+export function IndexNote({ index }: { index: IndexState }): JSX.Element | null {
+  if (!index.complete)
+    return <p class="note" role="status">{t("indexing", { n: index.jobs ?? 0 })} <progress max={1} value={index.progress} aria-label={t("progress")} /></p>;
+  return index.max_age !== null && index.max_age > oldSeconds ? <p class="note">{t("indexOld", { age: seconds(index.max_age) })}</p> : null;
+}
 
 export function JobLink({ id, size = 8 }: { id: unknown; size?: number }): JSX.Element {
   return typeof id === "string" && id !== "" ? <a href={href(["jobs", id])} title={show(id, 200)}>{show(id, size)}</a> : <>{show(id, size)}</>;

@@ -1,17 +1,17 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { path, put } from "./api";
-import { say } from "./ask";
+import { get, isChanged, path, put, unchanged } from "./api";
+import { messageOf, say } from "./ask";
 import { Dialog } from "./components";
 import { show } from "./format";
 import { t, type Key } from "./i18n";
-import type { Limit } from "./types";
+import type { Limit, Limits } from "./types";
 
 const kinds = ["token-bucket", "leaky-bucket", "fixed-window", "sliding-window", "concurrency", "fair"];
 
 /** What is stored of a limit. */
 export function ruleOf(limit: Limit): Record<string, unknown> {
-  const { name: _, limiters: __, ...rule } = limit;
+  const { name: _, limiters: __, etag: ___, ...rule } = limit;
   return rule;
 }
 
@@ -35,14 +35,33 @@ const fields: Field[] = [
 ];
 const numbers = ["limit", "per", "burst"];
 
-/** Adds a limit, or changes one. */
+const textsOf = (limit: Limit | null): Record<string, string> =>
+  Object.fromEntries(Object.entries(limit ? ruleOf(limit) : {}).map(([field, value]) => [field, String(value)]));
+
+/** Adds a limit, or changes one where nobody else has meanwhile. */
 export function LimitForm({ limit, onClose, reload }: { limit: Limit | null; onClose: () => void; reload: () => void }): JSX.Element {
   const [name, setName] = useState(limit?.name ?? "");
   const [kind, setKind] = useState(limit?.kind ?? "token-bucket");
   const [worker, setWorker] = useState(limit?.scope === "worker");
-  const [values, setValues] = useState<Record<string, string>>(() =>
-    Object.fromEntries(Object.entries(limit ? ruleOf(limit) : {}).map(([field, value]) => [field, String(value)])));
+  const [values, setValues] = useState<Record<string, string>>(() => textsOf(limit));
+  const [etag, setEtag] = useState(limit?.etag);
   const [problem, setProblem] = useState("");
+  const [changed, setChanged] = useState(false);
+  const readAgain = async () => {
+    try {
+      const now = (await get<Limits>("/api/v1/limits")).limits.find((one) => one.name === limit?.name);
+      reload();
+      if (!now) return setProblem(t("goneMeanwhile"));
+      setKind(now.kind);
+      setWorker(now.scope === "worker");
+      setValues(textsOf(now));
+      setEtag(now.etag);
+      setProblem("");
+      setChanged(false);
+    } catch (error) {
+      setProblem(messageOf(error));
+    }
+  };
   const title = limit ? t("editLimit", { name: show(limit.name, 60) }) : t("addLimit");
   const save = async (event: Event) => {
     event.preventDefault();
@@ -53,12 +72,14 @@ export function LimitForm({ limit, onClose, reload }: { limit: Limit | null; onC
     }
     if (limits(kind) && worker) rule.scope = "worker";
     try {
-      await put(path`/api/v1/limits/${name}`, rule);
+      await put(path`/api/v1/limits/${name}`, rule, unchanged(etag));
       reload();
       say(t("didSaveLimit", { name: show(name, 60) }));
       onClose();
     } catch (error) {
-      setProblem(error instanceof Error ? error.message : String(error));
+      const taken = isChanged(error) && !limit;
+      setProblem(taken ? t("limitExists") : messageOf(error));
+      setChanged(isChanged(error) && !taken);
     }
   };
   return <Dialog label={title} onClose={onClose}>
@@ -72,7 +93,8 @@ export function LimitForm({ limit, onClose, reload }: { limit: Limit | null; onC
           onInput={(event) => setValues({ ...values, [field.name]: event.currentTarget.value })} /></label>)}
       {limits(kind) && <label class="check"><input type="checkbox" checked={worker} onChange={(event) => setWorker(event.currentTarget.checked)} /> {t("eachWorker")}</label>}
       {problem !== "" && <p class="problem" role="alert">{problem}</p>}
-      <p class="buttons"><button type="button" onClick={onClose}>{t("cancel")}</button> <button type="submit" class="main">{t("save")}</button></p>
+      <p class="buttons"><button type="button" onClick={onClose}>{t("cancel")}</button> {changed ? <button type="button" class="main" onClick={() => void readAgain()}>{t("readAgain")}</button>
+        : <button type="submit" class="main">{t("save")}</button>}</p>
     </form>
   </Dialog>;
 }

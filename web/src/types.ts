@@ -81,6 +81,25 @@ export interface Job {
   problems: Text[];
 }
 
+export interface RawJob {
+  key: string;
+  type: string;
+  ttl: number | null;
+  fields_total: number;
+  fields: { name: string; size: number; value: string; cut: boolean; hidden: boolean }[];
+}
+
+/** What would enqueue another job like one; arguments and meta data as JSON text. */
+export interface JobRequest {
+  request: { func?: string; queue: string; serializer: string; timeout?: number; result_ttl?: number; failure_ttl?: number; ttl?: number; description?: string;
+    retry?: { max: number; intervals?: number[]; at_front?: boolean } };
+  args: string | null;
+  kwargs: string | null;
+  meta: string | null;
+  problems: { field: string; code: string; detail: string }[];
+  left_out: string[];
+}
+
 export interface Why {
   reasons: { code: string; text: string }[];
   estimated_start: string | null;
@@ -103,6 +122,7 @@ export interface Limit {
   per?: number;
   burst?: number;
   scope?: string;
+  etag: string;
   limiters: Limiter[];
 }
 
@@ -169,12 +189,19 @@ export interface JobItem {
   tags: Text[];
 }
 
+export interface IndexState {
+  complete: boolean;
+  jobs: number | null;   // Null for who may see some queues only.
+  progress: number;
+  max_age: number | null;   // Seconds.
+}
+
 export interface JobList {
   items: JobItem[];
   next: string | null;
   approx_total: number;
   total_is_exact: boolean;
-  index: { complete: boolean; jobs: number; progress: number };
+  index: IndexState;
 }
 
 export interface Failure {
@@ -255,6 +282,7 @@ export interface CronJob {
   lag: number | null;
   paused: boolean;
   leader: Text;
+  etag: string | null;
 }
 
 export interface AuditEntry {

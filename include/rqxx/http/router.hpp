@@ -127,6 +127,8 @@ struct Response {
 /// it were not there.
 [[nodiscard]] bool may_see_queue(const Request& request, std::string_view queue) noexcept;
 [[nodiscard]] bool sees_all_queues(const Request& request) noexcept;
+/// Names of the queues that who asks may see, `*` standing for any text; empty for all queues.
+[[nodiscard]] std::vector<std::string> visible_queues(const Request& request);
 /// What is to be hidden from who asks; lives as long as the request's principal.
 [[nodiscard]] const Redaction& redaction_of(const Request& request) noexcept;
 

@@ -1,14 +1,14 @@
 import type { JSX } from "preact";
 import { changeJobs, verbText, type Verb } from "../actions";
-import { get, path, post, useMay } from "../api";
+import { get, path, post, useMay, useSeesAll } from "../api";
 import { act } from "../ask";
 import { Spark } from "../chart";
-import { Choice, Empty, Facts, JobLink, Loading, QueueLink, Table, Time, type Column } from "../components";
+import { Choice, Empty, Facts, IndexNote, JobLink, Loading, QueueLink, Table, Time, type Column } from "../components";
 import { ago, number, plain, show } from "../format";
 import { t, type Key } from "../i18n";
 import { useData } from "../live";
 import { href, setParam, useRoute } from "../router";
-import type { Failure } from "../types";
+import type { Failure, IndexState } from "../types";
 
 const states = ["open", "muted", "resolved"];
 const stateText = (state: string): string => (states.includes(state) ? t(`state_${state}` as Key) : show(state, 20));
@@ -27,12 +27,13 @@ function triage(failure: Failure, verb: Triage, reload: () => void): void {
 
 /** `brief`: those that a list has room for. */
 function Buttons({ failure, reload, brief = false }: { failure: Failure; reload: () => void; brief?: boolean }): JSX.Element | null {
-  if (!useMay("operate")) return null;
+  const [may, decides] = [useMay("operate"), useSeesAll()];
+  if (!may) return null;
   const verbs: Verb[] = brief ? ["requeue"] : ["requeue", "delete"];
   return <span class="buttons">
     {verbs.map((verb) => <button key={verb} type="button" aria-label={`${t("all", { verb: verbText(verb) })}: ${show(failure.title, 60)}`}
       onClick={() => changeJobs(verb, { filter: { group: failure.id, status: "failed" } }, reload)}>{t("all", { verb: verbText(verb) })}</button>)}
-    {failure.state === "open" ? <>
+    {!decides ? null : failure.state === "open" ? <>
       <button type="button" aria-label={`${t("mute")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "mute", reload)}>{t("mute")}</button>
       {!brief && <button type="button" aria-label={`${t("resolve")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "resolve", reload)}>{t("resolve")}</button>}</>
       : <button type="button" aria-label={`${t("reopen")}: ${show(failure.title, 60)}`} onClick={() => triage(failure, "reopen", reload)}>{t("reopen")}</button>}
@@ -60,13 +61,14 @@ export function FailuresPage(): JSX.Element {
   const sort = params.get("sort") ?? "";
   const cursor = params.get("cursor") ?? "";
   const query = new URLSearchParams({ state: states.includes(state) ? state : "open", ...(sort === "count" ? { sort } : {}), ...(cursor ? { cursor } : {}) }).toString();
-  const { data, missing, reload } = useData(`failures ${query}`, () => get<{ items: Failure[]; next: string | null }>(`/api/v1/failures?${query}`));
+  const { data, missing, reload } = useData(`failures ${query}`, () => get<{ items: Failure[]; next: string | null; index: IndexState }>(`/api/v1/failures?${query}`));
   return <>
     <div class="head"><h2>{t("failures")}</h2></div>
     <div class="filters">
       <Choice name="state" label={t("state")} options={states.slice(1).map((one) => [one, stateText(one)])} any={stateText("open")} />
       <Choice name="sort" label={t("order")} options={[["count", t("byCount")]]} any={t("byTime")} />
     </div>
+    {data && <IndexNote index={data.index} />}
     {missing ? <Empty text={t("noIndex")} /> : data === null ? <Loading /> : data.items.length > 0 ? <FailureTable failures={data.items} reload={reload} />
       : <Empty text={t(state === "" ? "noFailures" : "noMatch")} />}
     {data?.next && <p><button type="button" onClick={() => setParam("cursor", data.next ?? "")}>{t("older")} →</button></p>}

@@ -1,6 +1,8 @@
 import type { JSX } from "preact";
+import { useState } from "preact/hooks";
 import { changeJob, verbsFor, verbText } from "../actions";
 import { get, path, useMay } from "../api";
+import { CloneForm } from "../cloneform";
 import { clip, Commands, Facts, JobLink, Json, Loading, QueueLink, Status, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
 import { lastLine, memory, moment, plain, seconds, show } from "../format";
@@ -8,6 +10,7 @@ import { Dependencies } from "../graph";
 import { lang, t } from "../i18n";
 import { useData } from "../live";
 import { Outputs } from "../output";
+import { Raw } from "../rawjob";
 import { href } from "../router";
 import { eventsRu, reasonsRu } from "../ru";
 import type { Execution, Job, TimelineItem, Why } from "../types";
@@ -81,15 +84,17 @@ function Timeline({ id }: { id: string }): JSX.Element | null {
 
 function Buttons({ job, reload }: { job: Job; reload: () => void }): JSX.Element | null {
   const may = useMay("operate");
-  const there = useHas("/api/v1/jobs/{job_id}/cancel");
-  if (!may || !there || typeof job.id !== "string") return null;
+  const [changes, clones] = [useHas("/api/v1/jobs/{job_id}/cancel"), useHas("/api/v1/jobs/{job_id}/request")];
+  const [cloned, setCloned] = useState(false);
+  if (!may || typeof job.id !== "string") return null;
   const { id } = job;
-  return <span class="buttons">{verbsFor(job.status).map((verb) => <button key={verb} type="button" onClick={() => changeJob(verb, id, reload)}>{verbText(verb)}</button>)}</span>;
+  return <span class="buttons">{changes && verbsFor(job.status).map((verb) => <button key={verb} type="button" onClick={() => changeJob(verb, id, reload)}>{verbText(verb)}</button>)}
+    {clones && <button type="button" onClick={() => setCloned(true)}>{t("clone")}</button>}{cloned && <CloneForm id={id} onClose={() => setCloned(false)} />}</span>;
 }
 
 export function JobPage({ id }: { id: string }): JSX.Element {
   const { data, missing, reload } = useData(`job ${id}`, () => load(id));
-  const timeline = useHas("/api/v1/jobs/{job_id}/timeline");
+  const [timeline, raw] = [useHas("/api/v1/jobs/{job_id}/timeline"), useHas("/api/v1/jobs/{job_id}/raw")];
   const back = <a href={href(["jobs"])}>← {t("jobs")}</a>;
   if (missing) return <p class="empty">{t("noSuchJob")}{back}</p>;
   if (data === null) return <Loading />;
@@ -120,6 +125,7 @@ export function JobPage({ id }: { id: string }): JSX.Element {
     <h2>{t("executions")}</h2>
     {job.executions.length === 0 ? <p class="empty">{t("notRun")}</p> : <Table label={t("executions")} columns={columns} rows={job.executions} />}
     <Outputs id={id} ran={job.executions.length > 0} />
+    {raw && <Raw id={id} />}
     <Commands of={job.id} verbs={verbs} />
   </>;
 }

@@ -2,7 +2,7 @@ import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
 import { changeJobs, verbsFor, verbText, type Selection, type Verb } from "../actions";
 import { get, useMay } from "../api";
-import { Choice, Empty, Filter, fits, JobLink, Loading, QueueLink, Status, statusText, Table, Time, type Column } from "../components";
+import { Choice, Empty, Filter, fits, IndexNote, JobLink, Loading, QueueLink, Status, statusText, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
 import { lastLine, number, seconds, show } from "../format";
 import { t } from "../i18n";
@@ -122,7 +122,7 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
   const total = data.total_is_exact ? number(data.approx_total) : t("about", { n: data.approx_total });
   return <>
     {search.unknown.length > 0 && <p class="problem" role="alert">{t("notUnderstood", { text: show(search.unknown.join(" "), 100) })}</p>}
-    {!data.index.complete && <p class="note" role="status">{t("indexing", { n: data.index.jobs })} <progress max={1} value={data.index.progress} aria-label={t("progress")} /></p>}
+    <IndexNote index={data.index} />
     <div class="bar"><span>{picked.length > 0 ? t("chosen", { n: picked.length }) : t("matches", { total })}</span>
       {may && data.items.length > 0 && selection && <span class="buttons">
         {offered.map((verb) => <button key={verb} type="button" onClick={() => changeJobs(verb, selection, reload)}>{picked.length > 0 ? verbText(verb) : t("all", { verb: verbText(verb) })}</button>)}</span>}

@@ -1,6 +1,6 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
-import { get, path, post, put, remove, useMay } from "../api";
+import { get, path, post, put, remove, unchanged, useMay } from "../api";
 import { ask } from "../ask";
 import { Empty, Filter, fits, Loading, Table, type Column } from "../components";
 import { moment, number, seconds, show } from "../format";
@@ -47,14 +47,14 @@ function drop(limit: Limit, reload: () => void): void {
   const pause = limit.kind === "pause";
   ask({
     title: t(pause ? "resumeRuleTitle" : "deleteTitle", { name }),
-    text: pause ? t("resumeRuleText") : t("deleteText", { n: waiting(limit) }), yes: t(pause ? "resume" : "delete"),
+    text: pause ? t("resumeRuleText") : t("deleteText", { n: waiting(limit) }), yes: t(pause ? "resume" : "delete"), reload,
     act: async () => {
-      await remove(path`/api/v1/limits/${limit.name}`);
+      await remove(path`/api/v1/limits/${limit.name}`, unchanged(limit.etag));
       reload();
       return {
         text: t(pause ? "didResumeRule" : "didDelete", { name }),
         undo: async () => {
-          await put(path`/api/v1/limits/${limit.name}`, ruleOf(limit));
+          await put(path`/api/v1/limits/${limit.name}`, ruleOf(limit), unchanged(null));
           reload();
           return t("didSaveLimit", { name });
         },

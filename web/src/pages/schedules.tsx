@@ -1,9 +1,9 @@
 import type { JSX } from "preact";
 import { useState } from "preact/hooks";
 import { changeJob } from "../actions";
-import { get, path, post, remove, useMay } from "../api";
-import { act, ask } from "../ask";
-import { Empty, JobLink, Loading, QueueLink, Status, Table, Time, type Column } from "../components";
+import { get, isChanged, patch, path, post, remove, unchanged, useMay } from "../api";
+import { act, ask, messageOf, say } from "../ask";
+import { Dialog, Empty, JobLink, Loading, QueueLink, Status, Table, Time, type Column } from "../components";
 import { useHas } from "../features";
 import { ago, seconds, show } from "../format";
 import { t } from "../i18n";
@@ -34,9 +34,9 @@ function cronVerb(cron: CronJob, verb: "pause" | "resume" | "run-now", reload: (
 
 function drop(cron: CronJob, reload: () => void): void {
   ask({
-    title: t("dropCronTitle", { name: show(cron.name, 60) }), text: t("dropCronText"), yes: t("delete"),
+    title: t("dropCronTitle", { name: show(cron.name, 60) }), text: t("dropCronText"), yes: t("delete"), reload,
     act: async () => {
-      await remove(path`/api/v1/cron/${cron.name}`);
+      await remove(path`/api/v1/cron/${cron.name}`, unchanged(cron.etag));
       reload();
       return t("didDropCron", { name: show(cron.name, 60) });
     },
@@ -75,9 +75,67 @@ function NewCron({ reload }: { reload: () => void }): JSX.Element {
     </form></details>;
 }
 
+type Settings = Record<"func" | "queue" | "cron" | "every" | "timezone", string>;
+
+const settingsOf = (cron: CronJob): Settings => {
+  const text = (value: unknown) => (typeof value === "string" ? value : "");
+  return { func: text(cron.func_name), queue: text(cron.queue), cron: text(cron.expression), every: cron.interval ? `${cron.interval}s` : "", timezone: text(cron.timezone) };
+};
+
+/** Changes one that is kept in Redis where nobody else has meanwhile. */
+function EditCron({ cron, onClose, reload }: { cron: CronJob; onClose: () => void; reload: () => void }): JSX.Element {
+  const [there, setThere] = useState(cron);
+  const [form, setForm] = useState(() => settingsOf(cron));
+  const [problem, setProblem] = useState("");
+  const [changed, setChanged] = useState(false);
+  const title = t("editCron", { name: show(cron.name, 60) });
+  const readAgain = async () => {
+    try {
+      const now = (await get<{ cron: CronJob }>(path`/api/v1/cron/${cron.name}`)).cron;
+      reload();
+      setThere(now);
+      setForm(settingsOf(now));
+      setProblem("");
+      setChanged(false);
+    } catch (error) {
+      setProblem(messageOf(error));
+    }
+  };
+  const save = async (event: Event) => {
+    event.preventDefault();
+    const before = settingsOf(there);
+    const change: Record<string, string | null> = {};
+    for (const name of Object.keys(form) as (keyof Settings)[])
+      if (form[name].trim() !== before[name]) change[name] = form[name].trim() || null;
+    try {
+      await patch(path`/api/v1/cron/${cron.name}`, change, unchanged(there.etag));
+      reload();
+      say(t("didSaveCron", { name: show(cron.name, 60) }));
+      onClose();
+    } catch (error) {
+      setProblem(messageOf(error));
+      setChanged(isChanged(error));
+    }
+  };
+  const field = (name: keyof Settings, label: string, hint: string) => <label><span>{label}</span>
+    <input value={form[name]} placeholder={hint} maxLength={200} spellcheck={false} autocomplete="off" onInput={(event) => setForm({ ...form, [name]: event.currentTarget.value })} /></label>;
+  return <Dialog label={title} onClose={onClose}>
+    <form onSubmit={save} class="fields">
+      <h2>{title}</h2>
+      <p class="note">{t("editCronText")}</p>
+      {field("func", t("function"), "app.tasks.report")}{field("queue", t("queue"), "default")}{field("cron", t("expression"), "0 3 * * *")}
+      {field("every", t("interval"), "15m")}{field("timezone", t("timezone"), "UTC")}
+      {problem !== "" && <p class="problem" role="alert">{problem}</p>}
+      <p class="buttons"><button type="button" onClick={onClose}>{t("cancel")}</button> {changed ? <button type="button" class="main" onClick={() => void readAgain()}>{t("readAgain")}</button>
+        : <button type="submit" class="main">{t("save")}</button>}</p>
+    </form>
+  </Dialog>;
+}
+
 function CronTable(): JSX.Element | null {
   const { data, reload } = useData("cron", () => get<{ items: CronJob[] }>("/api/v1/cron"));
   const may = useMay("operate");
+  const [edited, setEdited] = useState<CronJob | null>(null);
   if (data === null) return <Loading />;
   const columns: Column<CronJob>[] = [
     { name: t("name"), kind: "name", cell: (cron) => <><span title={show(cron.name, 200)}>{show(cron.name, 60)}</span>{cron.paused && <> <span class="badge">{t("pausedQueue")}</span></>}</> },
@@ -91,10 +149,12 @@ function CronTable(): JSX.Element | null {
   if (may) columns.push({ name: t("actions"), cell: (cron) => <span class="buttons">
     <button type="button" aria-label={`${t("runNow")}: ${show(cron.name, 60)}`} onClick={() => cronVerb(cron, "run-now", reload)}>{t("runNow")}</button>
     <button type="button" aria-label={`${t(cron.paused ? "resume" : "pause")}: ${show(cron.name, 60)}`} onClick={() => cronVerb(cron, cron.paused ? "resume" : "pause", reload)}>{t(cron.paused ? "resume" : "pause")}</button>
+    {cron.stored && <button type="button" aria-label={`${t("edit")}: ${show(cron.name, 60)}`} onClick={() => setEdited(cron)}>{t("edit")}</button>}
     {cron.stored && <button type="button" aria-label={`${t("delete")}: ${show(cron.name, 60)}`} onClick={() => drop(cron, reload)}>{t("delete")}</button>}</span> });
   return <>
     {data.items.length > 0 ? <Table label={t("cron")} columns={columns} rows={data.items} id={(cron) => cron.name} /> : <Empty text={t("noCron")} command="rqxx cron cron.toml" />}
     {may && <NewCron reload={reload} />}
+    {edited && <EditCron key={edited.name} cron={edited} onClose={() => setEdited(null)} reload={reload} />}
   </>;
 }
 
