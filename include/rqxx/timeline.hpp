@@ -21,7 +21,8 @@ struct TimelineEvent {
 
 /// What happened to a job, oldest first: from its hash, executions and results, and what RQ keeps
 /// nothing of (attempts that were retried, actions of people) from the field `rqxx_timeline`, which
-/// scripts write; see lua/includes/timeline.lua. Lines that cannot be read are left out.
+/// scripts write; see lua/includes/timeline.lua. Lines that cannot be read are left out, and
+/// the newest 50 in the last MiB count; texts in them are cut.
 [[nodiscard]] std::vector<TimelineEvent> timeline_of(const JobInfo& info);
 
 }  // namespace rqxx

@@ -17,6 +17,7 @@
 #include "http/live.hpp"
 #include "index/job_index.hpp"
 #include "runtime/embedded_redis.hpp"
+#include "runtime/examiner.hpp"
 #include "runtime/janitor.hpp"
 
 namespace rqxx::cli {
@@ -64,6 +65,7 @@ public:
           index_(make_index()),
           operations_(redis_, log_, id_source()),
           cron_(redis_, log_),
+          examiner_(redis_, log_),
           tasks_(context_.get_executor()),
           signals_(context_, SIGINT, SIGTERM),
           reload_(context_, SIGHUP) {
@@ -153,6 +155,7 @@ private:
         http::add_index_routes(router_, index_.get(), redis_);
         http::add_history_routes(router_, redis_);
         http::add_redis_routes(router_, redis_, pulse_);
+        http::add_doctor_route(router_, redis_, examiner_);
         http::add_action_routes(router_, redis_, operations_);
         http::add_schedule_routes(router_, redis_);
         http::add_queue_routes(router_, monitor_, redis_, operations_);
@@ -244,6 +247,7 @@ private:
         co_await firing.join();
         co_await serving.join();  // What is being answered has its grace.
         co_await operations_.join();
+        co_await examiner_.join();
         tasks_.cancel();
         co_await tasks_.join();
         if (failure) std::rethrow_exception(failure);
@@ -352,6 +356,7 @@ private:
     std::unique_ptr<index::JobIndex> index_;
     Operations operations_;
     StoredCron cron_;
+    runtime::Examiner examiner_;
     std::unique_ptr<http::Server> server_;
     std::unique_ptr<Worker> worker_;
     TaskGroup tasks_;

@@ -23,6 +23,10 @@ class JobIndex;
 struct JobFilter;
 }  // namespace rqxx::index
 
+namespace rqxx::runtime {
+class Examiner;
+}
+
 namespace rqxx::http {
 
 class LiveFeed;
@@ -55,6 +59,8 @@ void add_history_routes(Router& router, RedisClient& redis);
 
 /// `/api/v1/redis`, `/api/v1/alerts`: what an operator should know. `pulse` outlives the router.
 void add_redis_routes(Router& router, RedisClient& redis, const runtime::RedisPulse& pulse);
+/// `/api/v1/doctor`. `examiner` outlives the router.
+void add_doctor_route(Router& router, RedisClient& redis, runtime::Examiner& examiner);
 /// `/api/v1/jobs/{id}/cancel` and so on, `/api/v1/jobs/bulk`, `/api/v1/operations…`.
 void add_action_routes(Router& router, RedisClient& redis, Operations& operations);
 /// For those who may see some queues only: whether the path's job is of one of them. One round

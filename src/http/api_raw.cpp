@@ -55,14 +55,17 @@ std::string utf8_of(std::uint32_t code) {
 
 /// Any bytes as one line of text, from which they can be told again: `\n`, `\\`, `\xNN`.
 std::string escaped(std::string_view bytes) {
+    // In what is no text, what looks like a letter is one by chance.
+    const bool is_text = is_valid_utf8(bytes.substr(0, whole_characters(bytes)));
     std::string text;
     for (std::size_t at = 0; at < bytes.size();) {
         const Utf8 next = next_utf8(bytes, at);
         const std::uint32_t code = next.code;
         // Controls, halves of characters, and what turns the direction of writing.
-        const bool bad = code == Utf8::invalid || code < 0x20 || (code >= 0x7f && code < 0xa0) ||
-                         (code >= 0xd800 && code < 0xe000) || code == 0x200e || code == 0x200f ||
-                         (code >= 0x202a && code <= 0x202e) || (code >= 0x2066 && code <= 0x2069);
+        const bool bad = code == Utf8::invalid || (code >= 0x80 && !is_text) || code < 0x20 ||
+                         (code >= 0x7f && code < 0xa0) || (code >= 0xd800 && code < 0xe000) ||
+                         code == 0x200e || code == 0x200f || (code >= 0x202a && code <= 0x202e) ||
+                         (code >= 0x2066 && code <= 0x2069);
         const std::string_view character = bytes.substr(at, next.length);
         at += next.length;
         if (code == '\\')

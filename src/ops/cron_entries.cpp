@@ -315,7 +315,7 @@ std::string cron_in_words(std::string_view expression) {
     if (const auto found = named.find(expression); found != named.end())
         return std::string(found->second);
     const auto fields = split(expression, ' ');
-    if (fields.size() != 5) return {};
+    if (fields.size() != 5 || !CronExpression::parse(expression)) return {};
     const auto minute = fields[0], hour = fields[1], day = fields[2], month = fields[3],
                weekday = fields[4];
     std::string when;

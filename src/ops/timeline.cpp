@@ -12,7 +12,9 @@ namespace json = boost::json;
 
 namespace {
 
-constexpr std::size_t longest_details = 500;
+constexpr std::size_t longest_details = 500, longest_name = 200;
+/// As scripts write it; who else has written to the field gets no more room.
+constexpr std::size_t most_lines = 50, most_bytes = 1 << 20;
 
 std::string last_line(std::string_view text) {
     while (!text.empty() && (text.back() == '\n' || text.back() == ' '))
@@ -24,6 +26,28 @@ std::string last_line(std::string_view text) {
 std::string text_of(const json::object& object, std::string_view name) {
     const auto* value = object.if_contains(name);
     return value != nullptr && value->is_string() ? std::string(value->get_string()) : "";
+}
+
+std::string short_text_of(const json::object& object, std::string_view name,
+                          std::size_t longest = longest_name) {
+    std::string text = text_of(object, name);
+    if (text.size() > longest) text.resize(whole_characters(text.substr(0, longest)));
+    return text;
+}
+
+/// The newest lines, oldest first.
+std::vector<std::string_view> last_lines(std::string_view text) {
+    text.remove_prefix(text.size() - std::min(text.size(), most_bytes));
+    std::vector<std::string_view> lines;
+    while (!text.empty() && lines.size() < most_lines) {
+        if (text.back() == '\n') text.remove_suffix(1);
+        const auto before = text.rfind('\n');
+        const std::size_t begin = before == std::string_view::npos ? 0 : before + 1;
+        if (begin < text.size()) lines.push_back(text.substr(begin));
+        text = text.substr(0, begin);
+    }
+    std::ranges::reverse(lines);
+    return lines;
 }
 
 /// A traceback as RQ stores it in results; empty where it is none.
@@ -43,13 +67,13 @@ void add_told(std::vector<TimelineEvent>& events, std::string_view line) {
     const json::object& told = value.get_object();
     const auto at = parse_utc(text_of(told, "at"));
     TimelineEvent event;
-    event.event = text_of(told, "event");
+    event.event = short_text_of(told, "event");
     if (!at || event.event.empty()) return;
     event.at = *at;
-    event.worker = text_of(told, "worker");
-    event.execution = text_of(told, "execution");
-    event.by = text_of(told, "by");
-    event.details = text_of(told, "details");
+    event.worker = short_text_of(told, "worker");
+    event.execution = short_text_of(told, "execution");
+    event.by = short_text_of(told, "by");
+    event.details = short_text_of(told, "details", longest_details);
     if (const auto started = parse_epoch(text_of(told, "started_at"))) {
         TimelineEvent start;
         start.at = *started;
@@ -119,12 +143,8 @@ std::vector<TimelineEvent> timeline_of(const JobInfo& info) {
     std::vector<TimelineEvent> events;
     for (const auto& [name, value] : job.extra) {
         if (name != "rqxx_timeline") continue;
-        std::string_view rest = value;
-        while (!rest.empty()) {
-            const auto end = rest.find('\n');
-            add_told(events, rest.substr(0, end));
-            rest.remove_prefix(end == std::string_view::npos ? rest.size() : end + 1);
-        }
+        for (const auto line : last_lines(value))
+            add_told(events, line);
     }
     bool newest = true;
     for (const auto& execution : info.executions) {

@@ -126,6 +126,23 @@ def look(page, where, problems):
         problems.append(f"{where}: job data became part of the page")
 
 
+def dialogs(page, lang, problems, picture):
+    """Forms that pages open, and a job as it is stored."""
+    for address, button in [("#/jobs/after", {"en": "Clone and edit", "ru": "Клонировать с правками"}), ("#/schedules", {"en": "Edit: nightly", "ru": "Изменить: nightly"}),
+                            ("#/limits", {"en": "Edit: gpu", "ru": "Изменить: gpu"})]:
+        page.evaluate("address => { location.hash = address; }", address)
+        page.get_by_role("button", name=button[lang]).click(timeout=10_000)
+        playwright.expect(page.locator("dialog form")).to_be_visible(timeout=10_000)
+        look(page, f"{address} {button['en']}", problems)
+        page.screenshot(path=picture)
+        page.keyboard.press("Escape")
+        playwright.expect(page.locator("dialog")).to_have_count(0)
+    page.evaluate("() => { location.hash = '#/jobs/job-1'; }")
+    page.get_by_text({"en": "As it is stored in Redis", "ru": "Как хранится в Redis"}[lang]).click(timeout=10_000)
+    playwright.expect(page.locator("details[open] td.raw").first).to_be_visible(timeout=10_000)
+    look(page, "a job as stored", problems)
+
+
 @pytest.mark.parametrize("lang", ["en", "ru"])
 @pytest.mark.parametrize("width", [360, 1440])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -142,6 +159,8 @@ def test_every_page_fits_and_is_accessible(browser, filled, scheme, width, lang,
         page.wait_for_timeout(150)
         look(page, address[:60], problems)
         page.screenshot(path=tmp_path / f"{filled.data}-{n}-{scheme}-{width}-{lang}.png", full_page=True)
+    if filled.data == "usual":
+        dialogs(page, lang, problems, tmp_path / f"dialog-{scheme}-{width}-{lang}.png")
     for keys in ["Control+k", "?"]:
         page.keyboard.press(keys)
         playwright.expect(page.locator("dialog")).to_be_visible()

@@ -322,7 +322,7 @@ def test_a_job_whose_arguments_are_no_json_says_so_before_it_is_cloned(page, web
     page.get_by_role("button", name="Clone and edit").click(timeout=SLOW)
     dialog = page.get_by_role("dialog")
     expect(dialog).to_contain_text("Arguments: these have what JSON has not", timeout=SLOW)
-    expect(dialog).to_contain_text("Not taken over: Dependencies.")
+    expect(dialog).to_contain_text("Not taken over: dependencies.")
     dialog.get_by_role("button", name="Enqueue a new job").click()
     assert dialog.get_by_label("Arguments (JSON)", exact=True).evaluate("(node) => node.validity.valueMissing")
     dialog.get_by_label("Arguments (JSON)", exact=True).fill("[[1, 2]]")

@@ -54,12 +54,13 @@ def test_the_hash_is_shown_as_it_is_stored(web, queue, connection):
 
 
 def test_whatever_a_hash_holds_the_answer_is_bounded_and_text(web, connection):
-    connection.hset("rq:job:a", mapping={b"\xff\x00": b"\xff\x00\n\\ \xd0\xb6 \xe2\x80\xae\x1b[31m \xed\xa0\x80", "data": b"x" * 3_000_000, "meta": b"y" * 500_000,
+    connection.hset("rq:job:a", mapping={b"\xff\x00": b"\xff\x00\n\\ \xd0\xb6 \xed\xa0\x80", "text": "ж\n\u202e\x1b[31m\x85\\".encode(), "data": b"x" * 3_000_000, "meta": b"y" * 500_000,
                                          "n" * 5000: "v"})
     answer = http("GET", f"{web.url}/api/v1/jobs/a/raw?bytes=100")
     fields = {field["name"]: field for field in answer.json["raw"]["fields"]}
     assert len(answer.body) < 3000
-    assert fields["\\xff\\x00"]["value"] == "\\xff\\x00\\n\\\\ ж \\xe2\\x80\\xae\\x1b[31m \\xed\\xa0\\x80"
+    assert fields["\\xff\\x00"]["value"] == "\\xff\\x00\\n\\\\ \\xd0\\xb6 \\xed\\xa0\\x80"
+    assert fields["text"]["value"] == "ж\\n\\xe2\\x80\\xae\\x1b[31m\\xc2\\x85\\\\"
     assert fields["data"] == {"name": "data", "size": 3_000_000, "value": "", "cut": True, "hidden": False}
     assert fields["meta"]["value"] == "y" * 100 and fields["meta"]["cut"] and len(fields["n" * 200]["value"]) == 1
     connection.hset("rq:job:b", mapping={"status": "queued", **{f"field-{n}": "x" * 1000 for n in range(5000)}})

@@ -15,7 +15,7 @@ type Form = Record<"func" | "queue" | "retries" | "description" | TextField | (t
 
 const names: Record<string, Key> = { func: "function", args: "arguments", kwargs: "keywords", meta: "meta" };
 const problemTexts: Record<string, Key> = { not_json: "cloneNotJson", unreadable: "cloneUnreadable", hidden: "cloneHidden", too_large: "cloneTooLarge", instance: "cloneInstance" };
-const parts: Record<string, Key> = { depends_on: "dependencies", on_success: "partCallbacks", on_failure: "partCallbacks", on_stopped: "partCallbacks", repeat: "partRepeat",
+const parts: Record<string, Key> = { depends_on: "partDependencies", on_success: "partCallbacks", on_failure: "partCallbacks", on_stopped: "partCallbacks", repeat: "partRepeat",
   webhooks: "partWebhooks", group: "partGroup", rate_limit: "partRateLimit" };
 
 function formOf({ request, args, kwargs, meta }: JobRequest): Form {

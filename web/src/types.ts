@@ -81,6 +81,26 @@ export interface Job {
   problems: Text[];
 }
 
+export interface Finding {
+  code: string;
+  severity: string;
+  found: number;
+  what: string;
+  why: string;
+  repair: string | null;
+  examples: { subject: string; key: string; note: string }[];
+}
+
+export interface Doctor {
+  state: "none" | "running" | "done" | "failed";
+  step: string | null;
+  done: number;
+  total: number;
+  ended_at: string | null;
+  error: string | null;
+  report: { healthy: boolean; keys: number; jobs: number; findings: Finding[]; command: string | null } | null;
+}
+
 export interface RawJob {
   key: string;
   type: string;

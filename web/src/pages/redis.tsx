@@ -1,6 +1,7 @@
 import type { JSX } from "preact";
 import { get } from "../api";
 import { Empty, Facts, Loading, Table, Time } from "../components";
+import { DoctorSection } from "../doctor";
 import { bytes, number, seconds, show } from "../format";
 import { t } from "../i18n";
 import { useData } from "../live";
@@ -26,6 +27,7 @@ export function RedisPage(): JSX.Element {
       [t("eviction"), show(redis.memory.policy, 40)], [t("evicted"), number(redis.evicted_keys)], [t("expired"), number(redis.expired_keys)],
       [t("clients"), `${number(redis.clients)} (${t("blocked", { n: number(redis.blocked_clients) })})`],
     ]} />
+    <DoctorSection />
     <h2>{t("persistence")}</h2><Facts rows={flat(redis.persistence)} />
     <h2>{t("replication")}</h2><Facts rows={flat(redis.replication)} />
     <h2>{t("keys")}: {number(redis.keys.total)}</h2>
