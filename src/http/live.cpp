@@ -195,6 +195,7 @@ void LiveFeed::add_route(Router& router) {
         "jobs";
     doc.params = {topics};
     doc.response_type = "text/event-stream";
+    doc.personal = true;
     doc.response_schema =
         R"({"type":"string","description":"server-sent events: `overview` with the whole state (stats, workers, recent: as the routes of these names tell them, jobs in outline) whenever it has changed, `unchanged` with the time where it has not, `problem` while it cannot be read. With Last-Event-ID only what has changed since"})";
     doc.problems = {422, 503};

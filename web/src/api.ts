@@ -29,9 +29,15 @@ export function useMay(scope: "read" | "operate" | "admin"): boolean {
 /** Below the page's own address, whatever a proxy puts in front of it. */
 export const place = (path: string): string => `.${path}`;
 
+let changed = 0;   // When something was last changed from here.
+const settles = 2000;
+
 async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
   const headers: Record<string, string> = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  // What another page has been told within the last second will do, but not for who has just changed something.
+  if (method !== "GET") changed = Date.now();
+  else if (Date.now() - changed > settles) headers["Cache-Control"] = "max-age=1";
   const response = await fetch(place(path), { method, headers, body: body === undefined ? null : JSON.stringify(body) });
   const answer = (await response.json().catch(() => ({}))) as { detail?: string };
   if (response.ok) return answer as T;
