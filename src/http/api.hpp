@@ -1,11 +1,13 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <boost/json/fwd.hpp>
 #include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <rqxx/audit.hpp>
 #include <rqxx/http/router.hpp>
 #include <rqxx/http/server.hpp>
 #include <rqxx/monitor.hpp>
@@ -73,6 +75,8 @@ void add_schedule_routes(Router& router, RedisClient& redis);
 void add_queue_routes(Router& router, Monitor& monitor, RedisClient& redis, Operations& operations);
 /// `/api/v1/jobs/{id}/timeline`.
 void add_timeline_route(Router& router, Monitor& monitor);
+/// An entry of the audit log without what is to be hidden.
+[[nodiscard]] boost::json::object audit_json(const AuditEntry& entry, const Redaction& redaction);
 /// `/api/v1/audit`; writes down what is done through `router`.
 void add_audit_routes(Router& router, RedisClient& redis, Logger& log);
 
