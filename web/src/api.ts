@@ -26,6 +26,9 @@ export function useMay(scope: "read" | "operate" | "admin"): boolean {
   return who !== null && who.scopes.includes(scope) && (scope === "read" || !who.read_only);
 }
 
+/** Whether we see all queues: some of what happens is told to such alone. */
+export const useSeesAll = (): boolean => useStore(session)?.queues.includes("*") ?? false;
+
 /** Below the page's own address, whatever a proxy puts in front of it. */
 export const place = (path: string): string => `.${path}`;
 
