@@ -51,6 +51,10 @@ public:
     boost::asio::awaitable<void> write(AuditEntry entry);
     /// One round trip; looks at 1000 entries at most, so a page may be short and not the last.
     boost::asio::awaitable<AuditPage> read(AuditQuery query);
+    /// What came behind the entry `id`, the oldest first. @param id  `0-0`: from the first on.
+    boost::asio::awaitable<std::vector<AuditEntry>> after(std::string id, std::size_t limit);
+    /// Id of the newest entry; `0-0` without any.
+    boost::asio::awaitable<std::string> last();
 
 private:
     RedisClient* redis_;

@@ -148,6 +148,8 @@ private:
     void make_routes() {
         http::add_monitor_routes(router_, monitor_);
         const http::EnqueueRights rights{!options_.no_enqueue, options_.allow_func};
+        live_.tell_of(redis_, operations_, index_.get());
+        live_.on_change([this] { router_.forget_shared(); });
         live_.add_route(router_);
         http::add_job_routes(router_, redis_, rights, log_);
         http::add_batch_routes(router_, redis_, directory_.path(), rights, log_);

@@ -70,6 +70,7 @@ public:
         request.url = server_;
         request.url.target += target;
         if (!token_.empty()) request.headers.emplace_back("Authorization", "Bearer " + token_);
+        request.headers.emplace_back("Cache-Control", "max-age=1");  // Others may watch, too.
         request.timeout = 10s;
         request.max_body = std::size_t{64} << 20;
         const auto response = co_await send(std::move(request));

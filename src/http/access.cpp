@@ -509,6 +509,7 @@ void Access::add_routes(Router& router) {
         [](Impl& impl, Request request) { return impl.log_out(std::move(request)); });
     RouteDoc who;
     who.keeps_to_queues = true;
+    who.personal = true;
     who.response_schema = session_schema;
     add(Method::get, "/api/v1/session", "Who asks, and what he may do", who,
         [](Impl& impl, Request request) -> asio::awaitable<Response> {

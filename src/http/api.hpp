@@ -1,11 +1,13 @@
 #pragma once
 
 #include <boost/asio/awaitable.hpp>
+#include <boost/json/fwd.hpp>
 #include <chrono>
 #include <filesystem>
 #include <functional>
 #include <memory>
 #include <optional>
+#include <rqxx/audit.hpp>
 #include <rqxx/http/router.hpp>
 #include <rqxx/http/server.hpp>
 #include <rqxx/monitor.hpp>
@@ -82,6 +84,8 @@ void add_timeline_route(Router& router, Monitor& monitor);
 /// `/api/v1/jobs/{id}/raw`: the hash as it is stored; where jobs may be enqueued
 /// `/api/v1/jobs/{id}/request`: the same as a request for another job.
 void add_raw_routes(Router& router, RedisClient& redis, Monitor& monitor, bool enqueues);
+/// An entry of the audit log without what is to be hidden.
+[[nodiscard]] boost::json::object audit_json(const AuditEntry& entry, const Redaction& redaction);
 /// `/api/v1/audit`; writes down what is done through `router`.
 void add_audit_routes(Router& router, RedisClient& redis, Logger& log);
 

@@ -32,6 +32,13 @@ asio::awaitable<void> write_down(RedisClient& redis, Logger& log, ActionRecord r
 
 }  // namespace
 
+json::object audit_json(const AuditEntry& entry, const Redaction& redaction) {
+    json::object shown = to_json(entry);
+    // Bodies, as they were sent.
+    if (!redaction.empty() && !shown.at("details").is_null()) shown["details"] = hidden_text;
+    return shown;
+}
+
 void add_audit_routes(Router& router, RedisClient& redis, Logger& log) {
     router.on_action(
         [&redis, &log](ActionRecord record) { return write_down(redis, log, std::move(record)); });
@@ -58,13 +65,8 @@ void add_audit_routes(Router& router, RedisClient& redis, Logger& log) {
             redis.require_connection();
             const auto page = co_await AuditLog(redis).read(std::move(query));
             json::array items;
-            for (const auto& entry : page.entries) {
-                json::object shown = to_json(entry);
-                // Bodies, as they were sent.
-                if (!redaction_of(request).empty() && !shown.at("details").is_null())
-                    shown["details"] = hidden_text;
-                items.push_back(std::move(shown));
-            }
+            for (const auto& entry : page.entries)
+                items.push_back(audit_json(entry, redaction_of(request)));
             co_return json_response(
                 200,
                 json::object{{"status", "ok"},

@@ -14,6 +14,7 @@
 
 #include "base/wildcard.hpp"
 #include "http/reason.hpp"
+#include "http/shared_answers.hpp"
 
 namespace rqxx::http {
 namespace {
@@ -225,6 +226,7 @@ struct Router::Impl {
     Logger& log;
     std::vector<Route> routes;
     std::function<asio::awaitable<void>(ActionRecord)> action_observer;
+    SharedAnswers shared;
 
     /// The routes of the pattern that fits best, one per method.
     [[nodiscard]] std::vector<const Route*> match(const std::vector<std::string>& segments) const {
@@ -350,7 +352,10 @@ asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
             again->headers = request.headers;
             again->remote = request.remote;
         }
-        response = co_await route->handler(std::move(request));
+        const bool shares = route->scope() != Scope::none && !route->changes() &&
+                            !route->doc.personal && SharedAnswers::takes_shared(request);
+        response = shares ? co_await impl_->shared.get(std::move(request), route->handler)
+                          : co_await route->handler(std::move(request));
         if (again && response.source)
             response.source = std::make_shared<GuardedSource>(
                 std::move(response.source), std::move(guard), std::move(*again), route->scope());
@@ -363,6 +368,8 @@ asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
     } catch (const std::exception& error) {
         response = impl_->failed(outline, Error(Errc::internal, error.what()));
     }
+    // Who changes something sees it at once.
+    if (route != nullptr && route->changes()) impl_->shared.forget();
     if (record) {
         record->outcome = response.dry_run ? "" : outcome_of(response.status);
         if (!record->outcome.empty()) co_await impl_->action_observer(std::move(*record));
@@ -372,6 +379,10 @@ asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
 
 void Router::on_action(std::function<asio::awaitable<void>(ActionRecord)> observer) {
     impl_->action_observer = std::move(observer);
+}
+
+void Router::forget_shared() const {
+    impl_->shared.forget();
 }
 
 std::string_view Router::pattern_of(Method, std::string_view target) const {

@@ -131,6 +131,7 @@ struct JobIndex::Impl {
         steady_clock::time_point begun, before;
         void next() { before = std::exchange(begun, steady_clock::now()); }
     } key_round, row_round;
+    std::function<void(std::vector<JobTransition>)> observer;
 
     // The threads end before what they use.
     asio::thread_pool writing{1}, reading{1};
@@ -376,8 +377,18 @@ struct JobIndex::Impl {
         peeked = std::move(seen);
     }
 
-    /// Reads jobs and writes what has changed.
-    asio::awaitable<void> refresh(std::vector<std::string> ids) {
+    /// Whoever looks on does not care for what was there before we looked.
+    void tell(std::vector<JobTransition> transitions) {
+        constexpr std::int64_t just_now = 10'000'000;
+        if (phase != Phase::done)
+            std::erase_if(transitions, [now = now_us()](const JobTransition& one) {
+                return one.is_new && one.newest < now - just_now;
+            });
+        if (!transitions.empty()) observer(std::move(transitions));
+    }
+
+    /// Reads jobs and writes what has changed. @param news  whether what has changed is told.
+    asio::awaitable<void> refresh(std::vector<std::string> ids, bool news = false) {
         std::size_t at = 0;
         while (at < ids.size()) {
             const std::size_t end = std::min(at + ids_of_call, ids.size());
@@ -387,13 +398,15 @@ struct JobIndex::Impl {
             const Reply reply = co_await redis.eval(lua::index_jobs, {}, std::move(args));
             const std::size_t answered = std::min(reply.as_array().size(), end - at);
             if (answered == 0) throw Error(Errc::protocol, "Redis told of no job");
+            std::vector<JobTransition> transitions;
             co_await write([&](Store& open) {
                 std::vector<JobChange> changes;
                 const std::int64_t now = now_us();
                 for (std::size_t i = 0; i < answered; ++i)
                     changes.push_back(read_stored_job(ids[at + i], reply.elements[i], now));
-                open.apply(changes);
+                transitions = open.apply(changes);
             });
+            if (news && observer) tell(std::move(transitions));
             at += answered;
         }
     }
@@ -408,7 +421,7 @@ struct JobIndex::Impl {
             for (const auto& id : ids)
                 waiting_set.erase(id);
             try {
-                co_await refresh(ids);
+                co_await refresh(ids, true);
             } catch (...) {
                 for (const auto& id : ids)
                     add_waiting(id);
@@ -447,7 +460,9 @@ struct JobIndex::Impl {
         for (std::size_t i = 0; i < ids.size(); ++i)
             if (replies[i].type == Reply::Type::integer && replies[i].integer == 0)
                 gone.push_back({ids[i], std::nullopt});
-        if (!gone.empty()) co_await write([&](Store& open) { open.apply(gone); });
+        std::vector<JobTransition> transitions;
+        if (!gone.empty()) co_await write([&](Store& open) { transitions = open.apply(gone); });
+        if (phase == Phase::done && observer) tell(std::move(transitions));
         co_return row == 0;
     }
 
@@ -485,11 +500,11 @@ struct JobIndex::Impl {
         co_await write([&](Store& open) {
             expired = open.expired_ids(now_us(), waiting.empty() ? 5000 : 1000);
         });
-        co_await refresh(std::move(expired));
+        co_await refresh(std::move(expired), true);
         if (phase != Phase::done) co_return;
         const std::size_t step = told_since ? walked_of_second : untold_of_second;
         const bool last_key = co_await scan(step);
-        co_await refresh(std::exchange(scanned, {}));
+        co_await refresh(std::exchange(scanned, {}), true);
         if (last_key) key_round.next();
         if (co_await walk(step)) row_round.next();
     }
@@ -561,6 +576,10 @@ asio::awaitable<void> JobIndex::run() {
         }
         co_await impl_->pause.wait(of_file ? 5s : 1s);
     }
+}
+
+void JobIndex::on_transition(std::function<void(std::vector<JobTransition>)> observer) {
+    impl_->observer = std::move(observer);
 }
 
 asio::awaitable<JobLines> JobIndex::list(JobFilter filter, std::string cursor, std::size_t limit) {

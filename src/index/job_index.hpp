@@ -86,6 +86,11 @@ public:
     /// Keeps the index up to date, until cancelled.
     boost::asio::awaitable<void> run();
 
+    /// Calls `observer` with the transitions of jobs as they are found, on the client's executor:
+    /// within about two seconds, only the last of several that came close together. Nothing is
+    /// told of jobs that the first look at all jobs finds, nor of those that expire.
+    void on_transition(std::function<void(std::vector<JobTransition>)> observer);
+
     /// A page of jobs. At most three round trips to Redis and `most_keys` keys, whatever there is.
     /// A page may be short, even empty, before the last.
     /// @param cursor  `next` of the page before; empty for the first.

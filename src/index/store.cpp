@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <charconv>
 #include <rqxx/error.hpp>
+#include <rqxx/time.hpp>
 
 namespace rqxx::index {
 namespace {
@@ -263,7 +264,15 @@ std::int64_t Store::group_row(const IndexedJob& job) {
     return row;
 }
 
-void Store::write(const std::string& id, const IndexedJob& job) {
+std::string Store::name(std::int64_t id) {
+    Statement& found = database_->prepared("SELECT text FROM names WHERE id = ?").bind(id);
+    std::string text = found.step() ? found.text(0) : std::string();
+    found.reset();
+    return text;
+}
+
+void Store::write(const std::string& id, const IndexedJob& job,
+                  std::vector<JobTransition>& transitions) {
     const auto before = find(id);
     Row row;
     row.sum = checksum(job);
@@ -280,6 +289,9 @@ void Store::write(const std::string& id, const IndexedJob& job) {
     row.expires = job.expires;
     for (const auto& tag : job.tags)
         row.tags += fmt::format("{}{}", row.tags.empty() ? "" : " ", name_id(NameKind::tag, tag));
+    if (!before || before->status != row.status || before->ended != row.ended)
+        transitions.push_back({id, job.queue, job.function, job.status, job.since, !before,
+                               std::max(job.created, job.since)});
     if (before) count(*before, -1);
 
     const std::pair<const char*, std::int64_t> columns[] = {
@@ -400,18 +412,26 @@ void Store::flush() {
     add_to("group_hours", "hour", deltas_->group_hours);
 }
 
-void Store::apply(const std::vector<JobChange>& changes) {
+std::vector<JobTransition> Store::apply(const std::vector<JobChange>& changes) {
+    std::vector<JobTransition> transitions;
     *deltas_ = {};
     names_.clear();
     Transaction transaction(*database_);
     for (const auto& change : changes) {
-        if (change.job)
-            write(change.id, *change.job);
-        else if (const auto row = find(change.id))
+        if (change.job) {
+            write(change.id, *change.job, transitions);
+        } else if (const auto row = find(change.id)) {
+            // Its time may have come some seconds before what is kept of it, which is rounded.
+            const std::int64_t now = utc_now().time_since_epoch().count();
+            if (row->expires == 0 || row->expires > now + 20'000'000)
+                transitions.push_back(
+                    {change.id, name(row->queue), name(row->func), "deleted", 0, false, 0});
             remove(*row);
+        }
     }
     flush();
     transaction.commit();
+    return transitions;
 }
 
 std::int64_t Store::jobs() {

@@ -24,6 +24,7 @@ struct IndexedJob {
     std::int64_t created = 0, ended = 0;
     std::int64_t duration = -1;  ///< us; -1: it has not run to its end.
     std::int64_t expires = 0;    ///< When Redis forgets it.
+    std::int64_t since = 0;      ///< When it began or ended as its status says. Not kept.
     std::vector<std::string> tags;
     std::string error;  ///< Its last line.
     std::optional<ErrorGroup> group;
@@ -33,6 +34,15 @@ struct IndexedJob {
 struct JobChange {
     std::string id;
     std::optional<IndexedJob> job;
+};
+
+/// A job that has come into another status.
+struct JobTransition {
+    std::string id, queue, function;
+    std::string status;       ///< `deleted` for one that is gone before its time.
+    std::int64_t since = 0;   ///< When, as far as the job says; 0 where it does not.
+    bool is_new = false;      ///< The index did not know it.
+    std::int64_t newest = 0;  ///< The last time that a new one names.
 };
 
 /// A job as the index has it.
@@ -82,8 +92,9 @@ public:
     /// @throws Error `Errc::io`.
     explicit Store(std::filesystem::path file);
 
-    /// One transaction. Jobs that are as they were cost a look-up.
-    void apply(const std::vector<JobChange>& changes);
+    /// One transaction. Jobs that are as they were cost a look-up. Returns those whose status, or
+    /// the end they had, is another than before.
+    std::vector<JobTransition> apply(const std::vector<JobChange>& changes);
     void set_meta(const std::string& key, const std::string& value);
     [[nodiscard]] std::string meta(const std::string& key);
     /// Forgets all jobs.
@@ -106,7 +117,9 @@ private:
     std::int64_t name_id(NameKind kind, const std::string& text);
     std::int64_t error_id(const std::string& text);
     std::int64_t group_row(const IndexedJob& job);
-    void write(const std::string& id, const IndexedJob& job);
+    void write(const std::string& id, const IndexedJob& job,
+               std::vector<JobTransition>& transitions);
+    std::string name(std::int64_t id);
     void count(const Row& row, std::int64_t change);
     void flush();
 

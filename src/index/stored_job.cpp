@@ -70,6 +70,7 @@ JobChange read_stored_job(std::string id, const Reply& fields, std::int64_t now)
     job.ended = running ? 0 : time_of(field[4]);
     if (started != 0 && job.ended != 0)
         job.duration = std::max<std::int64_t>(job.ended - started, 0);
+    job.since = running ? started : job.ended;
     job.worker = short_text(field[5].text);
     if (const auto call = decode_call(field[6].text, limits))
         job.function = short_text(call->func_name);

@@ -104,4 +104,19 @@ asio::awaitable<AuditPage> AuditLog::read(AuditQuery query) {
     co_return page;
 }
 
+asio::awaitable<std::vector<AuditEntry>> AuditLog::after(std::string id, std::size_t limit) {
+    const Reply reply =
+        co_await redis_->command("XRANGE", keys::audit, "(" + id, "+", "COUNT", limit);
+    std::vector<AuditEntry> entries;
+    for (const auto& row : reply.as_array())
+        entries.push_back(entry_of(row));
+    co_return entries;
+}
+
+asio::awaitable<std::string> AuditLog::last() {
+    const Reply reply = co_await redis_->command("XREVRANGE", keys::audit, "+", "-", "COUNT", 1);
+    if (reply.as_array().empty()) co_return "0-0";
+    co_return reply.elements[0].as_array().at(0).as_text();
+}
+
 }  // namespace rqxx

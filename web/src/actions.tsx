@@ -1,11 +1,12 @@
 // What can be done to jobs, one or many, and how far it has got.
 
 import type { JSX } from "preact";
-import { useEffect, useState } from "preact/hooks";
-import { get, path, post, remove } from "./api";
+import { useEffect, useRef, useState } from "preact/hooks";
+import { get, path, post, remove, useSeesAll } from "./api";
 import { ask, say, type Done } from "./ask";
 import { number, show } from "./format";
 import { t, type Key } from "./i18n";
+import { useTopic } from "./live";
 import { Store, useStore } from "./store";
 import type { Operation } from "./types";
 
@@ -90,22 +91,33 @@ export const watch = (operation: string): void => watched.set([...watched.value,
 
 function Progress({ id }: { id: string }): JSX.Element | null {
   const [operation, setOperation] = useState<Operation | null>(null);
+  const heard = useRef(0);
+  const take = (now: Operation) => {
+    if (!watched.value.includes(id)) return;
+    setOperation(now);
+    if (now.state === "running") return;
+    watched.set(watched.value.filter((other) => other !== id));
+    say(t(now.state === "done" ? "operationDone" : "operationEnded", {
+      n: now.done, refused: number(now.refused), state: show(now.state, 20), text: show(now.error, 200) }));
+  };
+  useTopic<{ operations: Operation[] }>(useSeesAll() ? "operations" : "", (data) => {
+    const mine = data.operations.find((one) => one.id === id);
+    if (mine === undefined) return;
+    heard.current = Date.now();
+    take(mine);
+  });
   useEffect(() => {
     let timer: ReturnType<typeof setTimeout> | undefined;
     let ended = false;
     const look = async () => {
-      try {
-        const answer = await get<{ operation: Operation }>(path`/api/v1/operations/${id}`);
-        if (ended) return;
-        setOperation(answer.operation);
-        if (answer.operation.state !== "running") {
-          watched.set(watched.value.filter((other) => other !== id));
-          say(t(answer.operation.state === "done" ? "operationDone" : "operationEnded", {
-            n: answer.operation.done, refused: number(answer.operation.refused), state: show(answer.operation.state, 20), text: show(answer.operation.error, 200) }));
-          return;
+      // The stream tells of it; where it does not, we ask.
+      if (Date.now() - heard.current > 3000) {
+        try {
+          const answer = await get<{ operation: Operation }>(path`/api/v1/operations/${id}`);
+          if (!ended) take(answer.operation);
+        } catch {
+          // The next question may be answered.
         }
-      } catch {
-        // The next question may be answered.
       }
       if (!ended) timer = setTimeout(look, 1000);
     };

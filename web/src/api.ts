@@ -41,9 +41,15 @@ export class JsonText {
   constructor(readonly text: string) {}
 }
 
+let changed = 0;   // When something was last changed from here.
+const settles = 2000;
+
 async function call<T>(method: string, path: string, body?: unknown, more: Headers = {}): Promise<T> {
   const headers: Headers = { Accept: "application/json", ...more };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  // What another page has been told within the last second will do, but not for who has just changed something.
+  if (method !== "GET") changed = Date.now();
+  else if (Date.now() - changed > settles) headers["Cache-Control"] = "max-age=1";
   const response = await fetch(place(path), { method, headers, body: body === undefined ? null : body instanceof JsonText ? body.text : JSON.stringify(body) });
   const answer = (await response.json().catch(() => ({}))) as { detail?: string };
   if (response.ok) return answer as T;

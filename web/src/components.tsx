@@ -13,7 +13,7 @@ export function Time({ at }: { at: string | null }): JSX.Element {
 
 const statusKeys: Record<string, Key> = {
   queued: "queued", started: "started", finished: "finished", failed: "failed", deferred: "deferred", scheduled: "scheduled",
-  canceled: "canceled", stopped: "stopped", rate_limited: "rate_limited", created: "created_", unreadable: "unreadable",
+  canceled: "canceled", stopped: "stopped", rate_limited: "rate_limited", created: "created_", deleted: "deleted_", unreadable: "unreadable",
 };
 
 export const statusText = (word: unknown): string => {

@@ -1,4 +1,5 @@
-// Where data comes from: one stream of the overview where the server has it, else questions every two seconds.
+// Where data comes from: one stream of the overview, and of what else the page wants, where the server has it, else
+// questions every two seconds.
 // Both rest while the page is paused or hidden.
 
 import { useEffect, useRef, useState } from "preact/hooks";
@@ -82,41 +83,76 @@ function closeStream(): void {
   stream = null;
 }
 
+// ---- the other topics ----
+
+export type Topic = "jobs" | "operations" | "audit";
+type Listener = (data: never) => void;
+const listeners: Record<Topic, Set<Listener>> = { jobs: new Set(), operations: new Set(), audit: new Set() };
+let told = "";              // The topics of the stream that is open.
+let jobless = false;        // The server has no index, so it knows nothing of jobs' changes.
+
+const topics = (): string => ["overview", ...(Object.keys(listeners) as Topic[])
+  .filter((topic) => listeners[topic].size > 0 && !(jobless && topic === "jobs"))].join(",");
+const wanted = (): boolean => overview.followed || Object.values(listeners).some((all) => all.size > 0);
+
+/** Whether the stream tells of it just now. */
+export const streams = (topic: Topic): boolean => stream !== null && Date.now() - heard < silence && told.split(",").includes(topic);
+
+/** Has `take` called with what is told of the topic; no topic: nothing. Only for those who may hear of it. */
+export function useTopic<T>(topic: Topic | "", take: (data: T) => void): void {
+  const taker = useRef(take);
+  taker.current = take;
+  useEffect(() => {
+    if (topic === "") return undefined;
+    const listener: Listener = (data: T) => taker.current(data);
+    listeners[topic].add(listener);
+    setTimeout(feed, 0);   // With what else the page wants.
+    return () => {
+      listeners[topic].delete(listener);
+      setTimeout(feed, 0);
+    };
+  }, [topic]);
+}
+
 async function openStream(): Promise<void> {
-  if (streamless || !(await hasRoute("/api/v1/events")) || stream !== null || rests() || !overview.followed) return;
-  const source = new EventSource(place("/api/v1/events?topics=overview"));
+  if (streamless || !(await hasRoute("/api/v1/events")) || rests() || !wanted()) return;
+  if (stream !== null && told === topics()) return;
+  closeStream();
+  told = topics();
+  const source = new EventSource(place(`/api/v1/events?topics=${told}`));
   stream = source;
-  source.addEventListener("overview", (event) => {
+  const on = (name: string, take: (data: unknown) => void) => source.addEventListener(name, (event) => {
     if (stream !== source) return;
     heard = Date.now();
+    take(JSON.parse((event as MessageEvent<string>).data));
+  });
+  on("overview", (data) => {
     if (heard < settled) return;
-    const data = JSON.parse((event as MessageEvent<string>).data) as
-      { stats: Stats; workers: { workers: Worker[] }; recent: { jobs: Job[] } };
-    take(data.stats, data.workers, data.recent);
+    const { stats, workers, recent } = data as { stats: Stats; workers: { workers: Worker[] }; recent: { jobs: Job[] } };
+    take(stats, workers, recent);
   });
-  source.addEventListener("unchanged", () => {
-    if (stream !== source) return;
-    heard = Date.now();
-    fresh();
-  });
-  source.addEventListener("problem", (event) => {
-    if (stream !== source) return;
-    heard = Date.now();
-    failed(new Error((JSON.parse((event as MessageEvent<string>).data) as { detail: string }).detail));
-  });
+  on("unchanged", fresh);
+  on("problem", (data) => failed(new Error((data as { detail: string }).detail)));
+  for (const topic of Object.keys(listeners) as Topic[])
+    on(topic, (data) => [...listeners[topic]].forEach((listener) => listener(data as never)));
   source.addEventListener("error", () => {
-    if (source.readyState !== EventSource.CLOSED) return;
-    streamless = true;
-    if (stream === source) closeStream();
+    if (source.readyState !== EventSource.CLOSED || stream !== source) return;
+    closeStream();
+    if (told.includes("jobs")) {
+      jobless = true;
+      void openStream();
+    } else {
+      streamless = true;
+    }
   });
 }
 
 let endFeed: (() => void) | null = null;
 let endings: (() => void)[] = [];
 
-/** Runs while anybody follows the overview. */
+/** Runs while anybody follows the overview, or a topic. */
 function feed(): void {
-  if (!overview.followed) {
+  if (!wanted()) {
     endFeed?.();
     for (const end of endings) end();
     endFeed = null;
@@ -126,7 +162,7 @@ function feed(): void {
     heard = 0;
     endFeed = repeat(async () => {
       if (stream !== null && Date.now() - heard < silence) return;
-      await ask();
+      if (overview.followed) await ask();
       void openStream();
     });
     const rest = () => {
@@ -134,6 +170,8 @@ function feed(): void {
       else heard = 0;
     };
     endings = [paused.follow(rest), hidden.follow(rest), tokenWanted.follow(rest)];
+  } else if (stream !== null && told !== topics()) {
+    void openStream();
   }
 }
 

@@ -345,3 +345,12 @@ export interface Token {
   created_at: string | null;
   expires_at: string | null;
 }
+
+/** A job that has come into another status. */
+export interface Transition {
+  id: Text;
+  queue: Text;
+  func_name: Text;
+  status: Text;
+  at: string | null;
+}

@@ -200,6 +200,8 @@ struct RouteDoc {
     bool keeps_to_queues = false;
     /// What the audit log calls it (`job.cancel`); empty for what is no action.
     std::string action{};
+    /// A GET whose answer depends on more of who asks than what they may see.
+    bool personal = false;
 };
 
 /// An action that somebody asked for, and how it went.
@@ -232,8 +234,13 @@ public:
     /// Never throws for anything a client or handler does: HttpError becomes its problem, `Error`
     /// 503 (Redis away, with Retry-After) or 500, without internals in `detail`. `guard` is asked
     /// before anything is told of the routes; without one everybody may do everything.
+    ///
+    /// Who says `Cache-Control: max-age=…` with a GET may be given an answer, up to a second old,
+    /// that another has got who may see the same; a change through this router ends that.
     [[nodiscard]] boost::asio::awaitable<Response> dispatch(Request request,
                                                             Guard guard = {}) const;
+    /// What was read up to now is told to nobody any more.
+    void forget_shared() const;
     /// The pattern that this request matches, for logs and metrics; empty for none.
     [[nodiscard]] std::string_view pattern_of(Method method, std::string_view path) const;
     /// OpenAPI 3.1, generated from the routes.

@@ -2,6 +2,8 @@
 
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
+#include <boost/asio/post.hpp>
+#include <boost/asio/use_awaitable.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
 #include <cmath>
@@ -149,4 +151,153 @@ TEST(gate, lets_only_this_machines_names_in_without_a_token) {
         EXPECT_EQ(status(good), 200) << good;
     for (const char* bad : {"evil.example", "localhost.evil.example:8000", "127.0.0.1.nip.io"})
         EXPECT_EQ(status(bad), 421) << bad;
+}
+
+namespace {
+
+/// Answers that many ask for.
+class shared_answers : public testing::Test {
+protected:
+    shared_answers() {
+        RouteDoc doc;
+        doc.keeps_to_queues = true;
+        router.add(Method::get, "/figures", doc,
+                   [this](Request request) { return figures(request); });
+        router.add(Method::post, "/figures", {}, says("changed"));
+        RouteDoc own;
+        own.personal = true;
+        router.add(Method::get, "/me", own, [](Request request) -> asio::awaitable<Response> {
+            co_return Response{.body = actor_of(request)};
+        });
+    }
+
+    /// Ends when it is told to, so that others come meanwhile.
+    asio::awaitable<Response> figures(Request request) {
+        const int mine = ++readings;
+        seen = request;
+        if (slow) co_await asio::post(context, asio::use_awaitable);
+        if (fails) throw HttpError(409, "not now");
+        co_return Response{.body = std::to_string(mine)};
+    }
+
+    struct Who {
+        std::string name = "ann";
+        std::vector<std::string> queues{"*"};
+        bool redact = false;
+    };
+
+    void ask(std::vector<Response>& answers, const Who& who, std::string target = "/figures",
+             Headers headers = {{"Cache-Control", "max-age=1"}}, Method method = Method::get) {
+        Request request;
+        request.method = method;
+        request.target = std::move(target);
+        request.headers = std::move(headers);
+        request.remote = "10.0.0.1";
+        const Guard guard = [who](Request& asked, Scope, bool) -> asio::awaitable<void> {
+            Principal principal;
+            principal.name = who.name;
+            principal.queues = who.queues;
+            principal.redaction.all = who.redact;
+            principal.auth = "token";
+            asked.principal = std::make_shared<const Principal>(std::move(principal));
+            co_return;
+        };
+        asio::co_spawn(context, router.dispatch(std::move(request), guard),
+                       [&answers](std::exception_ptr error, Response response) {
+                           ASSERT_FALSE(error);
+                           answers.push_back(std::move(response));
+                       });
+    }
+
+    std::string one(const Who& who, std::string target = "/figures",
+                    Headers headers = {{"Cache-Control", "max-age=1"}},
+                    Method method = Method::get) {
+        std::vector<Response> answers;
+        ask(answers, who, std::move(target), std::move(headers), method);
+        run();
+        return answers.at(0).body;
+    }
+
+    void run() {
+        context.restart();
+        context.run();
+    }
+
+    asio::io_context context{1};
+    Router router;
+    int readings = 0;
+    bool slow = false, fails = false;
+    Request seen;
+};
+
+}  // namespace
+
+TEST_F(shared_answers, cost_one_reading_however_many_ask_at_once_or_in_turn) {
+    slow = true;
+    router.add(Method::get, "/other", {}, says("other"));
+    std::vector<Response> answers;
+    for (int i = 0; i < 200; ++i)
+        ask(answers, {.name = std::to_string(i)});
+    run();
+    ASSERT_EQ(answers.size(), 200u);
+    for (const auto& answer : answers)
+        EXPECT_EQ(answer.body, "1");
+    EXPECT_EQ(one({}), "1");
+    EXPECT_EQ(readings, 1);
+    EXPECT_EQ(header(answers.back(), "Age"), "0");
+}
+
+TEST_F(shared_answers, are_for_those_alone_who_take_them) {
+    EXPECT_EQ(one({}), "1");
+    EXPECT_EQ(one({}, "/figures", {}), "2");
+    for (const char* other : {"max-age=0", "no-cache, max-age=1", "max-age=x", "max-age="})
+        EXPECT_NE(one({}, "/figures", {{"Cache-Control", other}}), "1") << other;
+    EXPECT_EQ(one({}, "/figures", {{"Cache-Control", "max-stale, max-age=5"}}), "1");
+}
+
+TEST_F(shared_answers, are_told_apart_by_all_that_the_handler_sees) {
+    const std::vector<Who> different{
+        {}, {.queues = {"a"}}, {.queues = {"b"}}, {.queues = {"a", "b"}}, {.redact = true}};
+    for (std::size_t i = 0; i < different.size(); ++i)
+        EXPECT_EQ(one(different[i]), std::to_string(i + 1));
+    EXPECT_EQ(one({.name = "bob", .queues = {"b"}}), "3");
+    EXPECT_EQ(one({}, "/figures?queue=a"), "6");
+    EXPECT_EQ(one({}, "/figures", {{"Cache-Control", "max-age=1"}, {"If-None-Match", "x"}}), "7");
+    one({}, "/figures?queue=b", {{"Cache-Control", "max-age=1"}, {"Cookie", "secret"}});
+    EXPECT_EQ(seen.principal->name, "");
+    EXPECT_EQ(seen.remote, "");
+    EXPECT_FALSE(seen.header("Cookie"));
+    EXPECT_EQ(one({.name = "bob"}, "/me"), "bob");
+    EXPECT_EQ(one({.name = "ann"}, "/me"), "ann");
+}
+
+TEST_F(shared_answers, end_with_a_change_even_while_they_are_read) {
+    EXPECT_EQ(one({}), "1");
+    EXPECT_EQ(one({}, "/figures", {}, Method::post), "changed");
+    EXPECT_EQ(one({}), "2");
+    slow = true;
+    router.forget_shared();
+    std::vector<Response> answers;
+    ask(answers, {});
+    context.restart();
+    while (readings < 3)
+        context.run_one();
+    router.forget_shared();
+    ask(answers, {});
+    context.run();
+    ASSERT_EQ(answers.size(), 2u);
+    EXPECT_NE(answers[0].body, answers[1].body);
+}
+
+TEST_F(shared_answers, that_fail_are_told_to_those_who_wait_and_asked_for_again_by_others) {
+    slow = fails = true;
+    std::vector<Response> answers;
+    for (int i = 0; i < 3; ++i)
+        ask(answers, {});
+    run();
+    for (const auto& answer : answers)
+        EXPECT_EQ(answer.status, 409);
+    EXPECT_EQ(readings, 1);
+    fails = false;
+    EXPECT_EQ(one({}), "2");
 }
