@@ -86,7 +86,7 @@ asio::awaitable<Rule> find_rule(Rules rules, std::string name) {
 
 asio::awaitable<Response> show_limit(Rules rules, Request request) {
     const Rule rule = co_await find_rule(rules, request.path_param("name"));
-    const auto uses = co_await rules.usage();
+    const auto uses = co_await rules.usage(1000, rule.name);
     Response response =
         json_response(200, json::object{{"status", "ok"}, {"limit", to_json(rule, uses)}});
     response.headers = {{"ETag", fmt::format("\"{}\"", etag_of(rule))}};
