@@ -1,40 +1,93 @@
-"""Constant cost: what each page and list asks of Redis, however many jobs there are; the routes are those of the OpenAPI document."""
+"""Constant cost: what each page and list asks of Redis, however many jobs there are.
 
-import datetime
+The routes are all GET routes of the OpenAPI document, so that a new one is held to it from its first day: at most 3 round
+trips, and at most 50 keys beside those of the things that its page shows. `MORE` says where a thing is more than one key, and which
+routes look at a bounded number of keys that has nothing to do with a page. What is counted, and how, is told in
+support/redis_cost.py. By default 1 000 and 10 000 jobs in each of eight statuses, with RQXX_FULL=1 10 000 and a million.
+"""
+
 import json
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 import time
+import urllib.parse
 
 import pytest
 from conftest import System, http, wait_for
-from many_jobs import STATUSES, make_jobs
+from many_jobs import QUEUES, STATUSES, make_jobs
 from redis_cost import Meter
 
 FULL = os.environ.get("RQXX_FULL") == "1"
 SMALL, LARGE = (10_000, 1_000_000) if FULL else (1_000, 10_000)
-NAMED = {
-    "/api/v1/batches/{batch_id}": "load-7", "/api/v1/limits/{name}": "few-7",
-    "/api/v1/cron/{name}": "nightly-007", "/api/v1/queues/{name}": "default", "/api/v1/workers/{name}": "worker-7",
+#: The index of eight million jobs would take most of an hour; what it asks of Redis does not depend on that.
+INDEXED = 1_000_000 if FULL else 10_000
+WORKERS, CRON, RULES = 300, 300, 120
+TRIPS, KEYS = 3, 50
+
+#: What stands for the parameters of paths.
+NAMES = {"batches": "load-7", "limits": "few-7", "cron": "nightly-007", "queues": "default", "workers": "worker-7"}
+#: Questions beside the plain one.
+QUERIES = {
+    "/api/v1/history/queues": ["queues=" + ",".join(QUEUES)],
+    "/api/v1/history": ["", "span=72h", "queue=mail"],
+    "/api/v1/suggest": ["field=func", "field=queue&prefix=m"],
+    "/api/v1/jobs": ["", *(f"status={status}" for status in STATUSES), "limit=50&order=oldest", "queue=mail&status=failed", "func=app.tasks.work_3",
+                     "error=row+7", "worker=worker-3&status=finished", "id=failed-7", "since=2026-11-10T00:00:00Z&until=2026-11-12T00:00:00Z"],
+    "/api/v1/failures": ["", "queue=mail", "sort=count&limit=50"],
+    "/api/v1/schedules": ["", "queue=mail", "limit=200"],
+    "/api/v1/queues": ["", "prefix=m", "limit=2"],
+    "/api/v1/workers": ["", "limit=200", "cursor=worker-5"],
+    "/api/v1/cron": ["", "limit=3", "cursor=nightly-250"],
+    "/api/v1/batches": ["", "limit=10", "offset=100"],
+    "/api/rq/stats": ["", "queue=mail", "queue=unknown"],
+    "/api/rq/jobs/recent": ["", "limit=100", "limit=50&status=failed", "queue=mail&status=finished", "limit=1&status=scheduled"],
+    "/api/rq/performance": ["", "hours=8760"],
 }
+#: Keys of each thing on a page: itself, unless said here.
+OF_EACH = {
+    "/api/v1/queues": 9,    # Its list, seven registries, its workers, the job that is next.
+    "/api/v1/workers": 2,   # Its record, its jobs.
+    "/api/v1/cron": 26,     # How it stands, its history, the jobs of 24 runs.
+    "/api/v1/batches": 3,   # Its record, what is left, its children.
+    "/api/rq/jobs/recent": 3,   # Its hash, results, execution; see below.
+}
+#: Routes that have no pages, or look at more than they show: how many keys at most, whatever there is.
+MORE = {
+    "/api/rq/jobs/recent": 2000,   # Jobs that are looked at: none of RQ's places is in the order of creation.
+    "/api/rq/performance": 600, "/api/rq/performance/trends": 600, "/api/rq/performance/compare": 600,   # Minutes, hours and days of figures.
+    "/api/rq/stats": 8 * len(QUEUES), "/api/rq/workers": 2 * WORKERS, "/api/v1/limits": 2 * RULES,   # All of them are told.
+    "/api/v1/alerts": WORKERS + 11 * len(QUEUES),
+    "/api/v1/redis": 300,          # A sample.
+    "/metrics": WORKERS + 2 * RULES + 11 * len(QUEUES),
+}
+#: Scrapes come four times a minute, not with a page.
+MORE_TRIPS = {"/metrics": 4}
+#: A stream, whose cost is test_live.py's subject; one that enqueues, for scripts that are older than POST.
+NOT_ASKED = {"/api/v1/events", "/api/sessions/{session_id}/evaluate"}
+#: Of the application, which keeps them in SQLite: there are none here.
+MISSING = {"/api/sessions/{session_id}", "/api/sessions/{session_id}/report"}
+RANDOM = {"/api/v1/redis"}
 
 
 def fill_with_the_rest(web, connection):
     """More of everything else than one page shows."""
     now = "2026-11-23T17:47:37.728246Z"
-    for n in range(300):
+    pipe = connection.pipeline(transaction=False)
+    for n in range(WORKERS):
         name = f"worker-{n}"
-        connection.sadd("rq:workers", f"rq:worker:{name}")
+        pipe.sadd("rq:workers", f"rq:worker:{name}")
         for queue in ("default", "high"):
-            connection.sadd(f"rq:workers:{queue}", f"rq:worker:{name}")
-        connection.hset(f"rq:worker:{name}", mapping={"queues": "default,high", "state": "busy", "birth": now, "last_heartbeat": now, "pid": n,
-                                                      "hostname": "host", "version": "2.10.0", "current_job": f"started-{n}"})
-        connection.hset("rqxx:cron_entries", f"nightly-{n:03}", json.dumps({"func": "app.tasks.nightly", "cron": "0 3 * * *"}))
-        for run in range(30):
-            connection.zadd(f"rq:cron_job:nightly-{n:03}:jobs", {f"finished-{n + run}": time.time() - run})
-    for n in range(120):
+            pipe.sadd(f"rq:workers:{queue}", f"rq:worker:{name}")
+        pipe.hset(f"rq:worker:{name}", mapping={"queues": "default,high", "state": "busy", "birth": now, "last_heartbeat": now, "pid": n,
+                                                "hostname": "host", "version": "2.10.0", "current_job": f"started-{n}"})
+    for n in range(CRON):
+        pipe.hset("rqxx:cron_entries", f"nightly-{n:03}", json.dumps({"func": "app.tasks.nightly", "cron": "0 3 * * *"}))
+        pipe.zadd(f"rq:cron_job:nightly-{n:03}:jobs", {f"finished-{30 * n + run}": time.time() - run for run in range(30)})
+    pipe.execute()
+    for n in range(RULES):
         assert http("PUT", f"{web.url}/api/v1/limits/few-{n}", {"kind": "concurrency", "limit": 2, "queue": f"mail-{n}"}).status == 200
         assert http("POST", f"{web.url}/api/v1/batches?name=load-{n}&queue=low", b'{"func": "app.tasks.add", "args": [1, 2]}\n').status == 201
 
@@ -46,13 +99,44 @@ class World:
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="rqxx-test-"))
         self.system = System(self.folder)
         server = self.system.redis()
-        self.connection = server.client
-        make_jobs(self.connection, count)
+        make_jobs(server.client, count)
         self.meter = Meter(self.folder, server)
-        self.web = self.system.serve("--no-worker", "--no-sampler", "--no-maintenance", "--no-scheduler", "--no-cron", "--no-access-log",
-                                     url=self.meter.url)
-        fill_with_the_rest(self.web, self.connection)
-        wait_for(lambda: http("GET", self.web.url + "/api/v1/jobs?limit=1").json["index"]["jobs"] >= min(count * 8, 1_000_000 if FULL else 10_000), 1000, what="the index")
+        self.web = self.system.serve("--no-worker", "--no-sampler", "--no-maintenance", "--no-scheduler", "--no-cron", "--no-webhooks", "--no-access-log", url=self.meter.url)
+        fill_with_the_rest(self.web, server.client)
+        wait_for(lambda: self.get("/api/v1/jobs?limit=1").json.get("index", {}).get("jobs", 0) >= min(len(STATUSES) * count, INDEXED), 1800, "the index")
+
+    def get(self, target):
+        return http("GET", self.web.url + target)
+
+    def end(self):
+        self.system.end()
+        self.meter.end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def name_for(self, path, parameter):
+        if parameter == "job_id":
+            return "failed-7"
+        if parameter == "group_id":
+            return self.get("/api/v1/failures").json["items"][0]["id"]
+        if parameter == "operation_id":
+            order = {"action": "cancel", "filter": {"queue": "nowhere", "status": "queued"}}
+            return http("POST", self.web.url + "/api/v1/jobs/bulk", order).json["operation_id"]
+        if parameter == "session_id":
+            return "7"
+        words = path.split("/")
+        assert words[3] in NAMES, f"say in NAMES what {{{parameter}}} of {path} stands for"
+        return NAMES[words[3]]
+
+    def targets(self):
+        """(path of the document, target, how many things a page of it has) of all that can be asked."""
+        for path, methods in self.get("/api/v1/openapi.json").json["paths"].items():
+            if "get" not in methods or path in NOT_ASKED:
+                continue
+            target = re.sub(r"{(\w+)}", lambda found: self.name_for(path, found[1]), path)
+            limits = [param["schema"].get("default", 0) for param in methods["get"].get("parameters", []) if param["name"] == "limit"]
+            for query in QUERIES.get(path, [""]):
+                asked = dict(urllib.parse.parse_qsl(query))
+                yield path, f"{target}?{query}" if query else target, int(asked.get("limit", limits[0] if limits else 0))
 
 
 @pytest.fixture(scope="module")
@@ -60,31 +144,47 @@ def worlds():
     both = [World(SMALL), World(LARGE)]
     yield both
     for world in both:
-        world.system.end()
-        shutil.rmtree(world.folder, ignore_errors=True)
+        world.end()
 
 
-def targets(web):
-    document = http("GET", f"{web.url}/api/v1/openapi.json").json
-    for path, methods in document["paths"].items():
-        if "get" in methods:
-            yield path
+def most_keys(path, page):
+    return KEYS + MORE.get(path, 0) + OF_EACH.get(path, 1) * page
 
 
-def test_print(worlds):
-    begin = time.time()
-    for world in worlds:
-        web, meter = world.web, world.meter
-        for path in targets(web):
-            if "events" in path:
-                continue
-            at = path.replace("{job_id}", "failed-7")
-            if path in NAMED:
-                at = path[:path.index("{")] + NAMED[path]
-            if "failures/{" in path:
-                at = "/api/v1/failures/" + http("GET", web.url + "/api/v1/failures").json["items"][0]["id"]
-            r = []
-            cost = meter.measure(lambda: r.append(http("GET", web.url + at)))
-            print(at, r[0].status, len(r[0].body), cost)
-    print("took", time.time() - begin)
-    assert 0
+@pytest.mark.timeout(7200 if FULL else 120)
+def test_every_route_costs_three_round_trips_and_few_keys_however_many_jobs_there_are(worlds):
+    wrong, seen, costs = [], set(), [{}, {}]
+    for world, found in zip(worlds, costs):
+        for path, target, page in world.targets():
+            answers = []
+            cost = world.meter.measure(lambda: answers.append(world.get(target)))
+            assert answers[0].status == (404 if path in MISSING else 200), (target, answers[0].body[:300])
+            seen.add(path)
+            found[path, target] = cost
+            if cost.trips > MORE_TRIPS.get(path, TRIPS) or len(cost.keys) > most_keys(path, page):
+                wrong.append(f"{target}: {cost}; at most {MORE_TRIPS.get(path, TRIPS)} round trips, {most_keys(path, page)} keys")
+    small, large = costs
+    for (path, target), cost in large.items():
+        if path in RANDOM or "{operation_id}" in path or "{group_id}" in path:
+            continue
+        # Groups of failures have ids of their own.
+        before = small[path, target]
+        if len(cost.keys) > len(before.keys) + 5 or len(cost.commands) > len(before.commands) * 1.05 + 10:
+            wrong.append(f"{target}: {cost}, and with {SMALL} jobs in each status {before}")
+    assert not wrong, "\n".join(wrong)
+    assert len(seen) > 40
+    asks_redis = {path for (path, _), cost in large.items() if cost.trips}
+    assert {"/api/v1/jobs", "/api/v1/queues", "/api/rq/stats", "/api/rq/jobs/recent", "/metrics"} <= asks_redis
+
+
+def test_pages_of_workers_queues_and_cron_jobs_lead_through_all_of_them(worlds):
+    world = worlds[0]
+    for path, names in (("workers", {f"worker-{n}" for n in range(WORKERS)}), ("cron", {f"nightly-{n:03}" for n in range(CRON)}),
+                        ("queues", {*QUEUES})):
+        found, cursor = [], ""
+        while cursor is not None:
+            answer = world.get(f"/api/v1/{path}?limit=3&cursor={urllib.parse.quote(cursor)}" if path == "queues" else
+                               f"/api/v1/{path}?limit=90&cursor={urllib.parse.quote(cursor)}").json
+            found += [item["name"] for item in answer["items"]]
+            cursor = answer["next"]
+        assert found == sorted(set(found)) and set(found) == names

@@ -1,11 +1,13 @@
 """Many jobs in every status, made inside Redis: as RQ leaves them, in seconds for a million."""
 
 import base64
+import json
 import pickle
 import time
 import zlib
 
 STATUSES = ["queued", "started", "finished", "failed", "deferred", "scheduled", "canceled", "stopped"]
+QUEUES = ["default", "high", "low", "mail"]
 REGISTRY = {"started": "wip", "stopped": "failed"}
 
 MAKE = """
@@ -41,10 +43,8 @@ def packed(text):
     return base64.b64encode(zlib.compress(text.encode(errors="surrogatepass")))
 
 
-def make_jobs(connection, count, statuses=STATUSES, begin=0, queues=("default", "high", "low", "mail"), functions=7, error="ValueError: bad row 7"):
+def make_jobs(connection, count, statuses=STATUSES, begin=0, queues=QUEUES, functions=7, error="ValueError: bad row 7"):
     """Jobs `<status>-<n>` for n from `begin` to `count`."""
-    import json
-
     trace = packed(f'Traceback (most recent call last):\n  File "/app/tasks.py", line 3, in work\n{error}')
     data = [zlib.compress(pickle.dumps((f"app.tasks.work_{n}", None, (n,), {}))) for n in range(functions)]
     script = connection.register_script(MAKE)
