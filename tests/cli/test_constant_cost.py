@@ -9,16 +9,19 @@ support/redis_cost.py. By default 1 000 and 10 000 jobs in each of eight statuse
 import json
 import os
 import pathlib
+import pickle
 import re
 import shutil
 import tempfile
 import time
 import urllib.parse
+import zlib
 
 import pytest
 from conftest import System, http, wait_for
-from many_jobs import QUEUES, STATUSES, make_jobs
+from many_jobs import QUEUES, STATUSES, make_jobs, packed
 from redis_cost import Meter
+from scrape import Scrape
 
 FULL = os.environ.get("RQXX_FULL") == "1"
 SMALL, LARGE = (10_000, 1_000_000) if FULL else (1_000, 10_000)
@@ -70,6 +73,7 @@ NOT_ASKED = {"/api/v1/events", "/api/sessions/{session_id}/evaluate"}
 #: Of the application, which keeps them in SQLite: there are none here.
 MISSING = {"/api/sessions/{session_id}", "/api/sessions/{session_id}/report"}
 RANDOM = {"/api/v1/redis"}
+QUIET = ("--no-worker", "--no-sampler", "--no-maintenance", "--no-scheduler", "--no-cron", "--no-webhooks", "--no-access-log")
 
 
 def fill_with_the_rest(web, connection):
@@ -95,13 +99,15 @@ def fill_with_the_rest(web, connection):
 class World:
     """A server on as many jobs in each status, and what measures it."""
 
-    def __init__(self, count):
+    def __init__(self):
         self.folder = pathlib.Path(tempfile.mkdtemp(prefix="rqxx-test-"))
         self.system = System(self.folder)
+
+    def begin(self, count):
         server = self.system.redis()
         make_jobs(server.client, count)
         self.meter = Meter(self.folder, server)
-        self.web = self.system.serve("--no-worker", "--no-sampler", "--no-maintenance", "--no-scheduler", "--no-cron", "--no-webhooks", "--no-access-log", url=self.meter.url)
+        self.web = self.system.serve(*QUIET, url=self.meter.url)
         fill_with_the_rest(self.web, server.client)
         wait_for(lambda: self.get("/api/v1/jobs?limit=1").json.get("index", {}).get("jobs", 0) >= min(len(STATUSES) * count, INDEXED), 1800, "the index")
 
@@ -110,7 +116,6 @@ class World:
 
     def end(self):
         self.system.end()
-        self.meter.end()
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def name_for(self, path, parameter):
@@ -141,10 +146,14 @@ class World:
 
 @pytest.fixture(scope="module")
 def worlds():
-    both = [World(SMALL), World(LARGE)]
-    yield both
-    for world in both:
-        world.end()
+    both = [World(), World()]
+    try:
+        for world, count in zip(both, (SMALL, LARGE)):
+            world.begin(count)
+        yield both
+    finally:
+        for world in both:
+            world.end()
 
 
 def most_keys(path, page):
@@ -188,3 +197,68 @@ def test_pages_of_workers_queues_and_cron_jobs_lead_through_all_of_them(worlds):
             found += [item["name"] for item in answer["items"]]
             cursor = answer["next"]
         assert found == sorted(set(found)) and set(found) == names
+
+
+MANY = 10_000
+
+
+@pytest.fixture(scope="module")
+def crowded():
+    """Ten thousand queues with a failed job each, of as many functions, and as many errors."""
+    world = World()
+    try:
+        fill_with_queues(world)
+        yield world
+    finally:
+        world.end()
+
+
+def fill_with_queues(world):
+    server = world.system.redis()
+    pipe = server.client.pipeline(transaction=False)
+    for n in range(MANY):
+        queue, job = f"queue-{n:05}", f"job-{n:05}"
+        pipe.sadd("rq:queues", f"rq:queue:{queue}")
+        pipe.rpush(f"rq:queue:{queue}", f"waiting-{n}")
+        pipe.hset(f"rq:job:waiting-{n}", mapping={"status": "queued", "origin": queue, "created_at": "2026-11-21T00:00:00.000000Z"})
+        pipe.hset(f"rq:job:{job}", mapping={"status": "failed", "origin": queue, "created_at": "2026-11-20T00:00:00.000000Z",
+                                            "ended_at": "2026-11-20T01:00:00.000000Z",
+                                            "data": zlib.compress(pickle.dumps((f"app.tasks.function_{n:05}", None, (), {})))})
+        pipe.zadd(f"rq:failed:{queue}", {job: 4e9})
+        word = "".join(chr(97 + int(digit)) for digit in f"{n:05}")   # Numbers would be taken for one error.
+        pipe.xadd(f"rq:results:{job}", {"type": 2, "exc_string": packed(f"Traceback (most recent call last):\n{word.title()}Error: no")})
+        pipe.hset("rqxx:totals", f"finished|{queue}", 2)
+    pipe.execute()
+    world.meter = Meter(world.folder, server)
+    world.web = world.system.serve(*QUIET, url=world.meter.url)
+    # Tens of thousands of commands are too much for a man in the middle who is written in Python.
+    world.direct = world.system.serve(*QUIET, "--no-index", url=server.url, data_dir=world.folder / "direct")
+    wait_for(lambda: world.get("/api/v1/jobs?limit=1").json.get("index", {}).get("complete"), 60, "the index")
+
+
+@pytest.mark.parametrize("target, items, keys", [
+    ("/api/v1/queues", 50, 500), ("/api/v1/queues?prefix=queue-09&cursor=queue-09500", 50, 500), ("/api/v1/queues/queue-07777", None, 20),
+    ("/api/v1/jobs", 25, 50), ("/api/v1/jobs?func=app.tasks.function_07777", 1, 50), ("/api/v1/jobs?queue=queue-*&limit=50", 50, 75),
+    ("/api/v1/failures", 25, 50), ("/api/v1/failures?queue=queue-07777", 1, 50),
+    ("/api/v1/suggest?field=func&prefix=app", 20, 50), ("/api/v1/suggest?field=queue", 20, 50), ("/api/v1/suggest?field=group", 20, 50),
+    ("/api/rq/jobs/recent?limit=50", 50, 7000), ("/api/v1/workers", 0, 50),
+])
+def test_pages_of_ten_thousand_queues_functions_and_errors_are_bounded(crowded, target, items, keys):
+    answers = []
+    cost = crowded.meter.measure(lambda: answers.append(crowded.get(target)))
+    assert answers[0].status == 200 and len(answers[0].body) < 100_000
+    assert cost.trips <= 3 and len(cost.keys) <= keys, cost
+    shown = next((answers[0].json[name] for name in ("items", "jobs", "values") if name in answers[0].json), None)
+    assert shown is None and items is None or len(shown) == items
+
+
+def test_the_counts_of_ten_thousand_queues_are_told(crowded):
+    answer = http("GET", crowded.direct.url + "/api/rq/stats?queue=queue-07777").json
+    assert answer["totals"]["queued"] == MANY and answer["stats"]["failed"] == 1 and len(answer["queues"]) == MANY
+
+
+def test_a_scrape_of_ten_thousand_queues_and_functions_has_a_bounded_number_of_series(crowded):
+    scrape = Scrape(crowded.direct.url + "/metrics")
+    assert len({labels["queue"] for labels, _ in scrape.all("rqxx_queue_jobs")}) == 1001
+    assert scrape.get("rqxx_queue_jobs", queue="other", status="failed") == MANY - 1000
+    assert len(scrape.series) < 14_000 and not [labels for _, labels in scrape.series if "function_" in str(labels)]
