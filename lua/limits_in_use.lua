@@ -1,5 +1,5 @@
 -- How the limiters stand that are in use, or that something waits for. Changes nothing.
--- ARGV: 1 most limiters to tell of
+-- ARGV: 1 most limiters to tell of, 2 the only rule or ""
 -- Returns: {limiter, points used, what waits for it, pushed back until (us) or 0}...
 -- Dynamic keys: see includes/lanes.lua, includes/limits.lua
 --- @include time
@@ -14,7 +14,7 @@ for i = 1, #flat, 2 do rules[flat[i]] = rule_of(flat[i + 1]) end
 local names, seen = {}, {}
 local function add(name)
     local rule = string.match(name, '^[^:@]*')
-    if not seen[name] and rules[rule] and kinds[rules[rule].kind] and #names < tonumber(ARGV[1]) then
+    if (ARGV[2] == '' or ARGV[2] == rule) and not seen[name] and rules[rule] and kinds[rules[rule].kind] and #names < tonumber(ARGV[1]) then
         seen[name] = true
         names[#names + 1] = name
     end

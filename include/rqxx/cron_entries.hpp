@@ -50,14 +50,22 @@ struct CronListing {
 };
 [[nodiscard]] boost::json::object to_json(const CronListing& schedule);
 
+/// A part of all schedules.
+struct CronPage {
+    std::vector<CronListing> schedules;
+    bool more = false;  ///< There are others behind these.
+};
+
 /// Schedules that can be changed while everything runs, and what is known of all others.
 class CronEntries {
 public:
     static constexpr std::size_t most = 1000;
     explicit CronEntries(RedisClient& redis) : redis_(&redis) {}
 
-    /// By name; those of `rqxx cron` and of RQ's own cron processes, too. Four round trips.
-    boost::asio::awaitable<std::vector<CronListing>> list(std::string only = {});
+    /// By name, those behind `after`; those of `rqxx cron` and of RQ's own cron processes, too.
+    /// Three round trips; for each schedule of the page its state, its runs and their jobs are read.
+    boost::asio::awaitable<CronPage> list(std::string after, std::size_t limit);
+    boost::asio::awaitable<std::optional<CronListing>> find(std::string name);
     enum class Edit { none = 0, done = 1, changed = 2, too_many = 3 };
     /// `none`: the name is taken.
     boost::asio::awaitable<Edit> add(std::string name, std::string json);
@@ -70,6 +78,8 @@ public:
     boost::asio::awaitable<std::string> run_now(CronSchedule schedule);
 
 private:
+    boost::asio::awaitable<CronPage> read(std::optional<std::string> only, std::string after,
+                                          std::size_t limit);
     RedisClient* redis_;
 };
 

@@ -153,6 +153,10 @@ public:
 
     /// Every queue known to RQ, by name. Two round trips.
     boost::asio::awaitable<std::vector<QueueStats>> all_queue_stats();
+    /// Their names, in order. One round trip, one key.
+    boost::asio::awaitable<std::vector<std::string>> queue_names();
+    /// Of these queues, in this order. One round trip.
+    boost::asio::awaitable<std::vector<QueueStats>> queue_stats(std::vector<std::string> queues);
     /// One queue; an unknown one counts zero.
     boost::asio::awaitable<QueueStats> queue_stats(std::string queue);
     /// Rate limits, those with most waiting jobs first; of more than 1000 some. Two round trips.
@@ -174,7 +178,12 @@ public:
     /// The jobs that this one depends on and those that wait for it, at most 100, the nearest
     /// first; nothing for an unknown job. One round trip.
     boost::asio::awaitable<std::optional<DependencyGraph>> dependencies(std::string id);
+    /// By name; of more than 1000 some. Two round trips, two keys for each.
     boost::asio::awaitable<std::vector<WorkerInfo>> workers();
+    /// Names of all that are registered, in order. One round trip, one key.
+    boost::asio::awaitable<std::vector<std::string>> worker_names();
+    /// Of these, in this order; those without a record are left out. One round trip.
+    boost::asio::awaitable<std::vector<WorkerInfo>> workers(std::vector<std::string> names);
     /// The `hours` before now.
     boost::asio::awaitable<Performance> performance(std::int64_t hours);
     /// `count` consecutive spans of `hours`, newest first.

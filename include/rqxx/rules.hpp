@@ -131,8 +131,9 @@ public:
     /// @throws Error `Errc::not_found` for no such limit, `Errc::usage` for `delay` and `key`.
     boost::asio::awaitable<void> push_back(std::string rule, std::string key,
                                            std::chrono::seconds delay);
-    /// Of rules that something waits for or that are in use; at most `most`.
-    boost::asio::awaitable<std::vector<LimiterUse>> usage(std::size_t most = 1000);
+    /// Of rules that something waits for or that are in use, or of one of them; at most `most`.
+    boost::asio::awaitable<std::vector<LimiterUse>> usage(std::size_t most = 1000,
+                                                          std::string rule = {});
 
 private:
     boost::asio::awaitable<int> edit(std::string name, std::string json, std::string etag = {});

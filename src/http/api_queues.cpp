@@ -54,26 +54,22 @@ asio::awaitable<Response> list_queues(Monitor& monitor, RedisClient& redis, Requ
     const auto limit = static_cast<std::size_t>(request.query_integer("limit", 50, 1, 200));
     const std::string prefix = query_text(request, "prefix");
     const std::string after = query_text(request, "cursor");
-    auto all = co_await monitor.all_queue_stats();
-    std::ranges::sort(all, {}, &QueueStats::queue_name);
-    std::vector<QueueStats> page;
+    std::vector<std::string> names;
     bool more = false;
-    for (auto& queue : all) {
-        if (!queue.queue_name.starts_with(prefix) || !may_see_queue(request, queue.queue_name))
-            continue;
-        if (!after.empty() && queue.queue_name <= after) continue;
-        if (page.size() == limit) {
+    for (auto& name : co_await monitor.queue_names()) {
+        if (!name.starts_with(prefix) || !may_see_queue(request, name)) continue;
+        if (!after.empty() && name <= after) continue;
+        if (names.size() == limit) {
             more = true;
             break;
         }
-        page.push_back(std::move(queue));
+        names.push_back(std::move(name));
     }
-    std::vector<std::string> names;
-    names.reserve(page.size());
-    for (const auto& queue : page)
-        names.push_back(queue.queue_name);
     json::array items;
-    if (!page.empty()) {
+    json::value next;
+    if (!names.empty()) {
+        if (more) next = to_json(Value(names.back()));
+        const auto page = co_await monitor.queue_stats(names);
         const Reply heads = co_await redis.eval(lua::queue_heads, {}, std::move(names));
         for (std::size_t i = 0; i < page.size(); ++i)
             items.push_back(queue_json(page[i], heads.as_array().at(i)));
@@ -81,7 +77,7 @@ asio::awaitable<Response> list_queues(Monitor& monitor, RedisClient& redis, Requ
     co_return json_response(
         200, json::object{{"status", "ok"},
                           {"items", std::move(items)},
-                          {"next", more ? to_json(Value(page.back().queue_name)) : json::value()}});
+                          {"next", std::move(next)}});
 }
 
 asio::awaitable<bool> is_known(RedisClient& redis, std::string name) {
@@ -91,12 +87,16 @@ asio::awaitable<bool> is_known(RedisClient& redis, std::string name) {
 
 asio::awaitable<Response> show_queue(Monitor& monitor, RedisClient& redis, Request request) {
     const std::string& name = request.path_param("name");
-    if (!may_see_queue(request, name) || !co_await is_known(redis, name))
-        throw HttpError(404, "Queue not found");
+    if (!may_see_queue(request, name)) throw HttpError(404, "Queue not found");
+    Pipeline first;
+    first.add("SISMEMBER", keys::queues, keys::queue(name));
+    first.add("SRANDMEMBER", keys::queue_workers(name), 100);
+    const auto replies = co_await redis.run(std::move(first));
+    if (replies.at(0).as_integer() != 1) throw HttpError(404, "Queue not found");
     const QueueStats stats = co_await monitor.queue_stats(name);
     const Reply heads = co_await redis.eval(lua::queue_heads, {}, std::vector<std::string>{name});
     json::object queue = queue_json(stats, heads.as_array().at(0));
-    const Reply workers = co_await redis.command("SRANDMEMBER", keys::queue_workers(name), 100);
+    const Reply& workers = replies.at(1);
     json::array names;
     for (const auto& worker : workers.as_array())
         if (worker.text.starts_with(keys::worker_prefix))
@@ -206,32 +206,33 @@ asio::awaitable<Response> delete_queue(RedisClient& redis, Request request) {
 asio::awaitable<Response> list_workers(Monitor& monitor, Request request) {
     const auto limit = static_cast<std::size_t>(request.query_integer("limit", 50, 1, 200));
     const std::string after = query_text(request, "cursor");
-    auto all = co_await monitor.workers();
-    std::ranges::sort(all, {}, &WorkerInfo::name);
-    json::array items;
-    std::string last, next;
-    for (const auto& worker : all) {
-        if (!after.empty() && worker.name <= after) continue;
-        if (items.size() == limit) {
-            next = last;
+    std::vector<std::string> names;
+    json::value next;
+    for (auto& name : co_await monitor.worker_names()) {
+        if (!after.empty() && name <= after) continue;
+        if (names.size() == limit) {
+            next = to_json(Value(names.back()));
             break;
         }
-        last = worker.name;
-        items.push_back(to_json(worker));
+        names.push_back(std::move(name));
     }
+    json::array items;
+    for (const auto& worker : co_await monitor.workers(std::move(names)))
+        items.push_back(to_json(worker));
     co_return json_response(
-        200, json::object{{"status", "ok"},
-                          {"items", std::move(items)},
-                          {"next", next.empty() ? json::value() : to_json(Value(next))}});
+        200,
+        json::object{{"status", "ok"}, {"items", std::move(items)}, {"next", std::move(next)}});
 }
 
-asio::awaitable<Response> show_worker(Monitor& monitor, Request request) {
+asio::awaitable<Response> show_worker(Monitor& monitor, RedisClient& redis, Request request) {
     const std::string& name = request.path_param("name");
-    for (const auto& worker : co_await monitor.workers())
-        if (worker.name == name)
-            co_return json_response(200,
-                                    json::object{{"status", "ok"}, {"worker", to_json(worker)}});
-    throw HttpError(404, "Worker not found");
+    const Reply known = co_await redis.command("SISMEMBER", keys::workers, keys::worker(name));
+    const auto found = known.as_integer() == 1
+                           ? co_await monitor.workers(std::vector<std::string>{name})
+                           : std::vector<WorkerInfo>();
+    if (found.empty()) throw HttpError(404, "Worker not found");
+    co_return json_response(
+        200, json::object{{"status", "ok"}, {"worker", to_json(found.front())}});
 }
 
 /// Source: rq/command.py send_shutdown_command (RQ 2.10).
@@ -336,7 +337,9 @@ void add_queue_routes(Router& router, Monitor& monitor, RedisClient& redis,
     auto worker = describe("One worker", "workers", {404});
     worker.response_schema = item_schema("worker", worker_schema);
     add(Method::get, "/api/v1/workers/{name}", worker,
-        [&monitor](Request request) { return show_worker(monitor, std::move(request)); });
+        [&monitor, &redis](Request request) {
+            return show_worker(monitor, redis, std::move(request));
+        });
     auto shutdown = describe("Let a worker end when its job has", "workers", {404, 409, 422});
     shutdown.action = "worker.shutdown";
     shutdown.params = {dry_run_param()};

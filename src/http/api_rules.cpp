@@ -103,7 +103,7 @@ json::object limit_json(const Request& request, const Rule& rule,
 
 asio::awaitable<Response> show_limit(Rules rules, Request request) {
     const Rule rule = co_await find_rule(rules, request.path_param("name"));
-    const auto uses = co_await rules.usage();
+    const auto uses = co_await rules.usage(1000, rule.name);
     Response response = json_response(
         200, json::object{{"status", "ok"}, {"limit", limit_json(request, rule, uses)}});
     response.headers = {{"ETag", fmt::format("\"{}\"", etag_of(rule))}};

@@ -46,9 +46,9 @@ const std::string& name_of(const Request& request) {
 }
 
 asio::awaitable<CronListing> find(CronEntries entries, std::string name) {
-    auto found = co_await entries.list(std::move(name));
-    if (found.empty()) throw not_found();
-    co_return std::move(found.front());
+    auto found = co_await entries.find(std::move(name));
+    if (!found) throw not_found();
+    co_return std::move(*found);
 }
 
 json::object cron_json(const CronListing& listing, const Redaction& redaction) {
@@ -65,6 +65,20 @@ Response cron_answer(int status, const CronListing& listing, const Request& requ
         json::object{{"status", "ok"}, {"cron", cron_json(listing, redaction_of(request))}});
     if (!listing.etag.empty()) response.headers = {{"ETag", fmt::format("\"{}\"", listing.etag)}};
     return response;
+}
+
+asio::awaitable<Response> list_cron(RedisClient& redis, Request request) {
+    const auto limit = static_cast<std::size_t>(request.query_integer("limit", 25, 1, 200));
+    CronEntries entries(redis);
+    const auto page = co_await entries.list(query_text(request, "cursor"), limit);
+    json::array items;
+    for (const auto& schedule : page.schedules)
+        items.push_back(cron_json(schedule, redaction_of(request)));
+    co_return json_response(
+        200, json::object{{"status", "ok"},
+                          {"items", std::move(items)},
+                          {"next", page.more ? to_json(Value(page.schedules.back().name))
+                                             : json::value()}});
 }
 
 /// As it is kept: the schedule can be read, and is not too large.
@@ -89,7 +103,7 @@ asio::awaitable<Response> add_cron(RedisClient& redis, Request request) {
     entry.erase("name");
     const std::string text = checked(*name, entry);
     CronEntries entries(redis);
-    if (!(co_await entries.list(*name)).empty())
+    if (co_await entries.find(*name))
         throw HttpError(409, "There is a cron job of this name", "exists");
     const auto edit = co_await entries.add(*name, text);
     if (edit == CronEntries::Edit::none)
@@ -288,18 +302,13 @@ void add_schedule_routes(Router& router, RedisClient& redis) {
 
     RouteDoc list;
     list.summary = "Cron jobs: those kept in Redis, and those that running processes show";
+    list.params = {integer_param("limit", "how many", 25, 1, 200),
+                   text_param("cursor", "`next` of the answer before")};
+    list.problems = {422};
     list.response_schema = fmt::format(
-        R"({{"type":"object","required":["status","items"],"properties":{{"status":{{"type":"string"}},"items":{{"type":"array","items":{}}}}}}})",
+        R"({{"type":"object","required":["status","items","next"],"properties":{{"status":{{"type":"string"}},"items":{{"type":"array","items":{}}},"next":{{"type":["string","null"]}}}}}})",
         schedule_schema);
-    add(Method::get, "/api/v1/cron", list,
-        [](RedisClient& client, Request request) -> asio::awaitable<Response> {
-            CronEntries entries(client);
-            json::array items;
-            for (const auto& schedule : co_await entries.list())
-                items.push_back(cron_json(schedule, redaction_of(request)));
-            co_return json_response(200,
-                                    json::object{{"status", "ok"}, {"items", std::move(items)}});
-        });
+    add(Method::get, "/api/v1/cron", list, list_cron);
     RouteDoc one;
     one.summary = "One cron job; its ETag is for If-Match";
     one.response_schema = answer_schema();

@@ -377,10 +377,21 @@ json::object to_json(const CronListing& listing) {
             {"problem", text_or_null(listing.problem)}};
 }
 
-asio::awaitable<std::vector<CronListing>> CronEntries::list(std::string only) {
+asio::awaitable<CronPage> CronEntries::list(std::string after, std::size_t limit) {
+    return read(std::nullopt, std::move(after), limit);
+}
+
+asio::awaitable<std::optional<CronListing>> CronEntries::find(std::string name) {
+    auto found = co_await read(std::move(name), "", 1);
+    if (found.schedules.empty()) co_return std::nullopt;
+    co_return std::move(found.schedules.front());
+}
+
+asio::awaitable<CronPage> CronEntries::read(std::optional<std::string> only, std::string after,
+                                            std::size_t limit) {
     Pipeline first;
     first.add("TIME")
-        .add("HGETALL", keys::cron_entries)
+        .add("HKEYS", keys::cron_entries)
         .add("ZREVRANGE", keys::cron_schedulers, 0, most_processes - 1)
         .add("GET", keys::cron_leader(stored_cron_group));
     const auto begin = co_await redis_->run(std::move(first));
@@ -391,43 +402,54 @@ asio::awaitable<std::vector<CronListing>> CronEntries::list(std::string only) {
 
     std::map<std::string, CronListing> schedules;
     if (begin.at(1).is_array())
-        for (const auto& [name, text] : begin.at(1).as_pairs()) {
-            CronListing& listing = schedules[std::string(name)];
-            listing.name = name;
-            listing.stored = true;
-            listing.json = text;
-            listing.etag = ops::etag_of(text);
-            listing.leader = begin.at(3).text;
-        }
-    std::vector<std::string> processes;
+        for (const auto& name : begin.at(1).elements)
+            schedules[name.text].stored = true;
+    // Of those kept in Redis, these can be on the page, whatever processes show.
+    std::vector<std::string> stored;
+    for (const auto& [name, listing] : schedules)
+        if (only ? name == *only : (after.empty() || name > after) && stored.size() <= limit)
+            stored.push_back(name);
     Pipeline second;
+    for (const auto& name : stored)
+        second.add("HGET", keys::cron_entries, name);
+    std::vector<std::string> processes;
     if (begin.at(2).is_array())
         for (const auto& process : begin.at(2).elements) {
             processes.push_back(process.text);
             second.add("HMGET", keys::cron_scheduler(process.text), "cron_jobs", "config_file");
         }
-    if (!processes.empty()) {
-        const auto shown = co_await redis_->run(std::move(second));
-        for (std::size_t i = 0; i < processes.size(); ++i)
-            add_shown(schedules, processes[i], text_in(shown.at(i), 0),
-                      text_in(shown.at(i), 1) == stored_cron_file);
+    const auto replies = co_await redis_->run(std::move(second));
+    for (std::size_t i = 0; i < stored.size(); ++i) {
+        CronListing& listing = schedules[stored[i]];
+        listing.name = stored[i];
+        listing.json = replies.at(i).text;
+        listing.etag = ops::etag_of(listing.json);
+        listing.leader = begin.at(3).text;
+        // Taken away meanwhile, or somebody else's.
+        if (!replies.at(i).is_string()) schedules.erase(stored[i]);
     }
-    if (!only.empty()) std::erase_if(schedules, [&](const auto& one) { return one.first != only; });
-    if (schedules.empty()) co_return std::vector<CronListing>();
+    for (std::size_t i = 0; i < processes.size(); ++i) {
+        const Reply& shown = replies.at(stored.size() + i);
+        add_shown(schedules, processes[i], text_in(shown, 0),
+                  text_in(shown, 1) == stored_cron_file);
+    }
+    std::erase_if(schedules, [&](const auto& one) {
+        return only ? one.first != *only : one.first <= after && !after.empty();
+    });
+    CronPage page;
+    page.more = schedules.size() > limit;
+    if (page.more)
+        schedules.erase(std::next(schedules.begin(), static_cast<std::ptrdiff_t>(limit)),
+                        schedules.end());
+    if (schedules.empty()) co_return page;
 
-    Pipeline third;
-    for (const auto& [name, listing] : schedules) {
-        third.add("HMGET", keys::cron_state(name), "rule", "last_slot", "last_enqueued_at",
-                  "paused");
-        third.add("ZREVRANGE", keys::cron_history(name), 0, shown_runs - 1, "WITHSCORES");
-    }
-    const auto states = co_await redis_->run(std::move(third));
+    std::vector<std::string> args{std::to_string(shown_runs)};
+    for (const auto& [name, listing] : schedules)
+        args.push_back(name);
+    const Reply states = co_await redis_->eval(lua::cron_states, {}, std::move(args));
     std::size_t at = 0;
-    Pipeline fourth;
-    std::vector<CronListing> result;
     for (auto& [name, listing] : schedules) {
-        const Reply& state = states.at(at++);
-        const Reply& history = states.at(at++);
+        const Reply& state = states.as_array().at(at++);
         listing.paused = text_in(state, 3) == "1";
         if (listing.stored)
             describe_stored(listing, now);
@@ -442,24 +464,13 @@ asio::awaitable<std::vector<CronListing>> CronEntries::list(std::string only) {
             // A slot that was left out has no job, and no lateness.
             if (lag >= 0) listing.lag = std::round(lag * 1000) / 1000;
         }
-        for (std::size_t i = 0; history.is_array() && i + 1 < history.elements.size(); i += 2) {
-            const auto when = parse_epoch(history.elements[i + 1].text);
-            if (!when) continue;
-            listing.runs.push_back({*when, history.elements[i].text, {}});
-            fourth.add("HGET", keys::job(history.elements[i].text), "status");
-        }
-        result.push_back(std::move(listing));
+        const auto& runs = state.elements.at(4).as_array();
+        for (std::size_t i = 0; i + 2 < runs.size(); i += 3)
+            if (const auto when = parse_epoch(runs[i + 1].text))
+                listing.runs.push_back({*when, runs[i].text, runs[i + 2].text});
+        page.schedules.push_back(std::move(listing));
     }
-    if (!fourth.empty()) {
-        const auto statuses = co_await redis_->run(std::move(fourth));
-        at = 0;
-        for (auto& listing : result)
-            for (auto& run : listing.runs) {
-                const Reply& status = statuses.at(at++);
-                if (!status.is_error()) run.status = status.text;
-            }
-    }
-    co_return result;
+    co_return page;
 }
 
 static asio::awaitable<CronEntries::Edit> edit(RedisClient& redis, std::string name,

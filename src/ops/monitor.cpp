@@ -21,13 +21,13 @@ using ops::counts;
 using ops::counts_per_queue;
 using ops::number;
 using ops::Pauses;
-using ops::queue_names;
 using ops::redis_time;
 
 namespace {
 
 /// Jobs that one question looks at, however many queues there are.
 constexpr std::size_t max_candidates = 2000;
+constexpr std::size_t most_workers = 1000;
 
 std::optional<Timestamp> epoch(std::string_view text) {
     const auto time = parse_epoch(text);
@@ -158,33 +158,32 @@ QueueStats& QueueStats::operator+=(const QueueStats& other) noexcept {
 }
 
 asio::awaitable<std::vector<QueueStats>> Monitor::all_queue_stats() {
-    Pipeline first;
-    first.add("SMEMBERS", keys::queues);
-    first.add("HGETALL", keys::rules);
-    const auto known = co_await redis_->run(std::move(first));
-    known[0].throw_if_error();
-    const auto names = queue_names(known[0]);
-    const Pauses pauses(known[1]);
+    co_return co_await queue_stats(co_await queue_names());
+}
+
+asio::awaitable<std::vector<std::string>> Monitor::queue_names() {
+    const Reply known = co_await redis_->command("SMEMBERS", keys::queues);
+    co_return ops::queue_names(known);
+}
+
+asio::awaitable<std::vector<QueueStats>> Monitor::queue_stats(std::vector<std::string> queues) {
     Pipeline pipeline;
-    for (const auto& name : names)
-        add_counts(pipeline, name);
+    pipeline.add("HGETALL", keys::rules);
+    for (const auto& queue : queues)
+        add_counts(pipeline, queue);
     const auto replies = co_await redis_->run(std::move(pipeline));
+    const Pauses pauses(replies.front());
     std::vector<QueueStats> stats;
-    for (std::size_t i = 0; i < names.size(); ++i) {
-        stats.push_back(counts(names[i], &replies[i * counts_per_queue]));
-        stats.back().paused = pauses.hold(names[i]);
+    for (std::size_t i = 0; i < queues.size(); ++i) {
+        stats.push_back(counts(std::move(queues[i]), &replies[1 + i * counts_per_queue]));
+        stats.back().paused = pauses.hold(stats.back().queue_name);
     }
     co_return stats;
 }
 
 asio::awaitable<QueueStats> Monitor::queue_stats(std::string queue) {
-    Pipeline pipeline;
-    add_counts(pipeline, queue);
-    pipeline.add("HGETALL", keys::rules);
-    const auto replies = co_await redis_->run(std::move(pipeline));
-    auto stats = counts(std::move(queue), replies.data());
-    stats.paused = Pauses(replies.back()).hold(stats.queue_name);
-    co_return stats;
+    auto stats = co_await queue_stats(std::vector{std::move(queue)});
+    co_return std::move(stats.front());
 }
 
 asio::awaitable<std::vector<RateLimitInfo>> Monitor::rate_limits() {
@@ -257,7 +256,7 @@ asio::awaitable<std::vector<JobInfo>> Monitor::recent_jobs(std::size_t limit, st
     std::vector<std::string> queues{queue};
     if (queue.empty()) {
         const Reply members = co_await redis_->command("SMEMBERS", keys::queues);
-        queues = queue_names(members);
+        queues = ops::queue_names(members);
     }
     if (queues.empty() || limit == 0) co_return std::vector<JobInfo>{};
     std::vector<std::string> args{std::to_string(limit), std::to_string(max_candidates),
@@ -288,14 +287,22 @@ asio::awaitable<std::vector<JobInfo>> Monitor::recent_jobs(std::size_t limit, st
 }
 
 asio::awaitable<std::vector<WorkerInfo>> Monitor::workers() {
+    auto names = co_await worker_names();
+    if (names.size() > most_workers) names.resize(most_workers);
+    co_return co_await workers(std::move(names));
+}
+
+asio::awaitable<std::vector<std::string>> Monitor::worker_names() {
     const Reply members = co_await redis_->command("SMEMBERS", keys::workers);
     std::vector<std::string> names;
-    for (const auto& member : members.as_array()) {
+    for (const auto& member : members.as_array())
         if (member.text.starts_with(keys::worker_prefix))
             names.push_back(member.text.substr(keys::worker_prefix.size()));
-        if (names.size() == 1000) break;
-    }
     std::sort(names.begin(), names.end());
+    co_return names;
+}
+
+asio::awaitable<std::vector<WorkerInfo>> Monitor::workers(std::vector<std::string> names) {
     Pipeline pipeline;
     for (const auto& name : names) {
         pipeline.add("HGETALL", keys::worker(name));

@@ -391,8 +391,9 @@ asio::awaitable<void> Rules::push_back(std::string rule, std::string key,
     co_await redis_->eval(lua::push_back, {}, {limiter, std::to_string(delay.count() * 1'000'000)});
 }
 
-asio::awaitable<std::vector<LimiterUse>> Rules::usage(std::size_t most) {
-    const Reply reply = co_await redis_->eval(lua::limits_in_use, {}, {std::to_string(most)});
+asio::awaitable<std::vector<LimiterUse>> Rules::usage(std::size_t most, std::string rule) {
+    const Reply reply =
+        co_await redis_->eval(lua::limits_in_use, {}, {std::to_string(most), std::move(rule)});
     std::vector<LimiterUse> uses;
     for (const auto& row : reply.as_array()) {
         const auto& parts = row.elements;

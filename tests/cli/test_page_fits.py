@@ -1,8 +1,12 @@
-"""Every page, on no data, usual and hostile data, in both themes and languages, on a phone and on a wide screen."""
+"""Every page, on no data, usual and hostile data, in both themes and languages, on a phone and on a wide screen.
 
-import base64
+The hostile data has some jobs more in each status, with RQXX_FULL=1 a million in all.
+"""
+
 import datetime
 import json
+import os
+import pickle
 import shutil
 import tempfile
 import urllib.parse
@@ -11,6 +15,7 @@ import zlib
 
 import pytest
 from conftest import ROOT, System, http, wait_for
+from many_jobs import STATUSES, call, make_jobs, packed
 from rq import Queue
 
 playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
@@ -18,7 +23,10 @@ playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright
 AXE = ROOT / "build" / "web" / "node_modules" / "axe-core" / "axe.min.js"
 SCRIPT = "<img src=x onerror=\"document.title='owned'\">"
 LONG = "x" * 5000
+LARGE = "\u202e<b>" * 200_000
 EVIL_QUEUE = SCRIPT + "\u202e" + "q" * 300
+FULL = os.environ.get("RQXX_FULL") == "1"
+HOSTILE_JOBS = 1_000_000 if FULL else 400
 NOW = "2026-11-23T17:47:37.728246Z"
 
 
@@ -57,17 +65,31 @@ def group_of_failures(web):
     return wait_for(lambda: http("GET", f"{web.url}/api/v1/failures").json.get("items"), what="a group of failures")[0]["id"]
 
 
-def packed(text):
-    return base64.b64encode(zlib.compress(text.encode()))
-
-
 def worker(connection, name, queues):
     connection.sadd("rq:workers", f"rq:worker:{name}")
     connection.hset(f"rq:worker:{name}", mapping={"queues": queues, "state": "busy", "birth": NOW, "last_heartbeat": NOW, "pid": 7,
                                                   "hostname": name, "version": "2.10.0", "current_job": "job-0"})
 
 
+def many_hostile_jobs(connection):
+    """In every status: markup, changes of direction, broken UTF-8; a few with a megabyte in each place."""
+    mean = SCRIPT + "\u202e\u2066\x00\x1b[31m"
+    broken = SCRIPT.encode() + b"\xff\xfe\xc0\x80\xed\xa0\x80"
+    data = [call(mean, mean, {mean: [mean] * 3}), call("app." + "\u0301" * 300, *range(300)), broken, zlib.compress(broken),
+            zlib.compress(b"cposix\nsystem\n(S'touch owned'\ntR."), call("tasks.echo", b"\xff" * 300)]
+    queues = [EVIL_QUEUE.encode(), b"default", b"\xff\xfe" + SCRIPT.encode(), "\u202egnp.exe".encode()]
+    make_jobs(connection, HOSTILE_JOBS // len(STATUSES), queues=queues, data=data, description=broken, trace=mean.encode() + broken + b"\n" + broken,
+              result=packed(pickle.dumps([mean, b"\xff" * 100])))
+    # Other numbers, so that the ids are others.
+    make_jobs(connection, HOSTILE_JOBS + 3, begin=HOSTILE_JOBS, queues=[b"default"], data=[call("tasks.echo", mean + LARGE)], description=broken + LARGE.encode(),
+              trace=mean.encode() + broken + LARGE.encode(), result=packed(pickle.dumps(mean + LARGE)))
+    return [f"#/jobs/{status}-{n}" for status in ("finished", "failed") for n in (1, HOSTILE_JOBS)]
+
+
 def hostile(web, connection):
+    more = many_hostile_jobs(connection)
+    if FULL:
+        wait_for(lambda: http("GET", f"{web.url}/api/v1/jobs?limit=1").json.get("index", {}).get("complete"), 3000, "the index to have them all")
     for name in [EVIL_QUEUE, "a" * 1000, "\x1b[31m\u2066"]:
         Queue(name, connection=connection).enqueue("tasks.echo", SCRIPT, job_id=f"mean-{len(name)}", description=SCRIPT + LONG)
     Queue("default", connection=connection).enqueue(LONG, LONG * 100, job_id="j" * 150, meta={SCRIPT: [SCRIPT, LONG]})
@@ -91,7 +113,7 @@ def hostile(web, connection):
     connection.xadd("rqxx:audit", {"by": SCRIPT + LONG, "action": SCRIPT, "target": LONG, "outcome": "\u202e", "details": b"\xff" * 500})
     connection.zadd("rq:scheduled:default", {"mean-1000": 4e9, SCRIPT: 4e9})
     return [f"#/failures/{group_of_failures(web)}", f"#/jobs?q={urllib.parse.quote(SCRIPT)}", f"#/queues/{urllib.parse.quote(EVIL_QUEUE, safe='')}", f"#/queues/{'a' * 1000}", f"#/jobs/{'j' * 150}", "#/jobs/broken",
-            "#/jobs/no-hash", "#/jobs/mean-1000", f"#/jobs/{urllib.parse.quote(f'mean-{len(EVIL_QUEUE)}')}", "#/jobs?status=%3Cimg%3E&queue=%00"]
+            "#/jobs/no-hash", "#/jobs/mean-1000", f"#/jobs/{urllib.parse.quote(f'mean-{len(EVIL_QUEUE)}')}", "#/jobs?status=%3Cimg%3E&queue=%00", *more]
 
 
 @pytest.fixture(scope="module", params=[nothing, usual, hostile], ids=lambda fill: fill.__name__)

@@ -132,8 +132,19 @@ function EditCron({ cron, onClose, reload }: { cron: CronJob; onClose: () => voi
   </Dialog>;
 }
 
+interface Page<T> { items: T[]; next: string | null }
+
+const behind = (cursor: string): string => cursor && `&cursor=${encodeURIComponent(cursor)}`;
+
+function Pages({ cursor, next, go }: { cursor: string; next: string | null; go: (cursor: string) => void }): JSX.Element | null {
+  if (next === null && cursor === "") return null;
+  return <p class="buttons"><button type="button" disabled={cursor === ""} onClick={() => go("")}>{t("first")}</button>
+    <button type="button" disabled={next === null} onClick={() => go(next ?? "")}>{t("later")} →</button></p>;
+}
+
 function CronTable(): JSX.Element | null {
-  const { data, reload } = useData("cron", () => get<{ items: CronJob[] }>("/api/v1/cron"));
+  const [cursor, setCursor] = useState("");
+  const { data, reload } = useData(`cron ${cursor}`, () => get<Page<CronJob>>(`/api/v1/cron?limit=25${behind(cursor)}`));
   const may = useMay("operate");
   const [edited, setEdited] = useState<CronJob | null>(null);
   if (data === null) return <Loading />;
@@ -153,6 +164,7 @@ function CronTable(): JSX.Element | null {
     {cron.stored && <button type="button" aria-label={`${t("delete")}: ${show(cron.name, 60)}`} onClick={() => drop(cron, reload)}>{t("delete")}</button>}</span> });
   return <>
     {data.items.length > 0 ? <Table label={t("cron")} columns={columns} rows={data.items} id={(cron) => cron.name} /> : <Empty text={t("noCron")} command="rqxx cron cron.toml" />}
+    <Pages cursor={cursor} next={data.next} go={setCursor} />
     {may && <NewCron reload={reload} />}
     {edited && <EditCron key={edited.name} cron={edited} onClose={() => setEdited(null)} reload={reload} />}
   </>;
@@ -160,7 +172,7 @@ function CronTable(): JSX.Element | null {
 
 function ScheduledTable(): JSX.Element {
   const [cursor, setCursor] = useState("");
-  const { data, reload } = useData(`schedules ${cursor}`, () => get<{ items: Scheduled[]; next: string | null }>(`/api/v1/schedules?limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`));
+  const { data, reload } = useData(`schedules ${cursor}`, () => get<Page<Scheduled>>(`/api/v1/schedules?limit=25${behind(cursor)}`));
   const may = useMay("operate");
   if (data === null) return <Loading />;
   const columns: Column<Scheduled>[] = [
@@ -174,8 +186,7 @@ function ScheduledTable(): JSX.Element {
     <button type="button" aria-label={`${t("cancelJob")}: ${show(one.job_id, 40)}`} onClick={() => changeJob("cancel", String(one.job_id), reload)}>{t("cancelJob")}</button></span> });
   return <>
     {data.items.length > 0 ? <Table label={t("scheduledJobs")} columns={columns} rows={data.items} /> : <Empty text={t("noScheduled")} command="rqxx enqueue FUNC ARG --in 10m" />}
-    {(data.next !== null || cursor !== "") && <p class="buttons"><button type="button" disabled={cursor === ""} onClick={() => setCursor("")}>{t("first")}</button>
-      <button type="button" disabled={data.next === null} onClick={() => setCursor(data.next ?? "")}>{t("later")} →</button></p>}
+    <Pages cursor={cursor} next={data.next} go={setCursor} />
   </>;
 }
 
