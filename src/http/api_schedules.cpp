@@ -6,6 +6,7 @@
 #include <boost/json/serialize.hpp>
 #include <rqxx/actions.hpp>
 #include <rqxx/cron_entries.hpp>
+#include <rqxx/job.hpp>
 #include <rqxx/scheduled_jobs.hpp>
 #include <rqxx/value.hpp>
 
@@ -226,14 +227,18 @@ asio::awaitable<Response> run_job_now(RedisClient& redis, Request request) {
     if (result.code == ActionResult::Code::no_such_job) throw HttpError(404, "Job not found");
     if (result.code == ActionResult::Code::refused)
         co_return problem_response(
-            request, 409, fmt::format("The job is not scheduled: it is {}", result.status),
+            request, 409,
+            result.status == status::scheduled
+                ? "The job cannot be put on its queue: that is not a list, or RQ's scheduler is "
+                  "just doing it"
+                : fmt::format("The job is not scheduled: it is {}", result.status),
             "refused", {{"job_id", id}, {"job_status", to_json(Value(result.status))}});
-    Response response = json_response(
-        200,
-        json::object{
-            {"status", "ok"},
-            {"result",
-             {{"job_id", id}, {"code", "done"}, {"status", result.status}, {"dependents", 0}}}});
+    Response response = json_response(200, json::object{{"status", "ok"},
+                                                        {"result",
+                                                         {{"job_id", id},
+                                                          {"code", "done"},
+                                                          {"status", to_json(Value(result.status))},
+                                                          {"dependents", 0}}}});
     response.dry_run = dry_run;
     co_return response;
 }

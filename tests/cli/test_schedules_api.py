@@ -69,6 +69,58 @@ def test_a_scheduled_job_is_run_now(web, queue, connection):  # noqa: F811
 
 
 # ---- cron --------------------------------------------------------------------------------------------
+def told_of(connection):
+    """Ids of jobs that the index was told of."""
+    return {job_id for _, fields in connection.xrange("rqxx:changes") for job_id in fields[b"ids"].decode().split()}
+
+
+def later(queue, job_id, **options):  # noqa: F811
+    return queue.enqueue_in(datetime.timedelta(hours=1), tasks.add, 1, 2, job_id=job_id, **options)
+
+
+def test_the_index_is_told_of_jobs_that_are_run_now(web, queue, connection):  # noqa: F811
+    wait_for(lambda: connection.exists("rqxx:changes:wanted") and connection.exists("rqxx:changes"))
+    later(queue, "a")
+    assert act(web, "a", "run-now").status == 200
+    cron(web, method="POST", body={**ENTRY, "every": 86400})
+    job_id = cron(web, "/tick/run-now", "POST").json["job_id"]
+    assert {"a", job_id} <= told_of(connection)
+
+
+def test_a_job_whose_queue_is_no_list_stays_scheduled(web, queue, connection):  # noqa: F811
+    later(queue, "a")
+    connection.set("rq:queue:default", "x")
+    before = everything(connection)
+    for query in ({"dry_run": "true"}, {}):
+        assert "cannot be put on its queue" in problem(act(web, "a", "run-now", **query), 409)
+    assert everything(connection) == before
+
+
+def test_a_job_that_a_stock_scheduler_is_about_to_enqueue_is_left_to_it(web, queue, connection):  # noqa: F811
+    later(queue, "a")
+    connection.zadd("rq:scheduled:default", {"a": 1})
+    connection.set("rq:scheduler-lock:default", "stock")
+    assert "RQ's scheduler" in problem(act(web, "a", "run-now"), 409)
+    assert connection.zscore("rq:scheduled:default", "a") == 1 and queue.job_ids == []
+    connection.zadd("rqxx:schedulers", {"stock": 4e15})
+    assert act(web, "a", "run-now").status == 200 and queue.job_ids == ["a"]
+
+
+def test_a_job_that_was_put_into_the_registry_by_hand_is_run_now(web, queue, connection):  # noqa: F811
+    job = queue.create_job(tasks.add, (1, 2), job_id="a", status="created")
+    job.save()
+    assert problem(act(web, "a", "run-now"), 409) == "The job is not scheduled: it is created"
+    queue.scheduled_job_registry.schedule(job, datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1))
+    assert act(web, "a", "run-now").status == 200 and queue.job_ids == ["a"]
+
+
+def test_a_retry_for_the_front_of_its_queue_is_run_now_there(web, queue, connection):  # noqa: F811
+    queue.enqueue(tasks.add, 1, 2, job_id="first")
+    later(queue, "a")
+    connection.hset("rq:job:a", mapping={"enqueue_at_front_on_retry": "1", "ended_at": "2026-01-01T00:00:00.000000Z"})
+    assert act(web, "a", "run-now").status == 200 and queue.job_ids == ["a", "first"]
+
+
 
 def test_a_cron_job_is_added_fired_changed_and_removed(web, connection):  # noqa: F811
     answer = cron(web, method="POST", body=ENTRY)
