@@ -173,6 +173,16 @@ struct JobIndex::Impl {
         co_return replies[1].as_text();
     }
 
+    /// Whether all changes since `position` are there to be read; else it is the place to go on
+    /// from.
+    asio::awaitable<bool> want_changes() {
+        const Reply reply = co_await redis.eval(
+            lua::want_changes, {std::string(keys::changes_wanted), std::string(keys::changes)},
+            {std::string(wanted_for), position});
+        position = reply.as_array().at(1).as_text();
+        co_return reply.elements[0].as_integer() == 1;
+    }
+
     /// Finds out what the file is worth.
     asio::awaitable<void> begin() {
         co_await run_blocking(writing, [this] {
@@ -197,19 +207,10 @@ struct JobIndex::Impl {
         waiting.clear();
         waiting_set.clear();
         peeked.clear();
-        Pipeline pipeline;
-        pipeline.add("EXISTS", keys::changes_wanted);
-        pipeline.add("SET", keys::changes_wanted, "1", "EX", wanted_for);
-        const std::string from = position.empty() ? "0-1" : position;
-        pipeline.add("XRANGE", keys::changes, from, from);
-        const auto replies = co_await redis.run(std::move(pipeline));
-        const bool gapless = replies[0].type == Reply::Type::integer && replies[0].integer == 1 &&
-                             replies[2].is_array() && !replies[2].elements.empty();
+        const bool gapless = co_await want_changes();
         if (complete == "1" && gapless) {
             phase = Phase::done;
         } else {
-            if (replies[2].is_error()) co_await redis.command("DEL", keys::changes);
-            position = (co_await redis.command("XADD", keys::changes, "*", "ids", "")).as_text();
             phase = Phase::scanning;
             restart_sweep("it is new");
             was_empty = empty;
@@ -229,12 +230,10 @@ struct JobIndex::Impl {
         co_await write([&](Store& open) { before = open.meta("identity"); });
         // Another Redis, or one that has lost everything.
         if (before != known_as) co_await begin();
-        Pipeline pipeline;
-        pipeline.add("SET", keys::changes_wanted, "1", "EX", wanted_for);
-        pipeline.add("EXPIRE", keys::changes, "3600");
-        pipeline.add("DBSIZE");
-        const auto replies = co_await redis.run(std::move(pipeline));
-        if (replies[2].type == Reply::Type::integer) all_keys = replies[2].integer;
+        // A process may have been stopped for longer than scripts go on telling.
+        if (!co_await want_changes()) restart_sweep("changes were dropped, or not told");
+        const Reply size = co_await redis.command("DBSIZE");
+        if (size.type == Reply::Type::integer) all_keys = size.integer;
         renewed = steady_clock::now();
     }
 
@@ -328,7 +327,12 @@ struct JobIndex::Impl {
             left -= count;
         }
         if (!waiting.empty() || position == saved_position) co_return;
-        co_await write([this](Store& open) { open.set_meta("position", position); });
+        // From this place on nobody need read again what was dropped before it; all jobs it is.
+        const bool complete = phase == Phase::done;
+        co_await write([this, complete](Store& open) {
+            if (!complete) open.set_meta("complete", "0");
+            open.set_meta("position", position);
+        });
         saved_position = position;
     }
 
