@@ -95,6 +95,7 @@ struct JobIndex::Impl {
     std::unique_ptr<Store> store;
     // Used in the reader's thread only.
     std::unique_ptr<StoreReader> reader;
+    std::string read_failure;  ///< The last that was logged.
     std::int64_t reader_edition = 0;
     std::atomic<std::int64_t> edition{0};  ///< Of the file: counts how often it was opened.
 
@@ -137,6 +138,9 @@ struct JobIndex::Impl {
                 function(*reader);
             } catch (const Error& error) {
                 reader.reset();
+                // Who asks again and again need not fill the log.
+                if (std::exchange(read_failure, error.message()) != error.message())
+                    log.warning("The job index cannot be read", "error", error.message());
                 throw Error(Errc::io, error.message());
             }
         });
@@ -197,7 +201,6 @@ struct JobIndex::Impl {
         co_await write([&](Store& open) {
             if (open.meta("identity") != known_as) {
                 open.clear();
-                ++edition;
                 open.set_meta("identity", known_as);
             }
             complete = open.meta("complete");
@@ -442,6 +445,7 @@ JobIndex::JobIndex(RedisClient& redis, std::filesystem::path file, Logger& log)
 JobIndex::~JobIndex() = default;
 
 asio::awaitable<void> JobIndex::run() {
+    std::string told;  // Of a trouble that lasts.
     for (;;) {
         std::optional<Error> failed;
         try {
@@ -449,15 +453,23 @@ asio::awaitable<void> JobIndex::run() {
         } catch (const Error& error) {
             failed = error;
         }
-        const bool of_file = failed && failed->code() == Errc::io;
-        if (of_file) {
+        const bool damaged = failed && failed->code() == Errc::decode;
+        const bool of_file = damaged || (failed && failed->code() == Errc::io);
+        if (damaged) {
             impl_->log.warning("The job index is made anew", "error", failed->message());
+            // A file goes when nobody has it open.
+            impl_->edition = 0;
+            co_await run_blocking(impl_->reading, [this] { impl_->reader.reset(); });
             co_await run_blocking(impl_->writing, [this] {
                 impl_->store.reset();
                 std::error_code ignored;
                 for (const char* suffix : {"", "-wal", "-shm"})
                     std::filesystem::remove(impl_->file.native() + suffix, ignored);
             });
+        } else if (of_file) {
+            if (std::exchange(told, failed->message()) != failed->message())
+                impl_->log.warning("The job index cannot be written, and waits", "error",
+                                   failed->message());
         } else if (failed) {
             impl_->log.debug("The job index waits for Redis", "error", failed->message());
         }

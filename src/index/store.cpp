@@ -107,10 +107,11 @@ Store::Store(std::filesystem::path file)
     try {
         open();
         if (meta("schema") == schema_version) return;
-    } catch (const Error&) {
+    } catch (const Error& error) {
         // Damaged, or not a database: it can be made anew from Redis.
+        if (error.code() != Errc::decode) throw;
     }
-    clear();
+    make_anew();
 }
 
 void Store::open() {
@@ -118,6 +119,13 @@ void Store::open() {
 }
 
 void Store::clear() {
+    // Not by a new file: a reader that has opened this one would open the other's log beside it,
+    // and SQLite then empties memory that is in use.
+    database_->reset();
+    make_schema();
+}
+
+void Store::make_anew() {
     database_.reset();
     std::error_code ignored;
     for (const char* suffix : {"", "-wal", "-shm"})

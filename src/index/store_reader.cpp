@@ -281,7 +281,8 @@ FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosi
         std::size_t characters = 0;
         for (const char c : filter.error)
             if ((static_cast<unsigned char>(c) & 0xc0) != 0x80) ++characters;
-        bool few = characters >= 3;  // Of the index: three characters at a time.
+        // Of the index: three characters at a time. It takes no NUL.
+        bool few = characters >= 3 && filter.error.find('\0') == std::string::npos;
         if (few) {
             const auto found = database_.statement(
                 "SELECT rowid FROM error_texts WHERE error_texts MATCH ? LIMIT ?");
