@@ -148,6 +148,18 @@ std::int64_t Database::last_row() const {
     return sqlite3_last_insert_rowid(database_);
 }
 
+Snapshot::Snapshot(Database& database) : database_(database) {
+    database_.execute("BEGIN");
+}
+
+Snapshot::~Snapshot() {
+    try {
+        database_.execute("COMMIT");
+    } catch (const std::exception&) {
+        // It has ended with the failure that came before.
+    }
+}
+
 Transaction::Transaction(Database& database) : database_(database) {
     database_.execute("BEGIN IMMEDIATE");
 }

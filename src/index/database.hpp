@@ -64,6 +64,18 @@ private:
     std::map<std::string, Statement, std::less<>> statements_;
 };
 
+/// What is read meanwhile is of one moment.
+class Snapshot {
+public:
+    explicit Snapshot(Database& database);
+    ~Snapshot();
+    Snapshot(const Snapshot&) = delete;
+    Snapshot& operator=(const Snapshot&) = delete;
+
+private:
+    Database& database_;
+};
+
 /// Rolled back unless committed.
 class Transaction {
 public:

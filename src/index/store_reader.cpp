@@ -149,6 +149,8 @@ struct StoreReader::Query {
 
 FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosition>& after,
                             std::size_t limit) {
+    // Numbers of names are used again: those found are of the jobs of the same moment.
+    const Snapshot snapshot(database_);
     names_.clear();
     Query query;
     query.plan.jobs = jobs();
@@ -524,6 +526,7 @@ Failure read_failure(const Statement& row) {
 std::vector<Failure> StoreReader::failures(const FailureFilter& filter,
                                            const std::optional<JobPosition>& after,
                                            std::size_t limit) {
+    const Snapshot snapshot(database_);
     const char* order = filter.by_count ? "jobs" : "last_seen";
     std::string sql = fmt::format("SELECT {} FROM groups g WHERE 1", failure_columns);
     std::vector<std::int64_t> names;

@@ -6,10 +6,12 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
 #include <rqxx/error.hpp>
 #include <set>
+#include <thread>
 
 using namespace rqxx::index;
 
@@ -278,6 +280,27 @@ TEST_F(StoreTest, a_file_that_is_damaged_says_so) {
     }
     store_ = std::make_unique<Store>(file());
     EXPECT_EQ(store_->jobs(), 0);
+}
+
+TEST_F(StoreTest, finds_no_job_of_another_queue_while_names_come_and_go) {
+    std::atomic<bool> enough{false};
+    std::thread writer([&] {
+        for (int i = 0; !enough; ++i) {
+            const std::string queue = i % 2 == 0 ? "mine" : "theirs";
+            store_->apply({job("a", "queued", queue, 10)});
+            store_->apply({{"a", std::nullopt}});
+        }
+    });
+    StoreReader reader(file());
+    JobFilter filter;
+    filter.queues = {"mine"};
+    int wrong = 0;
+    for (int i = 0; i < 3000; ++i)
+        for (const auto& found : reader.find(filter, std::nullopt, 10).jobs)
+            if (found.queue != "mine") ++wrong;
+    enough = true;
+    writer.join();
+    EXPECT_EQ(wrong, 0);
 }
 
 TEST_F(StoreTest, an_error_is_looked_for_by_any_text) {
