@@ -282,6 +282,25 @@ TEST_F(StoreTest, a_file_that_is_damaged_says_so) {
     EXPECT_EQ(store_->jobs(), 0);
 }
 
+TEST_F(StoreTest, a_group_has_times_though_no_end_of_an_abandoned_job_is_known) {
+    JobChange abandoned = failed("a", "AbandonedJobError", 0);
+    abandoned.job->created = 5;
+    store_->apply({abandoned, failed("b", "AbandonedJobError", 50)});
+    StoreReader reader(file());
+    auto groups = reader.failures({}, std::nullopt, 10);
+    ASSERT_EQ(groups.size(), 1u);
+    EXPECT_EQ(groups[0].first_seen, 5);
+    EXPECT_EQ(groups[0].last_seen, 50);
+    // Nothing at all is known of this one.
+    store_->apply({failed("c", "OtherError", 0)});
+    store_->apply({failed("d", "OtherError", 70)});
+    store_->apply({failed("e", "OtherError", 0)});
+    groups = reader.failures({}, std::nullopt, 10);
+    ASSERT_EQ(groups.size(), 2u);
+    EXPECT_EQ(groups[0].first_seen, 70);
+    EXPECT_EQ(groups[0].last_seen, 70);
+}
+
 TEST_F(StoreTest, finds_no_job_of_another_queue_while_names_come_and_go) {
     std::atomic<bool> enough{false};
     std::thread writer([&] {
