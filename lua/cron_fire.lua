@@ -4,9 +4,9 @@
 -- Returns: {code, text}: 0 dealt with before (text: id of the last job), 1 enqueued (text: epoch float),
 --          2 left out because the last job, named in text, is unfinished, 3 left out because the schedule is paused
 -- Dynamic keys: rq:job:<last job>
--- Source: rq/queue.py Queue._enqueue_job (RQ 2.10); the history is that of RQ's main branch
 --- @include time
 --- @include changes
+--- @include cron_enqueue
 local slot = tonumber(ARGV[2])
 local last_slot, last_job, paused = unpack(redis.call('HMGET', KEYS[1], 'last_slot', 'last_job', 'paused'))
 if (tonumber(last_slot) or -1) >= slot then return {0, last_job or ''} end
@@ -28,18 +28,8 @@ if ARGV[3] == '1' and last_job then
         return {2, last_job}
     end
 end
-redis.call('LLEN', KEYS[3])   -- Of another type: stops here, before anything has changed.
-redis.call('ZCARD', KEYS[4])
-redis.call('SADD', 'rq:queues', KEYS[3])
-redis.call('HSET', KEYS[2], unpack(ARGV, 5))
-redis.call('HSET', KEYS[2], 'created_at', now_iso, 'enqueued_at', now_iso)
-if ARGV[4] ~= '' then redis.call('EXPIRE', KEYS[2], ARGV[4]) end
-redis.call('RPUSH', KEYS[3], ARGV[1])
+enqueue_cron_job(ARGV[1], KEYS[2], KEYS[3], KEYS[4], ARGV[4], 5)
 redis.call('HSET', KEYS[1], 'last_slot', ARGV[2], 'last_job', ARGV[1], 'last_enqueued_at', now_float)
 redis.call('HINCRBY', KEYS[1], 'fired', 1)
-redis.call('ZADD', KEYS[4], now_float, ARGV[1])
-redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1001)
-redis.call('EXPIRE', KEYS[4], 31536000)
-note_change(ARGV[1])
 store_changes()
 return {1, now_float}

@@ -16,6 +16,7 @@
 -- Dynamic keys: see includes/transitions.lua; of the jobs that it depends on and of the one before
 --- @include time
 --- @include transitions
+--- @include due
 --- @include lanes
 --- @include batches
 --- @include placing
@@ -43,9 +44,7 @@ end
 -- Whether a stock scheduler may hold a copy of this job, which it would write over a new one.
 local function may_be_on_its_way(holder, origin)
     local due = tonumber(attempt('ZSCORE', 'rq:scheduled:' .. origin, holder))
-    if not due then return true end
-    local scheduler = attempt('GET', 'rq:scheduler-lock:' .. origin)
-    return due <= now + 1 and type(scheduler) == 'string' and not attempt('ZSCORE', 'rqxx:schedulers', scheduler)
+    return not due or has_stock_scheduler(origin, due)
 end
 
 -- Whether a job still stands where it waits, so that whoever takes it will read what is written now. A stock worker has

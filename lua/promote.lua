@@ -17,21 +17,13 @@
 -- Source: rq/scheduler.py RQScheduler.acquire_locks, enqueue_scheduled_jobs, heartbeat (RQ 2.10)
 --- @include time
 --- @include transitions
+--- @include due
 --- @include metrics
 local name, lease, lock_ttl, budget = ARGV[1], tonumber(ARGV[2]), ARGV[3], tonumber(ARGV[4])
 local first_queue, patience = 8, 60
 
 local rows = {}
 local late_sum, late_max, buckets = 0, 0, {}
-local sound = {}   -- queue -> whether its list can be pushed to
-
-local function can_push(queue)
-    if sound[queue] == nil then
-        local kind = attempt('TYPE', 'rq:queue:' .. queue).ok
-        sound[queue] = kind == 'list' or kind == 'none'
-    end
-    return sound[queue]
-end
 
 -- Returns what the lock is to us (see above), and who had it.
 local function take_lock(queue, owner)
@@ -86,8 +78,7 @@ local function promote(queue, pass_over)
                     target = {front = {}, back = {}}
                     targets[origin] = target
                 end
-                local again = job[4] == '1' and job[5] and job[5] ~= ''
-                job.id, job.origin, job.at_front = id, origin, job[3] == '1' or again
+                job.id, job.origin, job.at_front = id, origin, is_for_front(job[3], job[4], job[5])
                 job.limited = has_rate_limit(job[7], job[8])
                 local side = job.at_front and target.front or target.back
                 if not job.limited then side[#side + 1] = id end

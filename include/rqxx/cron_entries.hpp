@@ -5,6 +5,7 @@
 #include <memory>
 #include <optional>
 #include <rqxx/cron_service.hpp>
+#include <rqxx/value.hpp>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +45,8 @@ struct CronListing {
     std::vector<CronRun> runs;             ///< The newest 24, newest first.
     std::optional<double> lag;             ///< Seconds by which the last slot was late.
     bool paused = false;
+    bool heeds_pause = false;  ///< False: a process of RQ's own fires it, which knows no pauses.
+    Value shown;               ///< Of one that is not stored: as a process shows it.
     std::vector<std::string> processes;  ///< That show it.
     std::string leader;                  ///< Of stored ones; empty: nobody fires them just now.
     std::string problem;                 ///< Why it is not fired: it cannot be read.
@@ -55,6 +58,9 @@ struct CronPage {
     std::vector<CronListing> schedules;
     bool more = false;  ///< There are others behind these.
 };
+/// What is needed to enqueue the job of a listed schedule, stored or only shown by a process.
+/// @throws Error `Errc::usage` that says what cannot be read, or is not shown as it is.
+[[nodiscard]] CronSchedule schedule_of(const CronListing& listing);
 
 /// Schedules that can be changed while everything runs, and what is known of all others.
 class CronEntries {

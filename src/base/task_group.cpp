@@ -3,9 +3,11 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/system/system_error.hpp>
 #include <cassert>
 #include <rqxx/error.hpp>
 
@@ -51,6 +53,9 @@ void TaskGroup::spawn(std::string name, asio::awaitable<void> task) {
                     std::rethrow_exception(failure);
                 } catch (const Cancelled&) {
                     failure = nullptr;
+                } catch (const boost::system::system_error& error) {
+                    // Asio's word for it, where it comes between two operations.
+                    if (error.code() == asio::error::operation_aborted) failure = nullptr;
                 } catch (...) {
                 }
             }

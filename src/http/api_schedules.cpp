@@ -7,6 +7,7 @@
 #include <boost/json/serialize.hpp>
 #include <rqxx/actions.hpp>
 #include <rqxx/cron_entries.hpp>
+#include <rqxx/job.hpp>
 #include <rqxx/scheduled_jobs.hpp>
 #include <rqxx/value.hpp>
 
@@ -161,26 +162,13 @@ asio::awaitable<Response> pause_cron(RedisClient& redis, Request request, bool p
     const std::string& name = name_of(request);
     CronEntries entries(redis);
     const CronListing there = co_await find(entries, name);
+    if (paused && !there.heeds_pause)
+        throw HttpError(409, "A process of RQ's own fires it, which knows no pauses", "not_ours");
     const bool changed = co_await entries.pause(name, paused);
     co_return json_response(200, json::object{{"status", "ok"},
                                               {"name", to_json(Value(name))},
                                               {"state", paused ? "paused" : "running"},
                                               {"changed", changed}});
-}
-
-/// Of one that only its process shows: what RQ's monitors are told has no more than this.
-CronSchedule shown_schedule(const CronListing& there) {
-    CronSchedule schedule;
-    schedule.name = there.name;
-    schedule.call.func_name = there.func_name;
-    schedule.queue = there.queue.empty() ? "default" : there.queue;
-    if (auto args = decode_json(there.args); args && args->kind() == Value::Kind::list)
-        schedule.call.args = Value::tuple(std::move(args->items()));
-    if (auto kwargs = decode_json(there.kwargs); kwargs && kwargs->is_dict())
-        schedule.call.kwargs = std::move(*kwargs);
-    schedule.every = std::chrono::seconds(1);
-    schedule.check();
-    return schedule;
 }
 
 asio::awaitable<Response> run_cron(RedisClient& redis, Request request) {
@@ -192,8 +180,7 @@ asio::awaitable<Response> run_cron(RedisClient& redis, Request request) {
     CronSchedule schedule;
     std::optional<std::string> impossible;
     try {
-        schedule = there.stored ? read_cron_entry(name, json::parse(there.json).as_object())
-                                : shown_schedule(there);
+        schedule = schedule_of(there);
     } catch (const Error& error) {
         impossible = error.message();
     }
@@ -241,14 +228,18 @@ asio::awaitable<Response> run_job_now(RedisClient& redis, Request request) {
     if (result.code == ActionResult::Code::no_such_job) throw HttpError(404, "Job not found");
     if (result.code == ActionResult::Code::refused)
         co_return problem_response(
-            request, 409, fmt::format("The job is not scheduled: it is {}", result.status),
+            request, 409,
+            result.status == status::scheduled
+                ? "The job cannot be put on its queue: that is not a list, or RQ's scheduler is "
+                  "just doing it"
+                : fmt::format("The job is not scheduled: it is {}", result.status),
             "refused", {{"job_id", id}, {"job_status", to_json(Value(result.status))}});
-    Response response = json_response(
-        200,
-        json::object{
-            {"status", "ok"},
-            {"result",
-             {{"job_id", id}, {"code", "done"}, {"status", result.status}, {"dependents", 0}}}});
+    Response response = json_response(200, json::object{{"status", "ok"},
+                                                        {"result",
+                                                         {{"job_id", id},
+                                                          {"code", "done"},
+                                                          {"status", to_json(Value(result.status))},
+                                                          {"dependents", 0}}}});
     response.dry_run = dry_run;
     co_return response;
 }
@@ -354,11 +345,12 @@ void add_schedule_routes(Router& router, RedisClient& redis) {
     RouteDoc paused;
     paused.summary = "Leave out the slots of a cron job until it is resumed";
     paused.action = "cron.pause";
-    paused.problems = {404};
+    paused.problems = {404, 409};
     add(Method::post, "/api/v1/cron/{name}/pause", paused,
         [](RedisClient& client, Request request) {
             return pause_cron(client, std::move(request), true);
         });
+    paused.problems = {404};
     paused.summary = "Go on with a cron job that was paused";
     paused.action = "cron.resume";
     add(Method::post, "/api/v1/cron/{name}/resume", paused,

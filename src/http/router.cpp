@@ -137,11 +137,15 @@ private:
 /// A stream that ends with the right to read it.
 class GuardedSource : public BodySource {
 public:
-    GuardedSource(std::shared_ptr<BodySource> source, Guard guard, Request request, Scope scope)
+    /// @param endless  its end means nothing; else it would mean that all has been said, and a
+    /// source that is cut short throws instead.
+    GuardedSource(std::shared_ptr<BodySource> source, Guard guard, Request request, Scope scope,
+                  bool endless)
         : source_(std::move(source)),
           guard_(std::move(guard)),
           request_(std::move(request)),
           scope_(scope),
+          endless_(endless),
           checked_(std::chrono::steady_clock::now()) {}
 
     asio::awaitable<std::string> next() override {
@@ -152,10 +156,13 @@ public:
         try {
             co_await guard_(request_, scope_, false);
         } catch (const HttpError&) {
+            if (!endless_) throw;
             piece.clear();
         } catch (const Error& error) {
             // Without Redis there is nothing to tell but that.
-            if (!error.retryable()) piece.clear();
+            if (error.retryable()) co_return piece;
+            if (!endless_) throw;
+            piece.clear();
         }
         co_return piece;
     }
@@ -165,6 +172,7 @@ private:
     Guard guard_;
     Request request_;
     Scope scope_;
+    bool endless_;
     std::chrono::steady_clock::time_point checked_;
 };
 
@@ -347,7 +355,7 @@ asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
         if (route->streams && !request.stream)
             request.stream = std::make_shared<WholeBody>(std::move(request.body));
         std::optional<Request> again;
-        if (guard && route->doc.response_type == "text/event-stream") {
+        if (guard) {
             again = outline;
             again->headers = request.headers;
             again->remote = request.remote;
@@ -358,7 +366,8 @@ asio::awaitable<Response> Router::dispatch(Request request, Guard guard) const {
                           : co_await route->handler(std::move(request));
         if (again && response.source)
             response.source = std::make_shared<GuardedSource>(
-                std::move(response.source), std::move(guard), std::move(*again), route->scope());
+                std::move(response.source), std::move(guard), std::move(*again), route->scope(),
+                route->doc.response_type == "text/event-stream");
     } catch (const HttpError& error) {
         response = Impl::refuse(outline, error);
     } catch (const Error& error) {

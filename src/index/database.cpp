@@ -14,8 +14,23 @@ constexpr int cache_kb = 4096;
 /// How many prepared statements are kept.
 constexpr std::size_t most_statements = 100;
 
+/// Whether the file itself is of no use, instead of the disk being full or somebody holding a lock.
+bool is_damaged(sqlite3* database) {
+    if (sqlite3_extended_errcode(database) == SQLITE_READONLY_DBMOVED) return true;
+    switch (sqlite3_errcode(database) & 0xff) {
+        case SQLITE_ERROR:  // No such table: it is of somebody else.
+        case SQLITE_CORRUPT:
+        case SQLITE_NOTADB:
+        case SQLITE_CONSTRAINT:
+        case SQLITE_MISMATCH:
+            return true;
+        default:
+            return false;
+    }
+}
+
 [[noreturn]] void failed(sqlite3* database, std::string_view what) {
-    throw Error(Errc::io,
+    throw Error(is_damaged(database) ? Errc::decode : Errc::io,
                 fmt::format("{} the job index failed: {}", what, sqlite3_errmsg(database)));
 }
 
@@ -107,6 +122,14 @@ void Database::execute(const char* sql) {
         failed(database_, "Writing");
 }
 
+void Database::reset() {
+    statements_.clear();
+    sqlite3_db_config(database_, SQLITE_DBCONFIG_RESET_DATABASE, 1, nullptr);
+    const int code = sqlite3_exec(database_, "VACUUM", nullptr, nullptr, nullptr);
+    sqlite3_db_config(database_, SQLITE_DBCONFIG_RESET_DATABASE, 0, nullptr);
+    if (code != SQLITE_OK) failed(database_, "Emptying");
+}
+
 Statement& Database::prepared(const std::string& sql) {
     auto found = statements_.find(sql);
     if (found == statements_.end()) {
@@ -123,6 +146,18 @@ std::unique_ptr<Statement> Database::statement(std::string_view sql) {
 
 std::int64_t Database::last_row() const {
     return sqlite3_last_insert_rowid(database_);
+}
+
+Snapshot::Snapshot(Database& database) : database_(database) {
+    database_.execute("BEGIN");
+}
+
+Snapshot::~Snapshot() {
+    try {
+        database_.execute("COMMIT");
+    } catch (const std::exception&) {
+        // It has ended with the failure that came before.
+    }
 }
 
 Transaction::Transaction(Database& database) : database_(database) {

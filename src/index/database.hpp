@@ -26,7 +26,7 @@ public:
     Statement& bind_null();
     /// `value`, or NULL for 0.
     Statement& bind_or_null(std::int64_t value);
-    /// Whether there is a(nother) row. @throws Error `Errc::io`.
+    /// Whether there is a(nother) row. @throws Error as a Database.
     bool step();
     /// Runs it to its end, and makes it ready for the next use.
     void run();
@@ -44,13 +44,15 @@ private:
 class Database {
 public:
     enum class Mode { write, read };
-    /// @throws Error `Errc::io`.
+    /// @throws Error `Errc::io`; `Errc::decode` where the file is damaged, or of somebody else.
     Database(const std::filesystem::path& file, Mode mode);
     ~Database();
     Database(const Database&) = delete;
     Database& operator=(const Database&) = delete;
 
     void execute(const char* sql);
+    /// Forgets all that is in it. The file stays: connections that read it go on.
+    void reset();
     /// A statement that is kept for the next time, ready for its parameters.
     Statement& prepared(const std::string& sql);
     /// One that several may have open at once.
@@ -60,6 +62,18 @@ public:
 private:
     sqlite3* database_ = nullptr;
     std::map<std::string, Statement, std::less<>> statements_;
+};
+
+/// What is read meanwhile is of one moment.
+class Snapshot {
+public:
+    explicit Snapshot(Database& database);
+    ~Snapshot();
+    Snapshot(const Snapshot&) = delete;
+    Snapshot& operator=(const Snapshot&) = delete;
+
+private:
+    Database& database_;
 };
 
 /// Rolled back unless committed.

@@ -107,6 +107,7 @@ struct JobIndex::Impl {
     std::unique_ptr<Store> store;
     // Used in the reader's thread only.
     std::unique_ptr<StoreReader> reader;
+    std::string read_failure;  ///< The last that was logged.
     std::int64_t reader_edition = 0;
     std::atomic<std::int64_t> edition{0};  ///< Of the file: counts how often it was opened.
 
@@ -157,6 +158,9 @@ struct JobIndex::Impl {
                 function(*reader);
             } catch (const Error& error) {
                 reader.reset();
+                // Who asks again and again need not fill the log.
+                if (std::exchange(read_failure, error.message()) != error.message())
+                    log.warning("The job index cannot be read", "error", error.message());
                 throw Error(Errc::io, error.message());
             }
         });
@@ -198,6 +202,16 @@ struct JobIndex::Impl {
         co_return replies[1].as_text();
     }
 
+    /// Whether all changes since `position` are there to be read; else it is the place to go on
+    /// from.
+    asio::awaitable<bool> want_changes() {
+        const Reply reply = co_await redis.eval(
+            lua::want_changes, {std::string(keys::changes_wanted), std::string(keys::changes)},
+            {std::string(wanted_for), position});
+        position = reply.as_array().at(1).as_text();
+        co_return reply.elements[0].as_integer() == 1;
+    }
+
     /// Finds out what the file is worth.
     asio::awaitable<void> begin() {
         co_await run_blocking(writing, [this] {
@@ -212,7 +226,6 @@ struct JobIndex::Impl {
         co_await write([&](Store& open) {
             if (open.meta("identity") != known_as) {
                 open.clear();
-                ++edition;
                 open.set_meta("identity", known_as);
             }
             complete = open.meta("complete");
@@ -228,20 +241,11 @@ struct JobIndex::Impl {
             co_return;
         }
         told_since = steady_clock::now();
-        Pipeline pipeline;
-        pipeline.add("EXISTS", keys::changes_wanted);
-        pipeline.add("SET", keys::changes_wanted, "1", "EX", wanted_for);
-        const std::string from = position.empty() ? "0-1" : position;
-        pipeline.add("XRANGE", keys::changes, from, from);
-        const auto replies = co_await redis.run(std::move(pipeline));
-        const bool gapless = replies[0].type == Reply::Type::integer && replies[0].integer == 1 &&
-                             replies[2].is_array() && !replies[2].elements.empty();
+        const bool gapless = co_await want_changes();
         if (complete == "1" && gapless) {
             phase = Phase::done;
             key_round = row_round = {steady_clock::now(), steady_clock::now()};
         } else {
-            if (replies[2].is_error()) co_await redis.command("DEL", keys::changes);
-            position = (co_await redis.command("XADD", keys::changes, "*", "ids", "")).as_text();
             phase = Phase::scanning;
             restart_sweep("it is new");
             was_empty = empty;
@@ -311,12 +315,13 @@ struct JobIndex::Impl {
         co_await write([&](Store& open) { before = open.meta("identity"); });
         // Another Redis, or one that has lost everything.
         if (before != known_as) co_await begin();
-        Pipeline pipeline;
-        pipeline.add("SET", keys::changes_wanted, "1", "EX", wanted_for);
-        pipeline.add("EXPIRE", keys::changes, "3600");
-        pipeline.add("DBSIZE");
-        const auto replies = co_await redis.run(std::move(pipeline));
-        if (replies[2].type == Reply::Type::integer) all_keys = replies[2].integer;
+        // A process may have been stopped for longer than scripts go on telling.
+        if (!co_await want_changes()) {
+            restart_sweep("changes were dropped, or not told");
+            told_since = steady_clock::now();
+        }
+        const Reply size = co_await redis.command("DBSIZE");
+        if (size.type == Reply::Type::integer) all_keys = size.integer;
         renewed = steady_clock::now();
     }
 
@@ -430,7 +435,12 @@ struct JobIndex::Impl {
             left -= count;
         }
         if (!writes || !waiting.empty() || position == saved_position) co_return;
-        co_await write([this](Store& open) { open.set_meta("position", position); });
+        // From this place on nobody need read again what was dropped before it; all jobs it is.
+        const bool complete = phase == Phase::done;
+        co_await write([this, complete](Store& open) {
+            if (!complete) open.set_meta("complete", "0");
+            open.set_meta("position", position);
+        });
         saved_position = position;
     }
 
@@ -555,6 +565,7 @@ JobIndex::JobIndex(RedisClient& redis, std::filesystem::path file, Logger& log, 
 JobIndex::~JobIndex() = default;
 
 asio::awaitable<void> JobIndex::run() {
+    std::string told;  // Of a trouble that lasts.
     for (;;) {
         std::optional<Error> failed;
         try {
@@ -562,15 +573,23 @@ asio::awaitable<void> JobIndex::run() {
         } catch (const Error& error) {
             failed = error;
         }
-        const bool of_file = failed && failed->code() == Errc::io;
-        if (of_file) {
+        const bool damaged = failed && failed->code() == Errc::decode;
+        const bool of_file = damaged || (failed && failed->code() == Errc::io);
+        if (damaged) {
             impl_->log.warning("The job index is made anew", "error", failed->message());
+            // A file goes when nobody has it open.
+            impl_->edition = 0;
+            co_await run_blocking(impl_->reading, [this] { impl_->reader.reset(); });
             co_await run_blocking(impl_->writing, [this] {
                 impl_->store.reset();
                 std::error_code ignored;
                 for (const char* suffix : {"", "-wal", "-shm"})
                     std::filesystem::remove(impl_->file.native() + suffix, ignored);
             });
+        } else if (of_file) {
+            if (std::exchange(told, failed->message()) != failed->message())
+                impl_->log.warning("The job index cannot be written, and waits", "error",
+                                   failed->message());
         } else if (failed) {
             impl_->log.debug("The job index waits for Redis", "error", failed->message());
         }

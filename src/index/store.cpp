@@ -108,10 +108,11 @@ Store::Store(std::filesystem::path file)
     try {
         open();
         if (meta("schema") == schema_version) return;
-    } catch (const Error&) {
+    } catch (const Error& error) {
         // Damaged, or not a database: it can be made anew from Redis.
+        if (error.code() != Errc::decode) throw;
     }
-    clear();
+    make_anew();
 }
 
 void Store::open() {
@@ -119,6 +120,13 @@ void Store::open() {
 }
 
 void Store::clear() {
+    // Not by a new file: a reader that has opened this one would open the other's log beside it,
+    // and SQLite then empties memory that is in use.
+    database_->reset();
+    make_schema();
+}
+
+void Store::make_anew() {
     database_.reset();
     std::error_code ignored;
     for (const char* suffix : {"", "-wal", "-shm"})
@@ -232,6 +240,8 @@ std::int64_t Store::error_id(const std::string& text) {
 std::int64_t Store::group_row(const IndexedJob& job) {
     if (!job.group) return 0;
     const ErrorGroup& group = *job.group;
+    // Stock RQ notes no end of jobs that were abandoned.
+    const std::int64_t seen = job.ended != 0 ? job.ended : job.created;
     Statement& found = database_->prepared("SELECT row FROM groups WHERE id = ?");
     std::int64_t row = 0;
     if (found.bind(group.id).step()) row = found.integer(0);
@@ -246,17 +256,16 @@ std::int64_t Store::group_row(const IndexedJob& job) {
             .bind(group.exception)
             .bind(group.message)
             .bind(group.frame)
-            .bind(job.ended)
-            .bind(job.ended)
+            .bind(seen)
+            .bind(seen)
             .run();
         row = database_->last_row();
-    } else {
+    } else if (seen != 0) {
         database_
             ->prepared(
-                "UPDATE groups SET first_seen = min(first_seen, ?), last_seen = "
-                "max(last_seen, ?) WHERE row = ?")
-            .bind(job.ended)
-            .bind(job.ended)
+                "UPDATE groups SET first_seen = iif(first_seen = 0, ?1, min(first_seen, ?1)), "
+                "last_seen = max(last_seen, ?1) WHERE row = ?2")
+            .bind(seen)
             .bind(row)
             .run();
     }

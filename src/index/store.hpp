@@ -88,8 +88,10 @@ enum class NameKind { status = 1, queue = 2, function = 3, worker = 4, tag = 5 }
 /// The file that holds the index: written by one thread, with a `StoreReader` beside it.
 class Store {
 public:
-    /// Opens or makes it; one that cannot be read, or is of another version, is made anew.
-    /// @throws Error `Errc::io`.
+    /// Opens or makes it; one that is damaged, or of another version, is made anew. Nobody has it
+    /// open meanwhile.
+    /// @throws Error  as all calls: `Errc::decode` where it is damaged, `Errc::io` where it cannot
+    /// be read or written just now.
     explicit Store(std::filesystem::path file);
 
     /// One transaction. Jobs that are as they were cost a look-up. Returns those whose status, or
@@ -111,6 +113,7 @@ private:
     struct Deltas;
 
     void open();
+    void make_anew();
     void make_schema();
     std::optional<Row> find(const std::string& id);
     void remove(const Row& row);

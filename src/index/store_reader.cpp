@@ -149,6 +149,8 @@ struct StoreReader::Query {
 
 FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosition>& after,
                             std::size_t limit) {
+    // Numbers of names are used again: those found are of the jobs of the same moment.
+    const Snapshot snapshot(database_);
     names_.clear();
     Query query;
     query.plan.jobs = jobs();
@@ -281,7 +283,8 @@ FoundJobs StoreReader::find(const JobFilter& filter, const std::optional<JobPosi
         std::size_t characters = 0;
         for (const char c : filter.error)
             if ((static_cast<unsigned char>(c) & 0xc0) != 0x80) ++characters;
-        bool few = characters >= 3;  // Of the index: three characters at a time.
+        // Of the index: three characters at a time. It takes no NUL.
+        bool few = characters >= 3 && filter.error.find('\0') == std::string::npos;
         if (few) {
             const auto found = database_.statement(
                 "SELECT rowid FROM error_texts WHERE error_texts MATCH ? LIMIT ?");
@@ -523,6 +526,7 @@ Failure read_failure(const Statement& row) {
 std::vector<Failure> StoreReader::failures(const FailureFilter& filter,
                                            const std::optional<JobPosition>& after,
                                            std::size_t limit) {
+    const Snapshot snapshot(database_);
     const char* order = filter.by_count ? "jobs" : "last_seen";
     std::string sql = fmt::format("SELECT {} FROM groups g WHERE 1", failure_columns);
     std::vector<std::int64_t> names;

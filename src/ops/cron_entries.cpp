@@ -205,6 +205,7 @@ void add_shown(std::map<std::string, CronListing>& schedules, const std::string&
         listing.name = name;
         listing.processes.push_back(process);
         if (listing.stored) continue;
+        listing.shown = job;
         listing.func_name = func;
         listing.queue = member_text(job, "queue_name");
         listing.expression = member_text(job, "cron");
@@ -224,10 +225,7 @@ void add_slots(CronListing& listing, const CronSchedule& schedule, Slot now) {
 
 void describe_stored(CronListing& listing, Slot now) {
     try {
-        boost::system::error_code malformed;
-        const json::value value = json::parse(listing.json, malformed);
-        if (malformed || !value.is_object()) throw Error(Errc::usage, "it is no JSON object");
-        const CronSchedule schedule = read_cron_entry(listing.name, value.get_object());
+        const CronSchedule schedule = schedule_of(listing);
         listing.func_name = schedule.call.func_name;
         listing.queue = schedule.queue;
         listing.timezone = schedule.zone.name();
@@ -344,6 +342,76 @@ std::string cron_in_words(std::string_view expression) {
     return fmt::format("{}, on day {} of the month", when, *of_month);
 }
 
+namespace {
+
+/// Seconds as RQ takes them: a number, or text such as 1h.
+std::optional<std::chrono::seconds> shown_seconds(const Value& job, std::string_view name) {
+    const Value* value = job.find(name);
+    if (value == nullptr || value->is_none()) return std::nullopt;
+    if (value->kind() == Value::Kind::integer) return std::chrono::seconds(value->as_integer());
+    if (!value->is_string()) ops::refuse(name, "is no number of seconds");
+    return parsed(name, parse_duration(value->as_text()));
+}
+
+/// Values that are shown as JSON, which RQ replaces where they cannot be.
+/// Source: rq/utils.py safe_json_dumps (RQ 2.10).
+std::optional<Value> shown_json(const Value& job, std::string_view name, Value::Kind kind) {
+    const Value* value = job.find(name);
+    if (value == nullptr || value->is_none()) return std::nullopt;
+    auto decoded = decode_json(value->is_string() ? value->as_text() : std::string());
+    if (!decoded || decoded->kind() != kind) ops::refuse(name, "is not shown as JSON");
+    return std::move(*decoded);
+}
+
+CronSchedule read_shown(const CronListing& listing) {
+    static constexpr std::array known{"name",
+                                      "func_name",
+                                      "queue_name",
+                                      "args",
+                                      "kwargs",
+                                      "interval",
+                                      "cron",
+                                      "latest_enqueue_time",
+                                      "ttl",
+                                      "job_timeout",
+                                      "next_enqueue_time",
+                                      "result_ttl",
+                                      "meta",
+                                      "failure_ttl"};
+    const Value& job = listing.shown;
+    for (const auto& [key, value] : job.pairs())
+        if (!value.is_none() && key.is_string() &&
+            std::ranges::find(known, key.as_text()) == known.end())
+            ops::refuse(key.as_text(), "cannot be taken over");
+    CronSchedule schedule;
+    schedule.name = listing.name;
+    schedule.call.func_name = listing.func_name;
+    if (!listing.queue.empty()) schedule.queue = listing.queue;
+    if (auto args = shown_json(job, "args", Value::Kind::list))
+        schedule.call.args = Value::tuple(std::move(args->items()));
+    if (auto kwargs = shown_json(job, "kwargs", Value::Kind::dict))
+        schedule.call.kwargs = std::move(*kwargs);
+    if (auto meta = shown_json(job, "meta", Value::Kind::dict))
+        schedule.options.meta = std::move(*meta);
+    schedule.options.timeout = shown_seconds(job, "job_timeout");
+    schedule.options.result_ttl = shown_seconds(job, "result_ttl");
+    schedule.options.failure_ttl = shown_seconds(job, "failure_ttl");
+    schedule.options.ttl = shown_seconds(job, "ttl");
+    schedule.every = 1s;  // One of its slots is not asked for.
+    schedule.check();
+    return schedule;
+}
+
+}  // namespace
+
+CronSchedule schedule_of(const CronListing& listing) {
+    if (!listing.stored) return read_shown(listing);
+    boost::system::error_code malformed;
+    const json::value value = json::parse(listing.json, malformed);
+    if (malformed || !value.is_object()) throw Error(Errc::usage, "it is no JSON object");
+    return read_cron_entry(listing.name, value.get_object());
+}
+
 json::object to_json(const CronListing& listing) {
     json::array next, runs, processes;
     for (const Slot slot : listing.next)
@@ -451,6 +519,7 @@ asio::awaitable<CronPage> CronEntries::read(std::optional<std::string> only, std
     for (auto& [name, listing] : schedules) {
         const Reply& state = states.as_array().at(at++);
         listing.paused = text_in(state, 3) == "1";
+        listing.heeds_pause = listing.stored || !text_in(state, 0).empty();
         if (listing.stored)
             describe_stored(listing, now);
         else

@@ -274,6 +274,49 @@ def test_who_falls_behind_the_stream_looks_at_all_jobs_again(connection, web):
     wait_for(lambda: len(ids(web, id="unseen")) == 10)
 
 
+def test_what_nobody_told_of_makes_all_indexes_look_again(system, server, connection):
+    saved(connection, 20)
+    first = system.serve(*QUIET, url=server.url)
+    complete(first)
+    first.signal(signal.SIGKILL)
+    first.wait()
+    # As after a minute without a server; then another one comes first, and wants to be told.
+    connection.delete("rqxx:changes:wanted")
+    connection.hset("rq:job:job-3", "status", "finished")
+    complete(system.serve(*QUIET, url=server.url, data_dir=system.folder / "other"))
+    first = system.serve(*QUIET, url=server.url)
+    complete(first)
+    assert ids(first, status="finished") == ["job-3"] and "The job index is complete" in first.log
+
+
+def test_a_server_that_was_stopped_for_long_looks_at_all_jobs_again(connection, web):
+    complete(web)
+    web.signal(signal.SIGSTOP)
+    connection.delete("rqxx:changes:wanted")
+    web.signal(signal.SIGCONT)
+    wait_for(lambda: "looks at all jobs again" in web.log)
+    assert connection.exists("rqxx:changes:wanted")
+
+
+def test_a_second_look_that_was_not_ended_is_made_after_a_restart(system, server, connection):
+    saved(connection, 20_000)
+    web = system.serve(*QUIET, url=server.url)
+    complete(web)
+    connection.xtrim("rqxx:changes", maxlen=0)
+    file = system.folder / "data" / "job_index.db"
+
+    def said_to_be_complete():
+        with sqlite3.connect(f"file:{file}?mode=ro", uri=True) as database:
+            return database.execute("SELECT value FROM meta WHERE key = 'complete'").fetchone() == ("1",)
+
+    wait_for(lambda: not said_to_be_complete())
+    web.signal(signal.SIGKILL)
+    web.wait()
+    web = system.serve(*QUIET, url=server.url)
+    complete(web)
+    assert "The job index is complete" in web.log
+
+
 def test_changes_are_told_only_where_somebody_wants_to_know(system, server, connection):
     system.rqxx("enqueue", "f.g", "--redis-url", server.url)
     assert not connection.exists("rqxx:changes")

@@ -7,6 +7,7 @@ import pytest
 import tasks
 from conftest import http, wait_for
 from rq import Queue
+from rq.job import Job
 from test_actions_api import act, everything, queue, status, web  # noqa: F401
 from test_http import problem
 
@@ -66,6 +67,58 @@ def test_a_scheduled_job_is_run_now(web, queue, connection):  # noqa: F811
     assert queue.job_ids == ["a"] and status(connection, "a") == "queued" and connection.zcard("rq:scheduled:default") == 0
     assert problem(act(web, "a", "run-now"), 409) == "The job is not scheduled: it is queued"
     assert problem(act(web, "nope", "run-now"), 404)
+
+
+def told_of(connection):
+    """Ids of jobs that the index was told of."""
+    return {job_id for _, fields in connection.xrange("rqxx:changes") for job_id in fields[b"ids"].decode().split()}
+
+
+def later(queue, job_id, **options):  # noqa: F811
+    return queue.enqueue_in(datetime.timedelta(hours=1), tasks.add, 1, 2, job_id=job_id, **options)
+
+
+def test_the_index_is_told_of_jobs_that_are_run_now(web, queue, connection):  # noqa: F811
+    wait_for(lambda: connection.exists("rqxx:changes:wanted") and connection.exists("rqxx:changes"))
+    later(queue, "a")
+    assert act(web, "a", "run-now").status == 200
+    cron(web, method="POST", body={**ENTRY, "every": 86400})
+    job_id = cron(web, "/tick/run-now", "POST").json["job_id"]
+    assert {"a", job_id} <= told_of(connection)
+
+
+def test_a_job_whose_queue_is_no_list_stays_scheduled(web, queue, connection):  # noqa: F811
+    later(queue, "a")
+    connection.set("rq:queue:default", "x")
+    before = everything(connection)
+    for query in ({"dry_run": "true"}, {}):
+        assert "cannot be put on its queue" in problem(act(web, "a", "run-now", **query), 409)
+    assert everything(connection) == before
+
+
+def test_a_job_that_a_stock_scheduler_is_about_to_enqueue_is_left_to_it(web, queue, connection):  # noqa: F811
+    later(queue, "a")
+    connection.zadd("rq:scheduled:default", {"a": 1})
+    connection.set("rq:scheduler-lock:default", "stock")
+    assert "RQ's scheduler" in problem(act(web, "a", "run-now"), 409)
+    assert connection.zscore("rq:scheduled:default", "a") == 1 and queue.job_ids == []
+    connection.zadd("rqxx:schedulers", {"stock": 4e15})
+    assert act(web, "a", "run-now").status == 200 and queue.job_ids == ["a"]
+
+
+def test_a_job_that_was_put_into_the_registry_by_hand_is_run_now(web, queue, connection):  # noqa: F811
+    job = queue.create_job(tasks.add, (1, 2), job_id="a", status="created")
+    job.save()
+    assert problem(act(web, "a", "run-now"), 409) == "The job is not scheduled: it is created"
+    queue.scheduled_job_registry.schedule(job, datetime.datetime.now(datetime.timezone.utc) + datetime.timedelta(hours=1))
+    assert act(web, "a", "run-now").status == 200 and queue.job_ids == ["a"]
+
+
+def test_a_retry_for_the_front_of_its_queue_is_run_now_there(web, queue, connection):  # noqa: F811
+    queue.enqueue(tasks.add, 1, 2, job_id="first")
+    later(queue, "a")
+    connection.hset("rq:job:a", mapping={"enqueue_at_front_on_retry": "1", "ended_at": "2026-01-01T00:00:00.000000Z"})
+    assert act(web, "a", "run-now").status == 200 and queue.job_ids == ["a", "first"]
 
 
 # ---- cron --------------------------------------------------------------------------------------------
@@ -146,7 +199,7 @@ def test_a_cron_job_is_run_now(web, connection, system):  # noqa: F811
 def test_cron_jobs_of_files_are_shown_paused_and_run(web, system, server, connection):  # noqa: F811
     file = system.folder / "cron.toml"
     file.write_text('[nightly]\nfunc = "tasks.add"\nargs = "[3, 4]"\ncron = "30 2 * * *"\ntimezone = "Europe/Berlin"\n'
-                    '[tick]\nfunc = "tasks.add"\nargs = "[1, 2]"\nevery = "1s"\nqueue = "crons"\n')
+                    'timeout = "7s"\nresult_ttl = "1h"\nfailure_ttl = "2h"\nttl = "3h"\n[tick]\nfunc = "tasks.add"\nargs = "[1, 2]"\nevery = "1s"\nqueue = "crons"\n')
     system.run(system_binary(), "cron", file, "--redis-url", server.url)
     listed = wait_for(lambda: len(items := cron(web).json["items"]) == 2 and items)
     nightly = listed[0]
@@ -155,8 +208,37 @@ def test_cron_jobs_of_files_are_shown_paused_and_run(web, system, server, connec
     assert problem(cron(web, "/nightly", "PATCH", {"every": 5}), 409) and problem(cron(web, "/nightly", "DELETE"), 409)
     job_id = cron(web, "/nightly/run-now", "POST").json["job_id"]
     assert status(connection, job_id) == "queued"
+    assert connection.hmget(f"rq:job:{job_id}", "timeout", "result_ttl", "failure_ttl", "ttl") == [b"7", b"3600", b"7200", b"10800"]
     cron(web, "/tick/pause", "POST")
     wait_for(lambda: int(connection.hget("rqxx:cron:tick", "skipped") or 0) >= 1)
+
+
+def shown(connection, **job):
+    """As RQ's own cron process shows its jobs."""
+    connection.zadd("rq:cron_schedulers", {"stock": 9e9})
+    job = {"name": "tick", "func_name": "tasks.add", "queue_name": "crons", "args": "[1, 2]", "kwargs": None, "interval": 60, "cron": None, **job}
+    connection.hset("rq:cron_scheduler:stock", "cron_jobs", json.dumps([job]))
+
+
+def test_a_cron_job_that_is_only_shown_is_run_with_its_options(web, connection):  # noqa: F811
+    shown(connection, job_timeout="5m", ttl=90, meta='{"tags": ["x"]}')
+    job_id = cron(web, "/tick/run-now", "POST").json["job_id"]
+    job = Job.fetch(job_id, connection=connection)
+    assert (job.args, job.timeout, job.ttl, job.meta) == ((1, 2), 300, 90, {"tags": ["x"]})
+
+
+@pytest.mark.parametrize("job", [{"args": "[Not JSON-serializable value]"}, {"kwargs": "oops"}, {"meta": "[1]"}, {"job_timeout": "soon"},
+                                 {"webhooks": "[]"}])
+def test_a_cron_job_that_is_not_shown_as_it_is_is_not_run(web, connection, job):  # noqa: F811
+    shown(connection, **job)
+    assert f"{[*job][0]}: " in problem(cron(web, "/tick/run-now", "POST"), 409)
+    assert not connection.exists("rq:queue:crons")
+
+
+def test_a_cron_job_of_a_stock_process_is_not_said_to_be_paused(web, connection):  # noqa: F811
+    shown(connection)
+    assert "knows no pauses" in problem(cron(web, "/tick/pause", "POST"), 409)
+    assert not connection.exists("rqxx:cron:tick") and not cron(web, "/tick").json["cron"]["paused"]
 
 
 def system_binary():

@@ -3,6 +3,7 @@
 #include <boost/asio/co_spawn.hpp>
 #include <boost/asio/io_context.hpp>
 #include <boost/asio/post.hpp>
+#include <boost/asio/steady_timer.hpp>
 #include <boost/asio/use_awaitable.hpp>
 #include <boost/json/object.hpp>
 #include <boost/json/parse.hpp>
@@ -300,4 +301,59 @@ TEST_F(shared_answers, that_fail_are_told_to_those_who_wait_and_asked_for_again_
     EXPECT_EQ(readings, 1);
     fails = false;
     EXPECT_EQ(one({}), "2");
+}
+
+namespace {
+
+/// Lines without an end, one each 0.6 s.
+class SlowLines : public BodySource {
+public:
+    asio::awaitable<std::string> next() override {
+        asio::steady_timer timer(co_await asio::this_coro::executor,
+                                 std::chrono::milliseconds(600));
+        co_await timer.async_wait(asio::use_awaitable);
+        co_return "line\n";
+    }
+};
+
+/// Reads until the end; how many lines came, and whether it broke off.
+asio::awaitable<std::pair<int, bool>> read_lines(const Router& router, Guard guard) {
+    Request request;
+    request.target = "/lines";
+    const Response response = co_await router.dispatch(std::move(request), std::move(guard));
+    int lines = 0;
+    try {
+        while (lines < 10 && !(co_await response.source->next()).empty())
+            ++lines;
+    } catch (const HttpError&) {
+        co_return std::pair(lines, true);
+    }
+    co_return std::pair(lines, false);
+}
+
+}  // namespace
+
+TEST(router, a_list_that_streams_breaks_off_when_its_reader_may_see_it_no_more) {
+    Router router;
+    router.add(Method::get, "/lines", {}, [](Request) -> asio::awaitable<Response> {
+        Response response;
+        response.content_type = "application/x-ndjson";
+        response.source = std::make_shared<SlowLines>();
+        co_return response;
+    });
+    int asked = 0;
+    const Guard guard = [&asked](Request&, Scope, bool) -> asio::awaitable<void> {
+        if (++asked > 1) throw HttpError(401, "revoked");
+        co_return;
+    };
+    asio::io_context context(1);
+    std::pair<int, bool> end;
+    asio::co_spawn(context, read_lines(router, guard),
+                   [&](std::exception_ptr error, std::pair<int, bool> result) {
+                       ASSERT_FALSE(error);
+                       end = result;
+                   });
+    context.run();
+    EXPECT_EQ(end.first, 1);
+    EXPECT_TRUE(end.second) << "it looks as if that were all";
 }

@@ -1,12 +1,17 @@
 #include "index/store.hpp"
 
 #include <gtest/gtest.h>
+#include <signal.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <fstream>
+#include <rqxx/error.hpp>
 #include <set>
+#include <thread>
 
 using namespace rqxx::index;
 
@@ -221,4 +226,109 @@ TEST_F(StoreTest, tells_exactly_how_many_fit_where_it_keeps_count) {
     EXPECT_EQ(total(filter), 500);
     filter.since = 1990;
     EXPECT_EQ(total(filter), 2);
+}
+
+TEST_F(StoreTest, a_reader_goes_on_where_all_is_forgotten) {
+    store_->apply({job("a", "queued", "q", 10)});
+    StoreReader before(file());
+    StoreReader unused(file());
+    EXPECT_EQ(before.jobs(), 1);
+    store_->clear();
+    EXPECT_EQ(store_->meta("schema"), "1");
+    EXPECT_EQ(unused.jobs(), 0);
+    EXPECT_EQ(before.jobs(), 0);
+    store_->apply({job("b", "queued", "q", 10), job("c", "queued", "q", 10)});
+    EXPECT_EQ(unused.jobs(), 2);
+    EXPECT_EQ(before.find({}, std::nullopt, 10).jobs.size(), 2u);
+    EXPECT_EQ(ids({}), (Texts{"c", "b"}));
+}
+
+TEST_F(StoreTest, a_disk_that_is_full_is_no_reason_to_forget_what_is_known) {
+    store_->apply({job("a", "queued", "q", 10)});
+    std::vector<JobChange> more;
+    for (int i = 0; i < 20'000; ++i)
+        more.push_back(job("job-" + std::to_string(i), "queued", "q", i));
+    // Files may not grow: what a full disk looks like to this process.
+    rlimit before{};
+    ASSERT_EQ(::getrlimit(RLIMIT_FSIZE, &before), 0);
+    const auto old = ::signal(SIGXFSZ, SIG_IGN);
+    const rlimit small{200'000, before.rlim_max};
+    ASSERT_EQ(::setrlimit(RLIMIT_FSIZE, &small), 0);
+    auto code = rqxx::Errc::internal;
+    try {
+        store_->apply(more);
+    } catch (const rqxx::Error& error) {
+        code = error.code();
+    }
+    ::setrlimit(RLIMIT_FSIZE, &before);
+    ::signal(SIGXFSZ, old);
+    EXPECT_EQ(code, rqxx::Errc::io);
+    EXPECT_EQ(ids({}), Texts{"a"});
+    store_->apply({job("b", "queued", "q", 20)});
+    EXPECT_EQ(ids({}), (Texts{"b", "a"}));
+}
+
+TEST_F(StoreTest, a_file_that_is_damaged_says_so) {
+    store_.reset();
+    std::ofstream(file()) << std::string(20'000, 'x');
+    try {
+        StoreReader reader(file());
+        (void)reader.jobs();
+        FAIL() << "it was read";
+    } catch (const rqxx::Error& error) {
+        EXPECT_EQ(error.code(), rqxx::Errc::decode);
+    }
+    store_ = std::make_unique<Store>(file());
+    EXPECT_EQ(store_->jobs(), 0);
+}
+
+TEST_F(StoreTest, a_group_has_times_though_no_end_of_an_abandoned_job_is_known) {
+    JobChange abandoned = failed("a", "AbandonedJobError", 0);
+    abandoned.job->created = 5;
+    store_->apply({abandoned, failed("b", "AbandonedJobError", 50)});
+    StoreReader reader(file());
+    auto groups = reader.failures({}, std::nullopt, 10);
+    ASSERT_EQ(groups.size(), 1u);
+    EXPECT_EQ(groups[0].first_seen, 5);
+    EXPECT_EQ(groups[0].last_seen, 50);
+    // Nothing at all is known of this one.
+    store_->apply({failed("c", "OtherError", 0)});
+    store_->apply({failed("d", "OtherError", 70)});
+    store_->apply({failed("e", "OtherError", 0)});
+    groups = reader.failures({}, std::nullopt, 10);
+    ASSERT_EQ(groups.size(), 2u);
+    EXPECT_EQ(groups[0].first_seen, 70);
+    EXPECT_EQ(groups[0].last_seen, 70);
+}
+
+TEST_F(StoreTest, finds_no_job_of_another_queue_while_names_come_and_go) {
+    std::atomic<bool> enough{false};
+    std::thread writer([&] {
+        for (int i = 0; !enough; ++i) {
+            const std::string queue = i % 2 == 0 ? "mine" : "theirs";
+            store_->apply({job("a", "queued", queue, 10)});
+            store_->apply({{"a", std::nullopt}});
+        }
+    });
+    StoreReader reader(file());
+    JobFilter filter;
+    filter.queues = {"mine"};
+    int wrong = 0;
+    for (int i = 0; i < 3000; ++i)
+        for (const auto& found : reader.find(filter, std::nullopt, 10).jobs)
+            if (found.queue != "mine") ++wrong;
+    enough = true;
+    writer.join();
+    EXPECT_EQ(wrong, 0);
+}
+
+TEST_F(StoreTest, an_error_is_looked_for_by_any_text) {
+    store_->apply({failed("a", "ValueError: no such order", 10)});
+    JobFilter filter;
+    filter.error = std::string("such\0order", 10);
+    EXPECT_EQ(ids(filter), Texts{});
+    filter.error = "such\" OR order*";
+    EXPECT_EQ(ids(filter), Texts{});
+    filter.error = "SUCH order";
+    EXPECT_EQ(ids(filter), Texts{"a"});
 }
