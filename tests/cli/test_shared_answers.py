@@ -49,7 +49,7 @@ class Watch:
     def __init__(self, connection):
         self.connection = connection
         self.by_itself = set()
-        self.by_itself = set(self.during(lambda: time.sleep(2.5)))
+        self.by_itself = set(self.during(lambda: time.sleep(7)))   # The index has turns of five seconds.
 
     def during(self, action):
         asked = collections.Counter()

@@ -125,8 +125,9 @@ function Drawn({ span, queue }: { span: string; queue: string | undefined }): JS
       <Chart title={t("throughput")} history={data} unit="rate" lines={[
         { series: "finished", name: "finished", color: "--good" }, { series: "failed", name: "failed", color: "--bad" },
         { series: "retried", name: "retried", color: "--wait" }]} />
-      <Chart title={t("waitTime")} history={data} unit="time" lines={[
-        { series: "wait_p95", name: "p95", color: "--busy" }, { series: "wait_p50", name: "p50", color: "--good" }]} />
+      <Chart title={t("waitTime")} history={data} unit="time" lines={queue === undefined ? [
+        { series: "wait_p95", name: "p95", color: "--busy" }, { series: "wait_p50", name: "p50", color: "--good" }]
+        : [{ series: "oldest_age", name: "oldest", color: "--busy" }]} />
       <Chart title={t("waitingJobs")} history={data} unit="count" lines={[
         { series: "queued", name: "queued", color: "--wait" }, { series: "started", name: "started", color: "--busy" }]} />
       {queue === undefined && <Chart title={t("utilisation")} history={data} unit="count" lines={[
