@@ -354,6 +354,7 @@ def main():
     parser.add_argument("--quick", action="store_true", help="small numbers, one repetition: under two minutes")
     parser.add_argument("--json", metavar="FILE", help="also write all figures there, each with median, min and max")
     parser.add_argument("--profile", action="store_true", help="print instead where the processor time of a job goes")
+    parser.add_argument("--dashboard", action="store_true", help="print instead what the dashboard's server costs with a million jobs, as JSON")
     args = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp(prefix="rqxx-bench-"))
     servers = []
@@ -361,7 +362,10 @@ def main():
         for name, size in (("plain", 4096), ("small", 256)):
             servers.append(Server(folder / name, size))
         plain, small = servers
-        if args.profile:
+        if args.dashboard:
+            result = run_json(sys.executable, HERE / "dashboard.py", plain.socket, BUILD, "--jobs", 100_000 if args.quick else 1_000_000)
+            text = json.dumps(result, indent=1)
+        elif args.profile:
             text, result = profile(plain, small, args.quick)
         else:
             missing = bullmq_missing()

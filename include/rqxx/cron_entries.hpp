@@ -69,7 +69,8 @@ public:
     explicit CronEntries(RedisClient& redis) : redis_(&redis) {}
 
     /// By name, those behind `after`; those of `rqxx cron` and of RQ's own cron processes, too.
-    /// Three round trips; for each schedule of the page its state, its runs and their jobs are read.
+    /// Three round trips; for each schedule of the page its state, its runs and their jobs are
+    /// read.
     boost::asio::awaitable<CronPage> list(std::string after, std::size_t limit);
     boost::asio::awaitable<std::optional<CronListing>> find(std::string name);
     enum class Edit { none = 0, done = 1, changed = 2, too_many = 3 };

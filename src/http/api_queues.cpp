@@ -75,9 +75,8 @@ asio::awaitable<Response> list_queues(Monitor& monitor, RedisClient& redis, Requ
             items.push_back(queue_json(page[i], heads.as_array().at(i)));
     }
     co_return json_response(
-        200, json::object{{"status", "ok"},
-                          {"items", std::move(items)},
-                          {"next", std::move(next)}});
+        200,
+        json::object{{"status", "ok"}, {"items", std::move(items)}, {"next", std::move(next)}});
 }
 
 asio::awaitable<bool> is_known(RedisClient& redis, std::string name) {
@@ -231,8 +230,8 @@ asio::awaitable<Response> show_worker(Monitor& monitor, RedisClient& redis, Requ
                            ? co_await monitor.workers(std::vector<std::string>{name})
                            : std::vector<WorkerInfo>();
     if (found.empty()) throw HttpError(404, "Worker not found");
-    co_return json_response(
-        200, json::object{{"status", "ok"}, {"worker", to_json(found.front())}});
+    co_return json_response(200,
+                            json::object{{"status", "ok"}, {"worker", to_json(found.front())}});
 }
 
 /// Source: rq/command.py send_shutdown_command (RQ 2.10).
@@ -336,10 +335,9 @@ void add_queue_routes(Router& router, Monitor& monitor, RedisClient& redis,
         [&monitor](Request request) { return list_workers(monitor, std::move(request)); });
     auto worker = describe("One worker", "workers", {404});
     worker.response_schema = item_schema("worker", worker_schema);
-    add(Method::get, "/api/v1/workers/{name}", worker,
-        [&monitor, &redis](Request request) {
-            return show_worker(monitor, redis, std::move(request));
-        });
+    add(Method::get, "/api/v1/workers/{name}", worker, [&monitor, &redis](Request request) {
+        return show_worker(monitor, redis, std::move(request));
+    });
     auto shutdown = describe("Let a worker end when its job has", "workers", {404, 409, 422});
     shutdown.action = "worker.shutdown";
     shutdown.params = {dry_run_param()};

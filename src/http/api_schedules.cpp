@@ -76,10 +76,10 @@ asio::awaitable<Response> list_cron(RedisClient& redis, Request request) {
     for (const auto& schedule : page.schedules)
         items.push_back(cron_json(schedule, redaction_of(request)));
     co_return json_response(
-        200, json::object{{"status", "ok"},
-                          {"items", std::move(items)},
-                          {"next", page.more ? to_json(Value(page.schedules.back().name))
-                                             : json::value()}});
+        200, json::object{
+                 {"status", "ok"},
+                 {"items", std::move(items)},
+                 {"next", page.more ? to_json(Value(page.schedules.back().name)) : json::value()}});
 }
 
 /// As it is kept: the schedule can be read, and is not too large.

@@ -146,6 +146,8 @@ def look(page, where, problems):
             problems.append(f"{where}: {fault['id']}: {[node['html'][:200] + str(node['any'][:1])[:300] for node in fault['nodes'][:2]]}")
     if page.locator("main img, main script").count() or "owned" in page.title():
         problems.append(f"{where}: job data became part of the page")
+    if page.evaluate("/[\u202a-\u202e\u2066-\u2069]/.test(document.querySelector('main').textContent)"):
+        problems.append(f"{where}: job data turns the direction of writing")
 
 
 def dialogs(page, lang, problems, picture):

@@ -1,6 +1,6 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { inUtc, isShellSafe, moment, number, seconds, show } from "./format";
+import { inUtc, isShellSafe, moment, number, plain, seconds, show } from "./format";
 import { t, type Key } from "./i18n";
 import { href, setParam, useRoute } from "./router";
 import { useStore } from "./store";
@@ -96,10 +96,10 @@ export function Empty({ text, command }: { text: string; command?: string }): JS
 export const Loading = (): JSX.Element => <p class="empty">{t("loading")}</p>;
 
 export function Json({ value, label }: { value: unknown; label: string }): JSX.Element {
-  return <pre tabIndex={0} role="region" aria-label={label}>{clip(JSON.stringify(value, null, 2) ?? "")}</pre>;
+  return <pre tabIndex={0} role="region" aria-label={label}>{plain(clip(JSON.stringify(value, null, 2) ?? ""))}</pre>;
 }
 
-const mostText = 200_000;
+const mostText = 50_000;
 export const clip = (text: string): string => (text.length > mostText ? `${text.slice(0, mostText)}…` : text);
 
 const oldSeconds = 10;

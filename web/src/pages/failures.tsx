@@ -3,7 +3,7 @@ import { changeJobs, verbText, type Verb } from "../actions";
 import { get, path, post, useMay, useSeesAll } from "../api";
 import { act } from "../ask";
 import { Spark } from "../chart";
-import { Choice, Empty, Facts, IndexNote, JobLink, Loading, QueueLink, Table, Time, type Column } from "../components";
+import { clip, Choice, Empty, Facts, IndexNote, JobLink, Loading, QueueLink, Table, Time, type Column } from "../components";
 import { ago, number, plain, show } from "../format";
 import { t, type Key } from "../i18n";
 import { useData } from "../live";
@@ -95,6 +95,6 @@ export function FailurePage({ id }: { id: string }): JSX.Element {
       [t("examples"), failure.sample_job_ids.length === 0 ? "–" : failure.sample_job_ids.map((one, i) => <>{i > 0 && ", "}<JobLink id={one} /></>)],
     ]} />
     {typeof failure.traceback === "string" && failure.traceback !== "" && <><h2>{t("traceback")}</h2>
-      <pre tabIndex={0} role="region" aria-label={t("traceback")}>{plain(failure.traceback.slice(0, 100_000))}</pre></>}
+      <pre tabIndex={0} role="region" aria-label={t("traceback")}>{plain(clip(failure.traceback))}</pre></>}
   </>;
 }
