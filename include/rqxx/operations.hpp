@@ -27,13 +27,16 @@ struct JobSearch {
     std::string queue;   ///< `*` stands for any text; empty: every queue.
     std::string status;  ///< Empty: any.
     std::string func;    ///< `*` stands for any text; empty: any.
-    std::string error;   ///< Part of the last line of the error; empty: any.
+    std::string error;   ///< Part of the last line of the error, in any case; empty: any.
     std::string group;   ///< Id of a group of failures; empty: any.
     std::string worker;
     std::string tag;
     std::string id;                                    ///< Beginning of their ids; empty: any.
     std::optional<Timestamp> since, until;             ///< Created at or after, before.
     std::optional<double> min_duration, max_duration;  ///< Seconds that they ran.
+    /// All in the place of `status` of the queue with just this name, whatever their own status:
+    /// with the failed ones those that were stopped.
+    bool whole_place = false;
 
     /// Whether whole queue, status as of `JobFilter`, function and error are all that is asked for,
     /// and the status is given: what RQ's own lists and registries answer.

@@ -116,6 +116,7 @@ asio::awaitable<Response> act_on_queue(RedisClient& redis, Operations& operation
     order.action = action;
     order.search.queue = name;
     order.search.status = status;
+    order.search.whole_place = true;
     order.by = actor_of(request);
     const auto preview = co_await operations.preview(order);
     ActionProgress progress;
