@@ -40,10 +40,13 @@ struct JobFilter {
     std::string queue;
     /// queued, started, finished, failed (stopped ones too), deferred, scheduled or canceled.
     std::string status;
-    std::string func;                  ///< Name of the function, `*` for any text; empty: any.
-    std::string error;                 ///< Part of the last line of the error; empty: any.
-    std::uint64_t limit = 0;           ///< At most so many; 0: all.
+    std::string func;         ///< Name of the function, `*` for any text; empty: any.
+    std::string error;        ///< Part of the last line of the error, in any case; empty: any.
+    std::uint64_t limit = 0;  ///< At most so many; 0: all.
     std::uint64_t most_looked_at = 0;  ///< Ends after the page that reaches it; 0: goes on.
+    /// Only jobs whose own status it is as well, which leaves out stopped ones in the place of the
+    /// failed.
+    bool own_status = false;
 };
 
 /// How far an action on many jobs has got.

@@ -27,7 +27,7 @@ struct JobSearch {
     std::string queue;   ///< `*` stands for any text; empty: every queue.
     std::string status;  ///< Empty: any.
     std::string func;    ///< `*` stands for any text; empty: any.
-    std::string error;   ///< Part of the last line of the error; empty: any.
+    std::string error;   ///< Part of the last line of the error, in any case; empty: any.
     std::string group;   ///< Id of a group of failures; empty: any.
     std::string worker;
     std::string tag;
@@ -37,6 +37,9 @@ struct JobSearch {
     /// Jobs of other queues are left alone, whatever else is asked for: what whoever asks may see.
     /// `*` stands for any text; empty: all. No part of what is asked for, see `to_json`.
     std::vector<std::string> within;
+    /// All in the place of `status` of the queue with just this name, whatever their own status:
+    /// with the failed ones those that were stopped.
+    bool whole_place = false;
 
     /// Whether whole queue, status as of `JobFilter`, function and error are all that is asked for,
     /// and the status is given: what RQ's own lists and registries answer.

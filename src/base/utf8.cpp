@@ -61,4 +61,11 @@ std::size_t whole_characters(std::string_view text) noexcept {
     return text.size();
 }
 
+std::string lower_ascii(std::string_view text) {
+    std::string lower(text);
+    for (char& c : lower)
+        if (c >= 'A' && c <= 'Z') c = static_cast<char>(c - 'A' + 'a');
+    return lower;
+}
+
 }  // namespace rqxx

@@ -20,5 +20,7 @@ struct Utf8 {
 [[nodiscard]] std::string to_valid_utf8(std::string_view text);
 /// The length of `text` without a character at its end that further bytes may complete.
 [[nodiscard]] std::size_t whole_characters(std::string_view text) noexcept;
+/// With a to z for A to Z; other letters stay as they are.
+[[nodiscard]] std::string lower_ascii(std::string_view text);
 
 }  // namespace rqxx

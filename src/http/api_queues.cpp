@@ -119,6 +119,7 @@ asio::awaitable<Response> act_on_queue(RedisClient& redis, Operations& operation
     order.search.queue = name;
     order.search.status = status;
     order.search.within = visible_queues(request);
+    order.search.whole_place = true;
     order.by = actor_of(request);
     const auto preview = co_await operations.preview(order);
     ActionProgress progress;

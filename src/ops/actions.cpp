@@ -7,6 +7,7 @@
 #include <rqxx/codec.hpp>
 #include <rqxx/job.hpp>
 
+#include "base/utf8.hpp"
 #include "base/wildcard.hpp"
 #include "ops/batch_size.hpp"
 #include "ops/keys.hpp"
@@ -53,6 +54,7 @@ bool function_matches(const std::string& pattern, const Reply& data) {
     return call && matches_wildcard(pattern, call->func_name);
 }
 
+/// @param part  in lower case.
 bool error_matches(const std::string& part, const Reply& newest_result) {
     if (!newest_result.is_array() || newest_result.elements.empty()) return false;
     const auto& entry = newest_result.elements.front();
@@ -63,24 +65,29 @@ bool error_matches(const std::string& part, const Reply& newest_result) {
     while (text.ends_with('\n'))
         text.remove_suffix(1);
     text.remove_prefix(text.rfind('\n') + 1);
-    return text.find(part) != std::string_view::npos;
+    return lower_ascii(text).find(part) != std::string::npos;
 }
 
 /// Those of `ids` that the filter means.
 asio::awaitable<std::vector<std::string>> meant(RedisClient& redis, JobFilter filter,
                                                 std::vector<std::string> ids) {
-    if (filter.func.empty() && filter.error.empty()) co_return ids;
+    if (filter.func.empty() && filter.error.empty() && !filter.own_status) co_return ids;
+    const std::string error = lower_ascii(filter.error);
     Pipeline pipeline;
     for (const auto& id : ids) {
-        pipeline.add("HGET", keys::job(id), "data");
-        pipeline.add("XREVRANGE", keys::results(id), "+", "-", "COUNT", 1);
+        if (filter.own_status) pipeline.add("HGET", keys::job(id), "status");
+        if (!filter.func.empty()) pipeline.add("HGET", keys::job(id), "data");
+        if (!error.empty()) pipeline.add("XREVRANGE", keys::results(id), "+", "-", "COUNT", 1);
     }
     const auto replies = co_await redis.run(std::move(pipeline));
     std::vector<std::string> result;
-    for (std::size_t i = 0; i < ids.size(); ++i) {
-        if (!filter.func.empty() && !function_matches(filter.func, replies[2 * i])) continue;
-        if (!filter.error.empty() && !error_matches(filter.error, replies[2 * i + 1])) continue;
-        result.push_back(std::move(ids[i]));
+    auto reply = replies.begin();
+    for (auto& id : ids) {
+        bool fits = true;
+        if (filter.own_status) fits = (reply++)->text == filter.status;
+        if (!filter.func.empty()) fits = function_matches(filter.func, *reply++) && fits;
+        if (!error.empty()) fits = error_matches(error, *reply++) && fits;
+        if (fits) result.push_back(std::move(id));
     }
     co_return result;
 }

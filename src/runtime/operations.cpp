@@ -117,6 +117,7 @@ JobFilter filter_of(const JobSearch& search, std::string queue, std::uint64_t li
     filter.func = search.func;
     filter.error = search.error;
     filter.limit = limit;
+    filter.own_status = !search.whole_place;
     return filter;
 }
 
@@ -150,6 +151,7 @@ static constexpr std::array<std::string_view, 10> statuses{
 static constexpr std::ptrdiff_t places = 7;
 
 bool JobSearch::by_place() const noexcept {
+    if (whole_place) return true;
     const auto place = std::ranges::find(statuses, status);
     return place < statuses.begin() + places && queue.find('*') == std::string::npos &&
            group.empty() && worker.empty() && tag.empty() && id.empty() && !since && !until &&
@@ -455,7 +457,9 @@ asio::awaitable<BulkPreview> Operations::preview(BulkOrder order) {
             result.exact = cursor.empty();
         } while (!cursor.empty() && result.looked_at < most_looked_at);
     } else {
-        const bool all = order.search.func.empty() && order.search.error.empty();
+        // The place of failed jobs holds others, too; elsewhere its size will do.
+        const bool all = order.search.func.empty() && order.search.error.empty() &&
+                         (order.search.whole_place || order.search.status != status::failed);
         JobActions actions(impl_->redis);
         for (const auto& queue : co_await impl_->queues_of(order.search)) {
             JobFilter filter = filter_of(order.search, queue, all ? sample_size : 0);
