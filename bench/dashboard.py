@@ -74,7 +74,12 @@ class Serve:
 
     def end(self):
         self.process.terminate()
-        self.process.wait(30)
+        try:
+            self.process.wait(30)
+        except subprocess.TimeoutExpired:
+            print("serve did not end within 30 s", file=sys.stderr)
+            self.process.kill()
+            self.process.wait()
 
 
 # ---- what goes on beside, in processes of their own ---------------------------------------------------------------------------------
@@ -199,6 +204,7 @@ def main():
         result["jobs_per_second_with_pages"] = (ended(connection) - before) / (time.monotonic() - at)
         result["core_share_serve_with_pages"] = (serve.cpu() - cpu) / (time.monotonic() - at)
         result["rss_mb"]["with_pages"] = serve.memory()
+        print(json.dumps(result, indent=1), flush=True)
     finally:
         for process in reversed(processes):
             if isinstance(process, Serve):
@@ -209,7 +215,6 @@ def main():
                 process.wait()
         connection.flushall()
         shutil.rmtree(folder, ignore_errors=True)
-    print(json.dumps(result, indent=1))
 
 
 if __name__ == "__main__":
