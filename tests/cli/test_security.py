@@ -447,6 +447,7 @@ def test_failures_for_some_queues_tell_nothing_of_others(access, connection):
         assert answer.status == 200, answer.body
         return answer.json
 
+    wait_for(lambda: http("GET", web.url + "/api/v1/failures", headers=admin).status == 200, what="the index")
     groups = wait_for(lambda: len(items := get("/api/v1/failures?sort=count", admin).get("items", [])) == 2 and items[0]["count"] == 4 and items)
     answer = http("GET", web.url + "/api/v1/failures", headers=token)
     assert b"bank" not in answer.body and b"secret" not in answer.body and b"vault" not in answer.body
