@@ -251,6 +251,19 @@ def test_a_job_is_canceled_and_that_is_undone(page, web, connection):
     wait_for(lambda: connection.lrange("rq:queue:default", 0, -1) == [b"mistake"], what="the job back")
 
 
+def test_all_of_a_search_that_is_not_understood_is_left_alone(page, web, connection):
+    failed_jobs(connection, 3)
+    wait_for_index(web, 3)
+    page.goto("/#/jobs?q=status%3Afailed+age%3C1x")
+    expect(page.get_by_role("alert")).to_contain_text("age<1x", timeout=SLOW)
+    expect(page.locator("main tbody tr")).to_have_count(3)
+    assert page.get_by_role("button", name="all").count() == 0
+    page.get_by_label("Choose default-1").check()
+    expect(page.locator(".bar").get_by_role("button", name="Delete", exact=True)).to_be_visible()
+    page.get_by_role("combobox", name="Search").fill("status:failed")
+    expect(page.get_by_role("button", name="Delete all")).to_be_visible(timeout=SLOW)
+
+
 def test_dependencies_are_drawn_and_lead_to_each_other(page, web, connection):
     queue = Queue("default", connection=connection)
     queue.enqueue("tasks.add", 1, 2, job_id="first")

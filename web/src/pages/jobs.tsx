@@ -115,7 +115,8 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
     setParam("cursor", before[before.length - 1] ?? "");
     setBefore(before.slice(0, -1));
   };
-  const filter = filterOf(terms);
+  // Not of less than what was searched for.
+  const filter = search.unknown.length > 0 ? null : filterOf(terms);
   const selection: Selection | null = picked.length > 0 ? { ids: picked } : filter ? { filter } : null;
   const wanted = terms.filter(([name]) => name === "status").map(([, value]) => value);
   const offered = picked.length === 0 && wanted.length === 1 ? verbsFor(wanted[0]) : verbs;
