@@ -251,6 +251,16 @@ def test_a_job_is_canceled_and_that_is_undone(page, web, connection):
     wait_for(lambda: connection.lrange("rq:queue:default", 0, -1) == [b"mistake"], what="the job back")
 
 
+def test_the_cancel_of_a_job_for_later_is_not_undone_by_running_it_now(page, web, connection):
+    Queue("default", connection=connection).enqueue_in(datetime.timedelta(days=1), "tasks.add", 1, 2, job_id="later")
+    page.goto("/#/schedules")
+    page.get_by_role("button", name="Cancel job: later").click(timeout=SLOW)
+    page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
+    expect(page.locator("#notice")).to_contain_text("later is canceled", timeout=SLOW)
+    assert page.get_by_role("button", name="Undo").count() == 0
+    assert connection.llen("rq:queue:default") == 0 and connection.zcard("rq:canceled:default") == 1
+
+
 def test_all_of_a_search_that_is_not_understood_is_left_alone(page, web, connection):
     failed_jobs(connection, 3)
     wait_for_index(web, 3)

@@ -31,15 +31,18 @@ export function verbsFor(status: unknown): Verb[] {
   return ["cancel", "delete"];
 }
 
-/** Asks where something would be lost; what was canceled can be requeued, so that is only told. */
+/** Asks; what was waiting in its queue and is canceled can be put back. */
 export function changeJob(verb: Verb, id: string, then: () => void): void {
   const name = show(id, 60);
   const does = async (): Promise<Done> => {
-    await one(verb, id);
+    const { result } = await one(verb, id);
     then();
     if (verb !== "cancel") return { text: t(verb === "requeue" ? "didRequeue" : verb === "stop" ? "didStop" : "didDeleteJob", { name }) };
+    const text = t("didCancel", { name });
+    // Any other would not be back where it was: it would run now, not at its time or behind what it waits for.
+    if (result.status !== "queued") return { text };
     return {
-      text: t("didCancel", { name }),
+      text,
       undo: async () => {
         await one("requeue", id);
         then();
