@@ -274,6 +274,28 @@ def test_all_of_a_search_that_is_not_understood_is_left_alone(page, web, connect
     expect(page.get_by_role("button", name="Delete all")).to_be_visible(timeout=SLOW)
 
 
+def test_a_page_of_a_search_by_age_and_what_is_chosen_there_stay_while_time_goes_on(page, web, connection):
+    failed_jobs(connection, 60)
+    wait_for_index(web, 60)
+    page.clock.install()
+    page.goto("/#/jobs?q=status%3Afailed+age%3C4000d")
+    first = page.locator("main tbody tr").first
+    expect(first).to_contain_text("default-", timeout=SLOW)
+    newest = first.text_content()
+    page.get_by_role("button", name="Older").click()
+    expect(first).not_to_have_text(newest, timeout=SLOW)
+    second = first.text_content()
+    box = page.get_by_role("checkbox").first
+    box.check()
+    with page.expect_response(lambda answer: "/api/v1/jobs?" in answer.url and "cursor=" in answer.url) as answer:
+        page.clock.fast_forward(150_000)
+    assert answer.value.status == 200
+    with page.expect_response(lambda answer: "/api/v1/jobs?" in answer.url):
+        page.clock.fast_forward(60_000)
+    assert page.get_by_role("alert").count() == 0
+    assert first.text_content() == second and box.is_checked()
+
+
 def test_dependencies_are_drawn_and_lead_to_each_other(page, web, connection):
     queue = Queue("default", connection=connection)
     queue.enqueue("tasks.add", 1, 2, job_id="first")
