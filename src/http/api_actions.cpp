@@ -2,6 +2,7 @@
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
 #include <rqxx/actions.hpp>
 #include <rqxx/operations.hpp>
 #include <rqxx/value.hpp>
@@ -257,23 +258,38 @@ asio::awaitable<Response> act_on_many(RedisClient& redis, Operations& operations
     co_return co_await start_operation(operations, std::move(order));
 }
 
-asio::awaitable<Response> show_operation(Operations& operations, std::string id) {
+/// Who may see some queues only sees what they have begun in one of these.
+bool may_see(const Request& request, const Operation& operation) {
+    if (sees_all_queues(request)) return true;
+    boost::system::error_code malformed;
+    const json::value search = json::parse(operation.search, malformed);
+    const auto* queue =
+        malformed || !search.is_object() ? nullptr : search.get_object().if_contains("queue");
+    return operation.by == actor_of(request) && queue != nullptr && queue->is_string() &&
+           may_see_queue(request, std::string_view(queue->get_string()));
+}
+
+asio::awaitable<Operation> operation_of(Operations& operations, const Request& request) {
+    const std::string& id = request.path_param("operation_id");
     std::optional<Operation> operation;
-    if (is_valid_job_id(id)) operation = co_await operations.find(std::move(id));
-    if (!operation) throw HttpError(404, "Operation not found");
-    co_return json_response(200,
-                            json::object{{"status", "ok"}, {"operation", to_json(*operation)}});
+    if (is_valid_job_id(id)) operation = co_await operations.find(id);
+    if (!operation || !may_see(request, *operation)) throw HttpError(404, "Operation not found");
+    co_return std::move(*operation);
+}
+
+asio::awaitable<Response> show_operation(Operations& operations, Request request) {
+    const Operation operation = co_await operation_of(operations, request);
+    co_return json_response(200, json::object{{"status", "ok"}, {"operation", to_json(operation)}});
 }
 
 asio::awaitable<Response> cancel_operation(Operations& operations, Request request) {
-    const std::string& id = request.path_param("operation_id");
-    std::optional<std::string> state;
-    if (is_valid_job_id(id)) state = co_await operations.cancel(id, actor_of(request));
+    const Operation operation = co_await operation_of(operations, request);
+    const auto state = co_await operations.cancel(operation.id, actor_of(request));
     if (!state) throw HttpError(404, "Operation not found");
     if (*state != "running")
         throw HttpError(409, fmt::format("The operation cannot be canceled: it is {}", *state),
                         "refused");
-    co_return co_await show_operation(operations, id);
+    co_return co_await show_operation(operations, std::move(request));
 }
 
 }  // namespace
@@ -387,14 +403,14 @@ void add_action_routes(Router& router, RedisClient& redis, Operations& operation
         });
     RouteDoc one;
     one.summary = "How far an operation has got";
+    one.keeps_to_queues = true;
     one.tag = "operations";
     one.response_schema = fmt::format(
         R"({{"type":"object","required":["status","operation"],"properties":{{"status":{{"type":"string"}},"operation":{}}}}})",
         operation_schema);
     one.problems = {404};
-    add(Method::get, "/api/v1/operations/{operation_id}", one, [&operations](Request request) {
-        return show_operation(operations, request.path_param("operation_id"));
-    });
+    add(Method::get, "/api/v1/operations/{operation_id}", one,
+        [&operations](Request request) { return show_operation(operations, std::move(request)); });
     RouteDoc canceled = one;
     canceled.summary = "End an operation; jobs that it has not reached stay as they are";
     canceled.action = "operation.cancel";

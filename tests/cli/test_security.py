@@ -432,13 +432,38 @@ def test_routes_that_do_not_keep_to_queues_are_closed_to_who_may_see_some_only(a
             "/api/v1/queues/{name}/pause", "/api/v1/queues/{name}/resume", "/api/v1/queues", "/api/v1/queues/{name}",
             "/api/v1/queues/{name}/empty", "/api/v1/queues/{name}/requeue-failed", "/api/v1/jobs/{job_id}/timeline",
             "/api/v1/jobs/{job_id}/dependencies", *(f"/api/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "requeue", "stop", "run-now")),
-            "/api/v1/session", "/api/v1/openapi.json"}
+            "/api/v1/session", "/api/v1/openapi.json", "/api/v1/operations/{operation_id}",
+            "/api/v1/operations/{operation_id}/cancel"}
     for method, pattern, path, scope, _ in routes(web, admin):
         if scope in ("read", "operate") and pattern not in kept:
             assert first_status(web.url, method, path, token) == 403, pattern
     for path in kept:
         if "{" not in path:
             assert b"bank" not in http("GET", web.url + path, headers=token).body.replace(b"jobs/bank", b"") or "openapi" in path
+
+
+def test_who_began_an_operation_in_a_queue_sees_and_ends_it(access, connection):
+    web = access.serve()
+    token = bearer(access.token("--scope", "operate", "--queue", "mail*", name="ann"))
+    others = [bearer(access.token("--scope", "operate", "--queue", queue, name=name)) for queue, name in (("mail*", "bob"), ("bank", "ann"))]
+    pipeline = connection.pipeline()
+    for n in range(20_000):
+        pipeline.hset(f"rq:job:m-{n}", mapping={"status": "queued", "origin": "mail", "created_at": "2026-01-01T00:00:00.000000Z"})
+        pipeline.rpush("rq:queue:mail", f"m-{n}")
+    pipeline.sadd("rq:queues", "rq:queue:mail")
+    pipeline.execute()
+    begun = http("POST", f"{web.url}/api/v1/queues/mail/empty", headers=token)
+    assert begun.status == 202
+    place = web.url + begun.headers["Location"]
+    for other in others:
+        problem(http("GET", place, headers=other), 404)
+        problem(http("POST", place + "/cancel", headers=other), 404)
+    assert http("GET", place, headers=token).json["operation"]["by"] == "ann"
+    answer = http("POST", place + "/cancel", headers=token)
+    assert answer.status == 200 or answer.json["detail"].endswith("it is done")
+    wait_for(lambda: http("GET", place, headers=token).json["operation"]["state"] in ("canceled", "done"), what="the end of the operation")
+    by_admin = http("POST", f"{web.url}/api/v1/jobs/bulk", {"action": "cancel", "filter": {"status": "failed"}}, bearer(access.token("--scope", "admin")))
+    problem(http("GET", web.url + by_admin.headers["Location"], headers=token), 404)
 
 
 # ---- hostile requests ------------------------------------------------------------------------------

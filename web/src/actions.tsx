@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useEffect, useState } from "preact/hooks";
-import { get, path, post, remove } from "./api";
+import { ApiError, get, path, post, remove } from "./api";
 import { ask, say, type Done } from "./ask";
 import { number, show } from "./format";
 import { t, type Key } from "./i18n";
@@ -107,7 +107,11 @@ function Progress({ id }: { id: string }): JSX.Element | null {
             n: answer.operation.done, refused: number(answer.operation.refused), state: show(answer.operation.state, 20), text: show(answer.operation.error, 200) }));
           return;
         }
-      } catch {
+      } catch (error) {
+        if (error instanceof ApiError && (error.status === 403 || error.status === 404)) {
+          watched.set(watched.value.filter((other) => other !== id));
+          return;
+        }
         // The next question may be answered.
       }
       if (!ended) timer = setTimeout(look, 1000);
