@@ -432,14 +432,27 @@ def test_routes_that_do_not_keep_to_queues_are_closed_to_who_may_see_some_only(a
             "/api/v1/queues/{name}/pause", "/api/v1/queues/{name}/resume", "/api/v1/queues", "/api/v1/queues/{name}",
             "/api/v1/queues/{name}/empty", "/api/v1/queues/{name}/requeue-failed", "/api/v1/jobs/{job_id}/timeline",
             "/api/v1/jobs/{job_id}/dependencies", *(f"/api/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "requeue", "stop", "run-now")),
-            "/api/v1/session", "/api/v1/openapi.json", "/api/v1/operations/{operation_id}",
+            "/api/v1/session", "/api/v1/openapi.json", "/api/v1/history", "/api/v1/history/queues", "/api/v1/operations/{operation_id}",
             "/api/v1/operations/{operation_id}/cancel"}
     for method, pattern, path, scope, _ in routes(web, admin):
         if scope in ("read", "operate") and pattern not in kept:
             assert first_status(web.url, method, path, token) == 403, pattern
     for path in kept:
-        if "{" not in path:
+        if "{" not in path and "history" not in path:
             assert b"bank" not in http("GET", web.url + path, headers=token).body.replace(b"jobs/bank", b"") or "openapi" in path
+
+
+def test_what_was_going_on_is_shown_of_the_queues_of_a_token(access, connection):
+    web = access.serve()
+    token = bearer(access.token("--queue", "mail*"))
+    for queue in ("mail", "bank"):
+        Queue(queue, connection=connection).enqueue("tasks.add", 1, 1)
+    history = f"{web.url}/api/v1/history"
+    problem(http("GET", history, headers=token), 403, "all_queues")
+    problem(http("GET", history + "?queue=bank", headers=token), 404)
+    problem(http("GET", history + "/queues?queues=bank", headers=token), 404)
+    assert http("GET", history + "?queue=mail", headers=token).json["series"].keys() >= {"queued", "finished"}
+    assert list(http("GET", history + "/queues?queues=bank,mail", headers=token).json["queues"]) == ["mail"]
 
 
 def test_who_began_an_operation_in_a_queue_sees_and_ends_it(access, connection):
@@ -668,6 +681,30 @@ def test_a_read_only_token_logs_in_sees_everything_and_can_change_nothing(browse
     page.get_by_role("button", name="Pause queue").click()
     page.get_by_role("dialog").get_by_role("button", name="Pause").click()
     wait_for(lambda: http("GET", web.url + "/api/v1/limits", headers=bearer(reader)).json["limits"])
+    context.close()
+
+
+def test_a_token_for_some_queues_has_a_page_that_works(browser, access, connection):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    web = access.serve()
+    for queue in ("mail", "bank"):
+        Queue(queue, connection=connection).enqueue("tasks.add", 1, 1)
+    context = browser.new_context(base_url=web.url, locale="en-US")
+    page = context.new_page()
+    cookie = access.login(web, access.token("--queue", "mail*"))
+    context.add_cookies([{"name": "rqxx_session", "value": cookie.split("=")[1], "url": web.url, "httpOnly": True, "sameSite": "Strict"}])
+    main = page.locator("main")
+    with page.expect_response(lambda answer: "/api/v1/alerts" in answer.url or "/api/v1/history" in answer.url):
+        page.goto("/#/")
+    playwright.expect(main).to_contain_text("mail", timeout=20_000)
+    playwright.expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+    page.goto("/#/queues")
+    playwright.expect(page.locator("main tbody tr")).to_have_count(1, timeout=20_000)
+    page.goto("/#/queues/mail")
+    playwright.expect(page.locator(".charts .chart").first).to_be_visible(timeout=20_000)
+    page.goto("/#/redis")
+    playwright.expect(main).to_contain_text("Your token may not see this", timeout=20_000)
+    playwright.expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
     context.close()
 
 

@@ -21,8 +21,8 @@ const columns: Column<AuditEntry>[] = [
 export function EventsPage(): JSX.Element {
   const [cursor, setCursor] = useState("");
   const wanted = useRoute().params.get("q") ?? "";
-  const { data } = useData(`audit ${cursor}`, () => get<{ items: AuditEntry[]; next: string | null }>(`/api/v1/audit?limit=100${cursor && `&cursor=${encodeURIComponent(cursor)}`}`));
-  if (data === null) return <Loading />;
+  const { data, forbidden } = useData(`audit ${cursor}`, () => get<{ items: AuditEntry[]; next: string | null }>(`/api/v1/audit?limit=100${cursor && `&cursor=${encodeURIComponent(cursor)}`}`));
+  if (data === null) return <Loading forbidden={forbidden} />;
   const shown = data.items.filter((one) => fits(wanted, one.by, one.action, one.target, one.outcome, one.via));
   return <>
     <div class="head"><h2>{t("audit")}</h2><Filter /></div>

@@ -82,7 +82,7 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
   const search = parseSearch(text);
   const terms = termsOf(search, status, queue);
   const list = JSON.stringify([text, status, queue]);
-  const { data, missing, refused, reload } = useData(`jobs ${list} ${cursor}`, () =>
+  const { data, missing, refused, forbidden, reload } = useData(`jobs ${list} ${cursor}`, () =>
     page(new URLSearchParams([...termsOf(parseSearch(text), status, queue), ["limit", "25"]]).toString(), cursor));
   useEffect(() => setChosen(new Set()), [list, cursor]);
   useEffect(() => {
@@ -91,7 +91,7 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
 
   if (missing) return <Empty text={t("noIndex")} />;
   if (refused !== "") return <p class="problem" role="alert">{t("notUnderstood", { text: show(refused, 300) })}</p>;
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const ids = data.items.map((job) => job.id).filter((id): id is string => typeof id === "string");
   const picked = ids.filter((id) => chosen.has(id));
   const toggle = (id: string) => {

@@ -76,9 +76,9 @@ function NewCron({ reload }: { reload: () => void }): JSX.Element {
 }
 
 function CronTable(): JSX.Element | null {
-  const { data, reload } = useData("cron", () => get<{ items: CronJob[] }>("/api/v1/cron"));
+  const { data, reload, forbidden } = useData("cron", () => get<{ items: CronJob[] }>("/api/v1/cron"));
   const may = useMay("operate");
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const columns: Column<CronJob>[] = [
     { name: t("name"), kind: "name", cell: (cron) => <><span title={show(cron.name, 200)}>{show(cron.name, 60)}</span>{cron.paused && <> <span class="badge">{t("pausedQueue")}</span></>}</> },
     { name: t("when"), kind: "long", cell: (cron) => <span title={show(cron.expression, 100)}>{when(cron)}{cron.timezone ? ` (${show(cron.timezone, 40)})` : ""}</span> },
@@ -100,9 +100,9 @@ function CronTable(): JSX.Element | null {
 
 function ScheduledTable(): JSX.Element {
   const [cursor, setCursor] = useState("");
-  const { data, reload } = useData(`schedules ${cursor}`, () => get<{ items: Scheduled[]; next: string | null }>(`/api/v1/schedules?limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`));
+  const { data, reload, forbidden } = useData(`schedules ${cursor}`, () => get<{ items: Scheduled[]; next: string | null }>(`/api/v1/schedules?limit=25${cursor && `&cursor=${encodeURIComponent(cursor)}`}`));
   const may = useMay("operate");
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const columns: Column<Scheduled>[] = [
     { name: t("job"), cell: (one) => <JobLink id={one.job_id} /> },
     { name: t("when"), cell: (one) => <><Time at={one.at} /> <small>{ago(one.at)}</small></> },
