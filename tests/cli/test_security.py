@@ -642,7 +642,7 @@ def test_a_server_may_hide_all_data(system, server, secretive):
 
 def test_a_read_only_token_logs_in_sees_everything_and_can_change_nothing(browser, access, connection):
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
-    web = access.serve()
+    web = access.serve("--no-worker", "--no-scheduler")   # Which writes down all the time that it is alive.
     Queue("default", connection=connection).enqueue("tasks.add", 1, 1, job_id="waits")
     reader, operator = access.token(name="reader"), access.token("--scope", "operate", name="operator")
     context = browser.new_context(base_url=web.url, locale="en-US")
@@ -705,6 +705,49 @@ def test_a_token_for_some_queues_has_a_page_that_works(browser, access, connecti
     page.goto("/#/redis")
     playwright.expect(main).to_contain_text("Your token may not see this", timeout=20_000)
     playwright.expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+    context.close()
+
+
+def test_a_slow_browser_asks_for_the_token_however_soon_the_server_has_refused(browser, access):
+    """The server's answers come between the first drawing and what follows it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    web = access.serve()
+    context = browser.new_context(base_url=web.url, locale="en-US")
+    page = context.new_page()
+    page.add_init_script("""
+        const { setTimeout: after } = window;
+        window.requestAnimationFrame = (draw) => after(draw, 1000);
+        window.setTimeout = (what, ms = 0, ...more) => after(what, ms + 1000, ...more);
+    """)
+    page.goto("/#/queues/default")
+    playwright.expect(page.get_by_label("token")).to_be_visible(timeout=10_000)
+    context.close()
+
+
+def test_a_refusal_from_before_the_log_in_does_not_log_out(browser, access, connection):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    web = access.serve()
+    Queue("default", connection=connection).enqueue("tasks.add", 1, 1)
+    context = browser.new_context(base_url=web.url, locale="en-US")
+    page = context.new_page()
+    held = []
+
+    def delay_the_first(route):
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    page.route("**/api/rq/stats", delay_the_first)
+    page.goto("/#/")
+    page.get_by_label("token").fill(access.token())
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#live")).not_to_have_text("Token needed", timeout=20_000)
+    route, refusal = held[0]
+    assert refusal.status == 401
+    route.fulfill(response=refusal)
+    playwright.expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+    assert page.get_by_label("token").count() == 0
     context.close()
 
 

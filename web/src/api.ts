@@ -29,13 +29,17 @@ export function useMay(scope: "read" | "operate" | "admin"): boolean {
 /** Below the page's own address, whatever a proxy puts in front of it. */
 export const place = (path: string): string => `.${path}`;
 
+let logins = 0;
+
 async function call<T>(method: string, path: string, body?: unknown): Promise<T> {
   const headers: Record<string, string> = { Accept: "application/json" };
   if (body !== undefined) headers["Content-Type"] = "application/json";
+  const before = logins;
   const response = await fetch(place(path), { method, headers, body: body === undefined ? null : JSON.stringify(body) });
   const answer = (await response.json().catch(() => ({}))) as { detail?: string };
   if (response.ok) return answer as T;
-  if (response.status === 401 && tokenWanted.value === "") tokenWanted.set("asked");
+  // Not where somebody has logged in since the question was asked.
+  if (response.status === 401 && tokenWanted.value === "" && before === logins) tokenWanted.set("asked");
   throw new ApiError(response.status, answer.detail || response.statusText || String(response.status));
 }
 
@@ -57,6 +61,7 @@ export async function learnSession(): Promise<void> {
 export async function logIn(token: string): Promise<void> {
   try {
     session.set(await post<Session>("/api/v1/session", { token }));
+    ++logins;
     tokenWanted.set("");
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 401) throw error;

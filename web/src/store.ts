@@ -29,15 +29,12 @@ export class Store<T> {
 
 export function useStore<T>(store: Store<T>): T {
   const [, redraw] = useState(0);
+  const drawn = store.value;
   useEffect(() => {
-    let seen = store.value;
-    const draw = () => {
-      seen = store.value;
-      redraw((n) => n + 1);
-    };
+    const draw = () => redraw((n) => n + 1);
     const end = store.follow(draw);
-    if (seen !== store.value) draw();
+    if (drawn !== store.value) draw();   // It has changed before this effect ran, some time after the drawing.
     return end;
   }, [store]);
-  return store.value;
+  return drawn;
 }
