@@ -3,9 +3,11 @@
 #include <boost/asio/as_tuple.hpp>
 #include <boost/asio/bind_cancellation_slot.hpp>
 #include <boost/asio/co_spawn.hpp>
+#include <boost/asio/error.hpp>
 #include <boost/asio/post.hpp>
 #include <boost/asio/this_coro.hpp>
 #include <boost/asio/use_awaitable.hpp>
+#include <boost/system/system_error.hpp>
 #include <cassert>
 #include <rqxx/error.hpp>
 
@@ -45,12 +47,17 @@ void TaskGroup::spawn(std::string name, asio::awaitable<void> task) {
     asio::co_spawn(
         executor_, std::move(task),
         asio::bind_cancellation_slot(it->stop.slot(), [this, it](std::exception_ptr failure) {
+            const bool cancelled = it->cancelled;
             tasks_.erase(it);
             if (failure) {
                 try {
                     std::rethrow_exception(failure);
                 } catch (const Cancelled&) {
                     failure = nullptr;
+                } catch (const boost::system::system_error& error) {
+                    // Cancelled between two waits, a coroutine gets this from the next.
+                    if (cancelled && error.code() == asio::error::operation_aborted)
+                        failure = nullptr;
                 } catch (...) {
                 }
             }
@@ -69,6 +76,7 @@ void TaskGroup::cancel() {
         asio::post(executor_, [this, id = &task] {
             for (auto& candidate : tasks_) {
                 if (&candidate == id) {
+                    candidate.cancelled = true;
                     candidate.stop.emit(asio::cancellation_type::all);
                     return;
                 }
