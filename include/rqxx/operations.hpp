@@ -48,8 +48,9 @@ struct JobSearch {
 /// As the API takes it, without what is empty.
 [[nodiscard]] boost::json::object to_json(const JobSearch& search);
 
-/// Finds jobs by an index: the next ids behind `cursor`, which it moves on; empty at the end.
-/// Jobs found once need not be found again when an action has moved them.
+/// Finds jobs by an index: ids of the next page behind `cursor`, which it moves on; empty at the
+/// end. A page costs little and may have no ids, though there are more behind it. Jobs found once
+/// need not be found again when an action has moved them.
 using IdSource = std::function<boost::asio::awaitable<std::vector<std::string>>(
     const JobSearch& search, std::string& cursor)>;
 
@@ -96,6 +97,7 @@ class Operations {
 public:
     static constexpr std::size_t most_at_once = 4;
     static constexpr std::uint64_t most_looked_at = 10'000;  ///< By a preview.
+    static constexpr std::size_t most_pages = 200;           ///< Of an index, by a preview.
 
     Operations(RedisClient& redis, Logger& log, IdSource source = {});
     ~Operations();

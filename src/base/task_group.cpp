@@ -47,6 +47,7 @@ void TaskGroup::spawn(std::string name, asio::awaitable<void> task) {
     asio::co_spawn(
         executor_, std::move(task),
         asio::bind_cancellation_slot(it->stop.slot(), [this, it](std::exception_ptr failure) {
+            const bool cancelled = it->cancelled;
             tasks_.erase(it);
             if (failure) {
                 try {
@@ -54,8 +55,9 @@ void TaskGroup::spawn(std::string name, asio::awaitable<void> task) {
                 } catch (const Cancelled&) {
                     failure = nullptr;
                 } catch (const boost::system::system_error& error) {
-                    // Asio's word for it, where it comes between two operations.
-                    if (error.code() == asio::error::operation_aborted) failure = nullptr;
+                    // Cancelled between two waits, a coroutine gets this from the next.
+                    if (cancelled && error.code() == asio::error::operation_aborted)
+                        failure = nullptr;
                 } catch (...) {
                 }
             }
@@ -74,6 +76,7 @@ void TaskGroup::cancel() {
         asio::post(executor_, [this, id = &task] {
             for (auto& candidate : tasks_) {
                 if (&candidate == id) {
+                    candidate.cancelled = true;
                     candidate.stop.emit(asio::cancellation_type::all);
                     return;
                 }

@@ -28,7 +28,8 @@ private:
 
 /// Coroutines that end together: the owner's way to start something without losing sight of it.
 ///
-/// The first failure is kept and the others are cancelled. `Cancelled` is no failure.
+/// The first failure is kept and the others are cancelled. `Cancelled` is no failure, nor is Asio's
+/// own word for it where this group has asked a task to end.
 /// Use from the executor only; outlives its tasks by way of `join`.
 class TaskGroup {
 public:
@@ -50,6 +51,7 @@ private:
     struct Task {
         std::string name;
         boost::asio::cancellation_signal stop;
+        bool cancelled = false;
     };
     boost::asio::any_io_executor executor_;
     Event ended_;

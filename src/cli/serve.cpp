@@ -120,14 +120,13 @@ private:
         if (!index_) return {};
         return [this](const JobSearch& search,
                       std::string& cursor) -> asio::awaitable<std::vector<std::string>> {
+            const auto page = co_await index_->list(http::index_filter(search), cursor,
+                                                    index::JobIndex::most_keys);
+            cursor = page.next.value_or("");
             std::vector<std::string> ids;
-            do {
-                const auto page = co_await index_->list(http::index_filter(search), cursor,
-                                                        index::JobIndex::most_keys);
-                for (const auto& job : page.jobs)
-                    ids.push_back(job.id);
-                cursor = page.next.value_or("");
-            } while (ids.empty() && !cursor.empty());
+            ids.reserve(page.jobs.size());
+            for (const auto& job : page.jobs)
+                ids.push_back(job.id);
             co_return ids;
         };
     }

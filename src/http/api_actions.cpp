@@ -2,6 +2,7 @@
 
 #include <boost/json/array.hpp>
 #include <boost/json/object.hpp>
+#include <boost/json/parse.hpp>
 #include <rqxx/actions.hpp>
 #include <rqxx/operations.hpp>
 #include <rqxx/value.hpp>

@@ -104,6 +104,11 @@ asio::awaitable<Response> history(RedisClient& redis, Request request) {
     span.points =
         static_cast<std::size_t>(request.query_integer("points", most_points, 1, most_points));
     std::vector<std::string> queues{std::string(request.query_value("queue").value_or(""))};
+    if (!sees_all_queues(request)) {
+        if (queues.front().empty())
+            throw HttpError(403, "All queues together are for those who may see all", "all_queues");
+        if (!may_see_queue(request, queues.front())) throw HttpError(404, "Queue not found");
+    }
     const auto all = co_await ops::read_history(redis, span, std::move(queues));
     json::object answer = frame(all.front());
     answer["series"] = fields_json(all.front(), ops::history_fields.size());
@@ -133,7 +138,9 @@ asio::awaitable<Response> sparklines(RedisClient& redis, Request request) {
     ops::HistorySpan span;
     span.span = span_of(request, "30m");
     span.points = sparkline_points;
-    const auto queues = queues_of(request);
+    auto queues = queues_of(request);
+    std::erase_if(queues, [&](const auto& queue) { return !may_see_queue(request, queue); });
+    if (queues.empty()) throw HttpError(404, "Queue not found");
     const auto all = co_await ops::read_history(redis, span, queues);
     json::object answer = frame(all.front()), by_queue;
     for (std::size_t i = 0; i < queues.size(); ++i)
@@ -162,7 +169,8 @@ void add_history_routes(Router& router, RedisClient& redis) {
     points.fallback = most_points;
     one.params.push_back(points);
     one.response_schema = answer_schema("series", fields_schema(ops::history_fields.size()));
-    one.problems = {422, 503};
+    one.keeps_to_queues = true;
+    one.problems = {404, 422, 503};
     router.add(Method::get, "/api/v1/history", one,
                [&redis](Request request) { return history(redis, std::move(request)); });
 
@@ -175,7 +183,8 @@ void add_history_routes(Router& router, RedisClient& redis) {
     many.response_schema =
         answer_schema("queues", fmt::format(R"({{"type":"object","additionalProperties":{}}})",
                                             fields_schema(ops::history_queue_fields)));
-    many.problems = {422, 503};
+    many.keeps_to_queues = true;
+    many.problems = {404, 422, 503};
     router.add(Method::get, "/api/v1/history/queues", many,
                [&redis](Request request) { return sparklines(redis, std::move(request)); });
 }

@@ -25,7 +25,8 @@ struct JobPosition {
     friend bool operator==(const JobPosition&, const JobPosition&) = default;
 };
 
-/// What tells one filter from another: 16 hex digits.
+/// What tells the lists of one filter from those of another, whose places mean nothing there: 16
+/// hex digits. Those of other times are the same list, only cut elsewhere.
 [[nodiscard]] std::string digest(const JobFilter& filter);
 
 /// A place in the list of `key` as text that clients give back.

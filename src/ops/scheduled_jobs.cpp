@@ -1,11 +1,9 @@
-#include <algorithm>
 #include <boost/json/object.hpp>
 #include <charconv>
 #include <cmath>
 #include <rqxx/codec.hpp>
 #include <rqxx/scheduled_jobs.hpp>
 #include <rqxx/value.hpp>
-#include <tuple>
 
 #include "ops/keys.hpp"
 #include "ops/lua_scripts.hpp"
@@ -110,9 +108,6 @@ asio::awaitable<ScheduledPage> scheduled_jobs(RedisClient& redis, ScheduledQuery
     for (std::size_t i = 0; i + 2 < cells.size(); i += 3)
         entries.push_back({number(cells[i + 1].text).value_or(0), cells[i].text, cells[i + 2].text,
                            cells[i + 1].text});
-    std::ranges::sort(entries, {}, [](const Entry& entry) {
-        return std::tie(entry.score, entry.id, entry.queue);
-    });
     ScheduledPage page;
     if (entries.size() > query.limit) {
         entries.resize(query.limit);

@@ -377,18 +377,20 @@ struct Operations::Impl {
         const auto act = bulk_action(actions, one->order, false);
         std::string cursor;
         for (;;) {
+            if (ends(*one)) throw Stopped();
             auto ids = co_await source(one->order.search, cursor);
             ActionProgress& progress = one->progress;
             progress.looked_at += ids.size();
             if (one->order.most > 0)
                 ids.resize(std::min<std::size_t>(ids.size(), one->order.most - progress.matched));
-            if (ids.empty()) co_return;
             if (ends(*one)) throw Stopped();
             progress.matched += ids.size();
             progress.total = std::max(progress.total, progress.looked_at);
-            for (const auto& result : co_await act(std::move(ids)))
-                ++(result.code == ActionResult::Code::done ? progress.done : progress.refused);
+            if (!ids.empty())
+                for (const auto& result : co_await act(std::move(ids)))
+                    ++(result.code == ActionResult::Code::done ? progress.done : progress.refused);
             if (cursor.empty()) co_return;
+            if (one->order.most > 0 && progress.matched >= one->order.most) co_return;
         }
     }
 
@@ -448,14 +450,14 @@ asio::awaitable<BulkPreview> Operations::preview(BulkOrder order) {
     };
     if (!order.search.by_place()) {
         std::string cursor;
+        std::size_t pages = 0;
         do {
             auto ids = co_await impl_->source(order.search, cursor);
-            if (ids.empty()) break;
             result.looked_at += ids.size();
             result.matched += ids.size();
             keep(ids);
-            result.exact = cursor.empty();
-        } while (!cursor.empty() && result.looked_at < most_looked_at);
+        } while (!cursor.empty() && ++pages < most_pages && result.looked_at < most_looked_at);
+        result.exact = cursor.empty();
     } else {
         // The place of failed jobs holds others, too; elsewhere its size will do.
         const bool all = order.search.func.empty() && order.search.error.empty() &&

@@ -398,6 +398,51 @@ def test_a_job_is_canceled_and_that_is_undone(page, web, connection):
     wait_for(lambda: connection.lrange("rq:queue:default", 0, -1) == [b"mistake"], what="the job back")
 
 
+def test_the_cancel_of_a_job_for_later_is_not_undone_by_running_it_now(page, web, connection):
+    Queue("default", connection=connection).enqueue_in(datetime.timedelta(days=1), "tasks.add", 1, 2, job_id="later")
+    page.goto("/#/schedules")
+    page.get_by_role("button", name="Cancel job: later").click(timeout=SLOW)
+    page.get_by_role("dialog").get_by_role("button", name="Cancel job").click()
+    expect(page.locator("#notice")).to_contain_text("later is canceled", timeout=SLOW)
+    assert page.get_by_role("button", name="Undo").count() == 0
+    assert connection.llen("rq:queue:default") == 0 and connection.zcard("rq:canceled:default") == 1
+
+
+def test_all_of_a_search_that_is_not_understood_is_left_alone(page, web, connection):
+    failed_jobs(connection, 3)
+    wait_for_index(web, 3)
+    page.goto("/#/jobs?q=status%3Afailed+age%3C1x")
+    expect(page.get_by_role("alert")).to_contain_text("age<1x", timeout=SLOW)
+    expect(page.locator("main tbody tr")).to_have_count(3)
+    assert page.get_by_role("button", name="all").count() == 0
+    page.get_by_label("Choose default-1").check()
+    expect(page.locator(".bar").get_by_role("button", name="Delete", exact=True)).to_be_visible()
+    page.get_by_role("combobox", name="Search").fill("status:failed")
+    expect(page.get_by_role("button", name="Delete all")).to_be_visible(timeout=SLOW)
+
+
+def test_a_page_of_a_search_by_age_and_what_is_chosen_there_stay_while_time_goes_on(page, web, connection):
+    failed_jobs(connection, 60)
+    wait_for_index(web, 60)
+    page.clock.install()
+    page.goto("/#/jobs?q=status%3Afailed+age%3C4000d")
+    first = page.locator("main tbody tr").first
+    expect(first).to_contain_text("default-", timeout=SLOW)
+    newest = first.text_content()
+    page.get_by_role("button", name="Older").click()
+    expect(first).not_to_have_text(newest, timeout=SLOW)
+    second = first.text_content()
+    box = page.get_by_role("checkbox").first
+    box.check()
+    with page.expect_response(lambda answer: "/api/v1/jobs?" in answer.url and "cursor=" in answer.url) as answer:
+        page.clock.fast_forward(150_000)
+    assert answer.value.status == 200
+    with page.expect_response(lambda answer: "/api/v1/jobs?" in answer.url):
+        page.clock.fast_forward(60_000)
+    assert page.get_by_role("alert").count() == 0
+    assert first.text_content() == second and box.is_checked()
+
+
 def test_dependencies_are_drawn_and_lead_to_each_other(page, web, connection):
     queue = Queue("default", connection=connection)
     queue.enqueue("tasks.add", 1, 2, job_id="first")

@@ -535,14 +535,52 @@ def test_routes_that_do_not_keep_to_queues_are_closed_to_who_may_see_some_only(a
             "/api/v1/failures", "/api/v1/failures/{group_id}", "/api/v1/jobs/bulk", "/api/v1/operations", "/api/v1/operations/{operation_id}",
             "/api/v1/operations/{operation_id}/cancel", "/api/v1/queues/{name}/empty", "/api/v1/queues/{name}/requeue-failed", "/api/v1/jobs/{job_id}/timeline",
             "/api/v1/jobs/{job_id}/dependencies", *(f"/api/v1/jobs/{{job_id}}/{verb}" for verb in ("cancel", "requeue", "stop", "run-now")),
-            "/api/v1/session", "/api/v1/openapi.json"}
+            "/api/v1/session", "/api/v1/openapi.json", "/api/v1/history", "/api/v1/history/queues", "/api/v1/operations/{operation_id}",
+            "/api/v1/operations/{operation_id}/cancel"}
     for method, pattern, path, scope, _ in routes(web, admin):
         # Events are tested with what they tell, in test_live_topics.py.
         if scope in ("read", "operate") and pattern not in kept and pattern != "/api/v1/events":
             assert first_status(web.url, method, path, token) == 403, pattern
     for path in kept:
-        if "{" not in path:
+        if "{" not in path and "history" not in path:
             assert b"bank" not in http("GET", web.url + path, headers=token).body.replace(b"jobs/bank", b"") or "openapi" in path
+
+
+def test_what_was_going_on_is_shown_of_the_queues_of_a_token(access, connection):
+    web = access.serve()
+    token = bearer(access.token("--queue", "mail*"))
+    for queue in ("mail", "bank"):
+        Queue(queue, connection=connection).enqueue("tasks.add", 1, 1)
+    history = f"{web.url}/api/v1/history"
+    problem(http("GET", history, headers=token), 403, "all_queues")
+    problem(http("GET", history + "?queue=bank", headers=token), 404)
+    problem(http("GET", history + "/queues?queues=bank", headers=token), 404)
+    assert http("GET", history + "?queue=mail", headers=token).json["series"].keys() >= {"queued", "finished"}
+    assert list(http("GET", history + "/queues?queues=bank,mail", headers=token).json["queues"]) == ["mail"]
+
+
+def test_who_began_an_operation_in_a_queue_sees_and_ends_it(access, connection):
+    web = access.serve()
+    token = bearer(access.token("--scope", "operate", "--queue", "mail*", name="ann"))
+    others = [bearer(access.token("--scope", "operate", "--queue", queue, name=name)) for queue, name in (("mail*", "bob"), ("bank", "ann"))]
+    pipeline = connection.pipeline()
+    for n in range(20_000):
+        pipeline.hset(f"rq:job:m-{n}", mapping={"status": "queued", "origin": "mail", "created_at": "2026-01-01T00:00:00.000000Z"})
+        pipeline.rpush("rq:queue:mail", f"m-{n}")
+    pipeline.sadd("rq:queues", "rq:queue:mail")
+    pipeline.execute()
+    begun = http("POST", f"{web.url}/api/v1/queues/mail/empty", headers=token)
+    assert begun.status == 202
+    place = web.url + begun.headers["Location"]
+    for other in others:
+        problem(http("GET", place, headers=other), 404)
+        problem(http("POST", place + "/cancel", headers=other), 404)
+    assert http("GET", place, headers=token).json["operation"]["by"] == "ann"
+    answer = http("POST", place + "/cancel", headers=token)
+    assert answer.status == 200 or answer.json["detail"].endswith("it is done")
+    wait_for(lambda: http("GET", place, headers=token).json["operation"]["state"] in ("canceled", "done"), what="the end of the operation")
+    by_admin = http("POST", f"{web.url}/api/v1/jobs/bulk", {"action": "cancel", "filter": {"status": "failed"}}, bearer(access.token("--scope", "admin")))
+    problem(http("GET", web.url + by_admin.headers["Location"], headers=token), 404)
 
 
 # ---- hostile requests ------------------------------------------------------------------------------
@@ -758,7 +796,7 @@ def test_a_server_may_hide_all_data(system, server, secretive):
 
 def test_a_read_only_token_logs_in_sees_everything_and_can_change_nothing(browser, access, connection):
     playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
-    web = access.serve()
+    web = access.serve("--no-worker", "--no-scheduler")   # Which writes down all the time that it is alive.
     Queue("default", connection=connection).enqueue("tasks.add", 1, 1, job_id="waits")
     reader, operator = access.token(name="reader"), access.token("--scope", "operate", name="operator")
     context = browser.new_context(base_url=web.url, locale="en-US")
@@ -797,6 +835,73 @@ def test_a_read_only_token_logs_in_sees_everything_and_can_change_nothing(browse
     page.get_by_role("button", name="Pause queue").click()
     page.get_by_role("dialog").get_by_role("button", name="Pause").click()
     wait_for(lambda: http("GET", web.url + "/api/v1/limits", headers=bearer(reader)).json["limits"])
+    context.close()
+
+
+def test_a_token_for_some_queues_has_a_page_that_works(browser, access, connection):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    web = access.serve()
+    for queue in ("mail", "bank"):
+        Queue(queue, connection=connection).enqueue("tasks.add", 1, 1)
+    context = browser.new_context(base_url=web.url, locale="en-US")
+    page = context.new_page()
+    cookie = access.login(web, access.token("--queue", "mail*"))
+    context.add_cookies([{"name": "rqxx_session", "value": cookie.split("=")[1], "url": web.url, "httpOnly": True, "sameSite": "Strict"}])
+    main = page.locator("main")
+    with page.expect_response(lambda answer: "/api/v1/alerts" in answer.url or "/api/v1/history" in answer.url):
+        page.goto("/#/")
+    playwright.expect(main).to_contain_text("mail", timeout=20_000)
+    playwright.expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+    page.goto("/#/queues")
+    playwright.expect(page.locator("main tbody tr")).to_have_count(1, timeout=20_000)
+    page.goto("/#/queues/mail")
+    playwright.expect(page.locator(".charts .chart").first).to_be_visible(timeout=20_000)
+    page.goto("/#/redis")
+    playwright.expect(main).to_contain_text("Your token may not see this", timeout=20_000)
+    playwright.expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+    context.close()
+
+
+def test_a_slow_browser_asks_for_the_token_however_soon_the_server_has_refused(browser, access):
+    """The server's answers come between the first drawing and what follows it."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    web = access.serve()
+    context = browser.new_context(base_url=web.url, locale="en-US")
+    page = context.new_page()
+    page.add_init_script("""
+        const { setTimeout: after } = window;
+        window.requestAnimationFrame = (draw) => after(draw, 1000);
+        window.setTimeout = (what, ms = 0, ...more) => after(what, ms + 1000, ...more);
+    """)
+    page.goto("/#/queues/default")
+    playwright.expect(page.get_by_label("token")).to_be_visible(timeout=10_000)
+    context.close()
+
+
+def test_a_refusal_from_before_the_log_in_does_not_log_out(browser, access, connection):
+    playwright = pytest.importorskip("playwright.sync_api", reason="needs Playwright from PyPI")
+    web = access.serve()
+    Queue("default", connection=connection).enqueue("tasks.add", 1, 1)
+    context = browser.new_context(base_url=web.url, locale="en-US")
+    page = context.new_page()
+    held = []
+
+    def delay_the_first(route):
+        if held:
+            route.continue_()
+        else:
+            held.append((route, route.fetch()))
+
+    page.route("**/api/rq/stats", delay_the_first)
+    page.goto("/#/")
+    page.get_by_label("token").fill(access.token())
+    page.keyboard.press("Enter")
+    playwright.expect(page.locator("#live")).not_to_have_text("Token needed", timeout=20_000)
+    route, refusal = held[0]
+    assert refusal.status == 401
+    route.fulfill(response=refusal)
+    playwright.expect(page.locator("#live")).to_have_text("Live", timeout=20_000)
+    assert page.get_by_label("token").count() == 0
     context.close()
 
 

@@ -2,7 +2,7 @@
 
 import type { JSX } from "preact";
 import { useEffect, useRef, useState } from "preact/hooks";
-import { get, path, post, remove, useSeesAll } from "./api";
+import { ApiError, get, path, post, remove, useSeesAll } from "./api";
 import { ask, say, type Done } from "./ask";
 import { number, show } from "./format";
 import { t, type Key } from "./i18n";
@@ -32,15 +32,18 @@ export function verbsFor(status: unknown): Verb[] {
   return ["cancel", "delete"];
 }
 
-/** Asks where something would be lost; what was canceled can be requeued, so that is only told. */
+/** Asks; what was waiting in its queue and is canceled can be put back. */
 export function changeJob(verb: Verb, id: string, then: () => void): void {
   const name = show(id, 60);
   const does = async (): Promise<Done> => {
-    await one(verb, id);
+    const { result } = await one(verb, id);
     then();
     if (verb !== "cancel") return { text: t(verb === "requeue" ? "didRequeue" : verb === "stop" ? "didStop" : "didDeleteJob", { name }) };
+    const text = t("didCancel", { name });
+    // Any other would not be back where it was: it would run now, not at its time or behind what it waits for.
+    if (result.status !== "queued") return { text };
     return {
-      text: t("didCancel", { name }),
+      text,
       undo: async () => {
         await one("requeue", id);
         then();
@@ -115,7 +118,11 @@ function Progress({ id }: { id: string }): JSX.Element | null {
         try {
           const answer = await get<{ operation: Operation }>(path`/api/v1/operations/${id}`);
           if (!ended) take(answer.operation);
-        } catch {
+        } catch (error) {
+          if (error instanceof ApiError && (error.status === 403 || error.status === 404)) {
+            watched.set(watched.value.filter((other) => other !== id));
+            return;
+          }
           // The next question may be answered.
         }
       }

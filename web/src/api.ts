@@ -41,6 +41,7 @@ export class JsonText {
   constructor(readonly text: string) {}
 }
 
+let logins = 0;
 let changed = 0;   // When something was last changed from here.
 const settles = 2000;
 
@@ -50,10 +51,12 @@ async function call<T>(method: string, path: string, body?: unknown, more: Heade
   // What another page has been told within the last second will do, but not for who has just changed something.
   if (method !== "GET") changed = Date.now();
   else if (Date.now() - changed > settles) headers["Cache-Control"] = "max-age=1";
+  const before = logins;
   const response = await fetch(place(path), { method, headers, body: body === undefined ? null : body instanceof JsonText ? body.text : JSON.stringify(body) });
   const answer = (await response.json().catch(() => ({}))) as { detail?: string };
   if (response.ok) return answer as T;
-  if (response.status === 401 && tokenWanted.value === "") tokenWanted.set("asked");
+  // Not where somebody has logged in since the question was asked.
+  if (response.status === 401 && tokenWanted.value === "" && before === logins) tokenWanted.set("asked");
   throw new ApiError(response.status, answer.detail || response.statusText || String(response.status));
 }
 
@@ -81,6 +84,7 @@ export async function learnSession(): Promise<void> {
 export async function logIn(token: string): Promise<void> {
   try {
     session.set(await post<Session>("/api/v1/session", { token }));
+    ++logins;
     tokenWanted.set("");
   } catch (error) {
     if (!(error instanceof ApiError) || error.status !== 401) throw error;

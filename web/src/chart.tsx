@@ -116,7 +116,8 @@ export function Charts({ queue }: { queue?: string }): JSX.Element | null {
 
 function Drawn({ span, queue }: { span: string; queue: string | undefined }): JSX.Element | null {
   const query = new URLSearchParams({ span, points: "300", ...(queue === undefined ? {} : { queue }) }).toString();
-  const { data } = useData(`history ${query}`, () => get<History>(`/api/v1/history?${query}`), span === "15m" ? 5000 : 15_000);
+  const { data, forbidden } = useData(`history ${query}`, () => get<History>(`/api/v1/history?${query}`), span === "15m" ? 5000 : 15_000);
+  if (forbidden) return null;
   return <section class="charts" aria-label={t("charts")}>
     <div class="head"><h2>{t("charts")}</h2>
       <span class="buttons" role="group" aria-label={t("span")}>{spans.map((one) => <button key={one} type="button" aria-pressed={one === span}

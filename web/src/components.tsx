@@ -93,7 +93,8 @@ export function Empty({ text, command }: { text: string; command?: string }): JS
   return <p class="empty">{text} {command && <Command text={command} />}</p>;
 }
 
-export const Loading = (): JSX.Element => <p class="empty">{t("loading")}</p>;
+/** In place of what there is no answer for yet, or never will be. */
+export const Loading = ({ forbidden = false }: { forbidden?: boolean }): JSX.Element => <p class="empty">{t(forbidden ? "forbidden" : "loading")}</p>;
 
 export function Json({ value, label }: { value: unknown; label: string }): JSX.Element {
   return <pre tabIndex={0} role="region" aria-label={label}>{plain(clip(JSON.stringify(value, null, 2) ?? ""))}</pre>;

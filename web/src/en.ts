@@ -13,7 +13,7 @@ export const en = {
   noQueue: "No queue yet. The first job makes one:", noWorker: "No worker listens. Start one:", noJobs: "No jobs yet. Try:",
   noMatch: "Nothing here fits the filter.", noJobsLike: "No job like this among the newest.", noListener: "No worker listens on this queue. Start one:",
   noLimits: "No limits. One for all workers, ten starts each second:", noBatches: "No batches. Many jobs that are followed as one:",
-  loading: "Loading…", copy: "Copy", copied: "Copied", filter: "Filter", more: "{n} more; the filter finds them.",
+  loading: "Loading…", forbidden: "Your token may not see this.", copy: "Copy", copied: "Copied", filter: "Filter", more: "{n} more; the filter finds them.",
   pausedQueue: "paused", pauseQueue: "Pause queue", resumeQueue: "Resume queue", pauseTitle: "Pause the queue {name}?",
   resumeTitle: "Resume the queue {name}?", cancel: "Cancel", close: "Close",
   pauseText: "{n} job waits in it; rqxx's workers start no more of its jobs until it is resumed. Stock RQ workers know nothing of this.|{n} jobs wait in it; rqxx's workers start no more of its jobs until it is resumed. Stock RQ workers know nothing of this.",

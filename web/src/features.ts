@@ -1,6 +1,6 @@
 // What this server has: some of it can be switched off, and asking for what is not there would be an error.
 
-import { get } from "./api";
+import { get, tokenWanted } from "./api";
 import { Store, useStore } from "./store";
 
 const routes = new Store<Set<string> | null>(null);
@@ -9,7 +9,11 @@ let asked: Promise<void> | null = null;
 
 function load(): Promise<void> {
   asked ??= get<{ paths?: object }>("/api/v1/openapi.json").then(
-    (doc) => routes.set(new Set(Object.keys(doc.paths ?? {}))), () => { asked = null; });
+    (doc) => routes.set(new Set(Object.keys(doc.paths ?? {}))), () => {
+      asked = null;
+      // Who logs in draws all anew, and asks with that.
+      setTimeout(() => { if (routes.value === null && tokenWanted.value === "") void load(); }, 2000);
+    });
   return asked;
 }
 

@@ -195,13 +195,14 @@ export interface Loaded<T> {
   data: T | null;
   missing: boolean;
   refused: string;   // Why it makes no sense, as the server says.
+  forbidden: boolean;   // Who we are for the server must not see it.
   reload: () => void;
 }
 
 /** What `load` answers, again and again; `key` names it. */
 export function useData<T>(key: string, load: () => Promise<T>, wait?: number): Loaded<T> {
-  const [state, setState] = useState<{ key: string; data: T | null; missing: boolean; refused: string; text: string }>(
-    { key, data: null, missing: false, refused: "", text: "" });
+  const [state, setState] = useState<{ key: string; data: T | null; missing: boolean; refused: string; forbidden: boolean; text: string }>(
+    { key, data: null, missing: false, refused: "", forbidden: false, text: "" });
   const loader = useRef(load);
   loader.current = load;
   const turn = useRef<() => Promise<void>>();
@@ -214,15 +215,15 @@ export function useData<T>(key: string, load: () => Promise<T>, wait?: number): 
         if (ended) return;
         fresh();
         const now = JSON.stringify(data);
-        if (now !== text) setState({ key, data, missing: false, refused: "", text: now });   // The same is not drawn again.
+        if (now !== text) setState({ key, data, missing: false, refused: "", forbidden: false, text: now });   // The same is not drawn again.
         text = now;
       } catch (error) {
         if (ended) return;
-        if (!(error instanceof ApiError) || (error.status !== 404 && error.status !== 422)) throw error;
+        if (!(error instanceof ApiError) || ![403, 404, 422].includes(error.status)) throw error;
         fresh();
         text = "";
-        const missing = error.status === 404;
-        setState({ key, data: null, missing, refused: missing ? "" : error.message, text: "" });
+        setState({ key, data: null, missing: error.status === 404, refused: error.status === 422 ? error.message : "",
+          forbidden: error.status === 403, text: "" });
       }
     };
     const end = repeat(turn.current, wait);
@@ -232,8 +233,8 @@ export function useData<T>(key: string, load: () => Promise<T>, wait?: number): 
     };
   }, [key]);
   const reload = () => void turn.current?.().catch(failed);
-  return state.key === key ? { data: state.data, missing: state.missing, refused: state.refused, reload }
-    : { data: null, missing: false, refused: "", reload };
+  return state.key === key ? { data: state.data, missing: state.missing, refused: state.refused, forbidden: state.forbidden, reload }
+    : { data: null, missing: false, refused: "", forbidden: false, reload };
 }
 
 /** After a change: the overview is asked at once, and the stream's answers from before are passed over. */

@@ -26,9 +26,9 @@ const columns: Column<Batch>[] = [
 ];
 
 export function BatchesPage(): JSX.Element {
-  const { data } = useData("batches", () => get<{ batches: Batch[] }>("/api/v1/batches?limit=100"));
+  const { data, forbidden } = useData("batches", () => get<{ batches: Batch[] }>("/api/v1/batches?limit=100"));
   const wanted = useRoute().params.get("q") ?? "";
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const batches = data.batches.filter((batch) => fits(wanted, batch.id, batch.state));
   return <>
     <div class="head"><h2>{t("batches")}</h2><Filter /></div>
@@ -62,11 +62,11 @@ function retry(batch: Batch, reload: () => void): void {
 }
 
 export function BatchPage({ id }: { id: string }): JSX.Element {
-  const { data, missing, reload } = useData(`batch ${id}`, () => get<{ batch: Batch }>(path`/api/v1/batches/${id}`));
+  const { data, missing, reload, forbidden } = useData(`batch ${id}`, () => get<{ batch: Batch }>(path`/api/v1/batches/${id}`));
   const may = useMay("operate");
   const back = <a href={href(["batches"])}>← {t("batches")}</a>;
   if (missing) return <p class="empty">{t("noSuchBatch")}{back}</p>;
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const { batch } = data;
   return <>
     <p class="path">{back}</p>

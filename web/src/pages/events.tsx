@@ -102,11 +102,11 @@ const auditColumns: Column<AuditEntry>[] = [
 function Audit(): JSX.Element {
   const [cursor, setCursor] = useState("");
   const wanted = useRoute().params.get("q") ?? "";
-  const { data } = useData(`audit ${cursor}`, () => get<{ items: AuditEntry[]; next: string | null }>(`/api/v1/audit?limit=100${cursor && `&cursor=${encodeURIComponent(cursor)}`}`));
+  const { data, forbidden } = useData(`audit ${cursor}`, () => get<{ items: AuditEntry[]; next: string | null }>(`/api/v1/audit?limit=100${cursor && `&cursor=${encodeURIComponent(cursor)}`}`));
   const shown = data?.items.filter((one) => fits(wanted, one.by, one.action, one.target, one.outcome, one.via)) ?? [];
   return <>
     <h2>{t("auditLog")}</h2>
-    {data === null ? <Loading /> : shown.length > 0 ? <Table label={t("auditLog")} columns={auditColumns} rows={shown} id={(one, i) => one.id ?? String(i)} />
+    {data === null ? <Loading forbidden={forbidden} /> : shown.length > 0 ? <Table label={t("auditLog")} columns={auditColumns} rows={shown} id={(one, i) => one.id ?? String(i)} />
       : wanted !== "" ? <Empty text={t("noMatch")} /> : <Empty text={t("noAudit")} command="rqxx queue pause NAME" />}
     {data !== null && (data.next !== null || cursor !== "") && <p class="buttons"><button type="button" disabled={cursor === ""} onClick={() => setCursor("")}>{t("newest")}</button>
       <button type="button" disabled={data.next === null} onClick={() => setCursor(data.next ?? "")}>{t("older")} →</button></p>}

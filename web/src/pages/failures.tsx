@@ -61,7 +61,7 @@ export function FailuresPage(): JSX.Element {
   const sort = params.get("sort") ?? "";
   const cursor = params.get("cursor") ?? "";
   const query = new URLSearchParams({ state: states.includes(state) ? state : "open", ...(sort === "count" ? { sort } : {}), ...(cursor ? { cursor } : {}) }).toString();
-  const { data, missing, reload } = useData(`failures ${query}`, () => get<{ items: Failure[]; next: string | null; index: IndexState }>(`/api/v1/failures?${query}`));
+  const { data, missing, reload, forbidden } = useData(`failures ${query}`, () => get<{ items: Failure[]; next: string | null; index: IndexState }>(`/api/v1/failures?${query}`));
   return <>
     <div class="head"><h2>{t("failures")}</h2></div>
     <div class="filters">
@@ -69,17 +69,17 @@ export function FailuresPage(): JSX.Element {
       <Choice name="sort" label={t("order")} options={[["count", t("byCount")]]} any={t("byTime")} />
     </div>
     {data && <IndexNote index={data.index} />}
-    {missing ? <Empty text={t("noIndex")} /> : data === null ? <Loading /> : data.items.length > 0 ? <FailureTable failures={data.items} reload={reload} />
+    {missing ? <Empty text={t("noIndex")} /> : data === null ? <Loading forbidden={forbidden} /> : data.items.length > 0 ? <FailureTable failures={data.items} reload={reload} />
       : <Empty text={t(state === "" ? "noFailures" : "noMatch")} />}
     {data?.next && <p><button type="button" onClick={() => setParam("cursor", data.next ?? "")}>{t("older")} →</button></p>}
   </>;
 }
 
 export function FailurePage({ id }: { id: string }): JSX.Element {
-  const { data, missing, reload } = useData(`failure ${id}`, () => get<{ failure: Failure }>(path`/api/v1/failures/${id}`));
+  const { data, missing, reload, forbidden } = useData(`failure ${id}`, () => get<{ failure: Failure }>(path`/api/v1/failures/${id}`));
   const link = <a href={href(["failures"])}>← {t("failures")}</a>;
   if (missing) return <p class="empty">{t("noSuchFailure")}{link}</p>;
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const { failure } = data;
   const counted = (list: { name: unknown; count: number }[], cell: (name: unknown) => JSX.Element) =>
     list.length === 0 ? "–" : list.slice(0, 20).map((one, i) => <>{i > 0 && ", "}{cell(one.name)} ({number(one.count)})</>);

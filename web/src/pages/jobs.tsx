@@ -8,7 +8,7 @@ import { lastLine, number, seconds, show } from "../format";
 import { t } from "../i18n";
 import { useData, useOverview } from "../live";
 import { go, href, setParam, setParams, useRoute } from "../router";
-import { parseSearch, part } from "../search";
+import { parseSearch, part, type Search } from "../search";
 import { SearchBox } from "../searchbox";
 import { JobTable, waited } from "../tables";
 import { Views } from "../views";
@@ -68,25 +68,30 @@ async function page(query: string, cursor: string): Promise<JobList> {
   return list;
 }
 
+function termsOf(search: Search, status: string, queue: string): [string, string][] {
+  return [...search.terms, ...(known.includes(status) ? [["status", status] as [string, string]] : []), ...(queue ? [["queue", queue] as [string, string]] : [])];
+}
+
 function Explorer({ status, queue, text }: { status: string; queue: string; text: string }): JSX.Element {
   const { params } = useRoute();
   const cursor = params.get("cursor") ?? "";
   const [before, setBefore] = useState<string[]>([]);   // Cursors of the pages before this one.
   const [chosen, setChosen] = useState<ReadonlySet<string>>(new Set());
   const may = [useMay("operate"), useHas("/api/v1/jobs/bulk")].every(Boolean);
+  // What an age means is another time with each question; the list stays the same one.
   const search = parseSearch(text);
-  const terms: [string, string][] = [...search.terms, ...(known.includes(status) ? [["status", status] as [string, string]] : []), ...(queue ? [["queue", queue] as [string, string]] : [])];
-  const asked = new URLSearchParams(terms).toString();
-  const query = `${asked}${asked && "&"}limit=25`;
-  const { data, missing, refused, reload } = useData(`jobs ${query} ${cursor}`, () => page(query, cursor));
-  useEffect(() => setChosen(new Set()), [query, cursor]);
+  const terms = termsOf(search, status, queue);
+  const list = JSON.stringify([text, status, queue]);
+  const { data, missing, refused, forbidden, reload } = useData(`jobs ${list} ${cursor}`, () =>
+    page(new URLSearchParams([...termsOf(parseSearch(text), status, queue), ["limit", "25"]]).toString(), cursor));
+  useEffect(() => setChosen(new Set()), [list, cursor]);
   useEffect(() => {
     if (cursor === "") setBefore([]);
-  }, [asked, cursor]);
+  }, [list, cursor]);
 
   if (missing) return <Empty text={t("noIndex")} />;
   if (refused !== "") return <p class="problem" role="alert">{t("notUnderstood", { text: show(refused, 300) })}</p>;
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const ids = data.items.map((job) => job.id).filter((id): id is string => typeof id === "string");
   const picked = ids.filter((id) => chosen.has(id));
   const toggle = (id: string) => {
@@ -115,7 +120,8 @@ function Explorer({ status, queue, text }: { status: string; queue: string; text
     setParam("cursor", before[before.length - 1] ?? "");
     setBefore(before.slice(0, -1));
   };
-  const filter = filterOf(terms);
+  // Not of less than what was searched for.
+  const filter = search.unknown.length > 0 ? null : filterOf(terms);
   const selection: Selection | null = picked.length > 0 ? { ids: picked } : filter ? { filter } : null;
   const wanted = terms.filter(([name]) => name === "status").map(([, value]) => value);
   const offered = picked.length === 0 && wanted.length === 1 ? verbsFor(wanted[0]) : verbs;

@@ -85,11 +85,11 @@ function PauseFunction({ reload }: { reload: () => void }): JSX.Element {
 }
 
 export function LimitsPage(): JSX.Element {
-  const { data, reload } = useData("limits", () => get<Limits>("/api/v1/limits"));
+  const { data, reload, forbidden } = useData("limits", () => get<Limits>("/api/v1/limits"));
   const wanted = useRoute().params.get("q") ?? "";
   const may = useMay("operate");
   const [edited, setEdited] = useState<Limit | "new" | null>(null);
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const limits = data.limits.filter((limit) => fits(wanted, limit.name, limit.queue, limit.function, limit.kind));
   const columns: Column<Limit>[] = [
     { name: t("limit"), kind: "name", cell: (limit) => <span title={show(limit.name, 200)}>{show(limit.name, 60)}</span> },

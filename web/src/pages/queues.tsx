@@ -41,8 +41,8 @@ function recent(values: (number | null)[] | undefined): number | null {
 function Rich({ prefix }: { prefix: string }): JSX.Element {
   const drawn = useHas("/api/v1/history/queues");
   const cursor = useRoute().params.get("cursor") ?? "";
-  const { data } = useData(`queues ${prefix} ${cursor} ${drawn}`, () => load(prefix, cursor, drawn));
-  if (data === null) return <Loading />;
+  const { data, forbidden } = useData(`queues ${prefix} ${cursor} ${drawn}`, () => load(prefix, cursor, drawn));
+  if (data === null) return <Loading forbidden={forbidden} />;
   const lines = (queue: QueueItem) => (typeof queue.name === "string" && Object.hasOwn(data.sparks, queue.name) ? data.sparks[queue.name] : undefined);
   const rate = (queue: QueueItem) => recent(lines(queue)?.finished);
   const columns: Column<QueueItem>[] = [

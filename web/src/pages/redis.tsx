@@ -13,8 +13,8 @@ const flat = (all: Record<string, unknown>): [string, string][] =>
 const ms = (value: number | null): string => (value === null ? "–" : `${value.toFixed(2)} ${t("ms")}`);
 
 export function RedisPage(): JSX.Element {
-  const { data } = useData("redis", () => get<{ redis: RedisHealth }>("/api/v1/redis"));
-  if (data === null) return <Loading />;
+  const { data, forbidden } = useData("redis", () => get<{ redis: RedisHealth }>("/api/v1/redis"));
+  if (data === null) return <Loading forbidden={forbidden} />;
   const { redis } = data;
   return <>
     <div class="head"><h2>Redis</h2></div>

@@ -144,10 +144,10 @@ function Pages({ cursor, next, go }: { cursor: string; next: string | null; go: 
 
 function CronTable(): JSX.Element | null {
   const [cursor, setCursor] = useState("");
-  const { data, reload } = useData(`cron ${cursor}`, () => get<Page<CronJob>>(`/api/v1/cron?limit=25${behind(cursor)}`));
+  const { data, reload, forbidden } = useData(`cron ${cursor}`, () => get<Page<CronJob>>(`/api/v1/cron?limit=25${behind(cursor)}`));
   const may = useMay("operate");
   const [edited, setEdited] = useState<CronJob | null>(null);
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const columns: Column<CronJob>[] = [
     { name: t("name"), kind: "name", cell: (cron) => <><span title={show(cron.name, 200)}>{show(cron.name, 60)}</span>{cron.paused && <> <span class="badge">{t("pausedQueue")}</span></>}</> },
     { name: t("when"), kind: "long", cell: (cron) => <span title={show(cron.expression, 100)}>{when(cron)}{cron.timezone ? ` (${show(cron.timezone, 40)})` : ""}</span> },
@@ -172,9 +172,9 @@ function CronTable(): JSX.Element | null {
 
 function ScheduledTable(): JSX.Element {
   const [cursor, setCursor] = useState("");
-  const { data, reload } = useData(`schedules ${cursor}`, () => get<Page<Scheduled>>(`/api/v1/schedules?limit=25${behind(cursor)}`));
+  const { data, reload, forbidden } = useData(`schedules ${cursor}`, () => get<Page<Scheduled>>(`/api/v1/schedules?limit=25${behind(cursor)}`));
   const may = useMay("operate");
-  if (data === null) return <Loading />;
+  if (data === null) return <Loading forbidden={forbidden} />;
   const columns: Column<Scheduled>[] = [
     { name: t("job"), cell: (one) => <JobLink id={one.job_id} /> },
     { name: t("when"), cell: (one) => <><Time at={one.at} /> <small>{ago(one.at)}</small></> },
