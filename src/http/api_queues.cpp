@@ -111,9 +111,6 @@ asio::awaitable<Response> act_on_queue(RedisClient& redis, Operations& operation
     const bool dry_run = query_flag(request, "dry_run");
     if (!may_see_queue(request, name) || !co_await is_known(redis, name))
         throw HttpError(404, "Queue not found");
-    if (name.find('*') != std::string::npos)
-        throw HttpError(422,
-                        "name: * stands for any text here, other queues would be meant as well");
     BulkOrder order;
     order.action = action;
     order.search.queue = name;

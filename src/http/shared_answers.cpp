@@ -15,13 +15,13 @@ struct SharedAnswers::Answer {
     explicit Answer(asio::any_io_executor executor) : ended(std::move(executor)) {}
 
     Clock::time_point begun = Clock::now();
-    bool over = false;
+    bool over = false, cancelled = false;
     Response response;
     std::exception_ptr failure;
     Event ended;
 
     /// A stream has one reader.
-    [[nodiscard]] bool can_be_told_again() const { return response.source == nullptr; }
+    [[nodiscard]] bool can_be_told_again() const { return !cancelled && response.source == nullptr; }
 };
 
 namespace {
@@ -121,6 +121,9 @@ asio::awaitable<Response> SharedAnswers::ask(std::string key, Request request,
     answers_[key] = answer;
     try {
         answer->response = co_await handler(std::move(request));
+    } catch (const Cancelled&) {
+        answer->failure = std::current_exception();
+        answer->cancelled = true;  // Only who asked here has gone.
     } catch (...) {
         answer->failure = std::current_exception();
     }
@@ -142,7 +145,7 @@ asio::awaitable<Response> SharedAnswers::get(Request request, const Handler& han
     }
     while (!answer->over)
         co_await answer->ended.wait();
-    if (answer->failure) std::rethrow_exception(answer->failure);
+    if (answer->failure && !answer->cancelled) std::rethrow_exception(answer->failure);
     if (!answer->can_be_told_again()) co_return co_await handler(std::move(plain));
     Response response = answer->response;
     const auto age =

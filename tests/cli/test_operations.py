@@ -132,6 +132,9 @@ def test_a_star_in_the_name_of_a_queue_is_no_pattern_when_it_is_emptied(web, con
     answer = http("POST", f"{web.url}/api/v1/queues/work*/empty")
     assert answer.status == 202 and ended(web, answer.json["operation_id"])["done"] == 1100
     assert connection.llen("rq:queue:work*") == 0 and connection.llen("rq:queue:work-2") == 10
+    fill(connection, 10, "work*")
+    assert http("POST", f"{web.url}/api/v1/queues/work*/empty").json["done"] == 10
+    assert connection.llen("rq:queue:work*") == 0 and connection.llen("rq:queue:work-2") == 10
 
 
 @pytest.mark.parametrize("name, value", [("group", "x"), ("worker", "w"), ("tag", "t"), ("since", "2026-01-01T00:00:00Z"), ("id", "a"), ("status", "stopped")])

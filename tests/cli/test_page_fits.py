@@ -167,9 +167,12 @@ def dialogs(page, lang, problems, picture):
     look(page, "a job as stored", problems)
 
 
-@pytest.mark.parametrize("lang", ["en", "ru"])
-@pytest.mark.parametrize("width", [360, 1440])
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+# Each pair of a theme, a width and a language; all eight together in scripts/test --full.
+PAIRS = [("light", 360, "en"), ("light", 1440, "ru"), ("dark", 360, "ru"), ("dark", 1440, "en")]
+REST = [("light", 360, "ru"), ("light", 1440, "en"), ("dark", 360, "en"), ("dark", 1440, "ru")]
+
+
+@pytest.mark.parametrize("scheme, width, lang", PAIRS + (REST if FULL else []))
 def test_every_page_fits_and_is_accessible(browser, filled, scheme, width, lang, tmp_path):
     page = browser.new_page(base_url=filled.url, viewport={"width": width, "height": 800}, color_scheme=scheme)
     problems = []

@@ -82,14 +82,6 @@ def test_a_queue_with_places_of_jobs_that_are_gone_is_deleted_by_force(web, conn
     assert [key for key in everything(connection) if not key.startswith(b"rqxx:")] == []
 
 
-def test_a_name_that_would_mean_other_queues_as_well_is_refused(web, connection, queue):  # noqa: F811
-    Queue("def*", connection=connection).enqueue(tasks.add, 1, 2)
-    queue.enqueue(tasks.add, 1, 2)
-    assert "name" in problem(queues(web, "/def*/empty", "POST"), 422)
-    assert "name" in problem(queues(web, "/def*/requeue-failed", "POST"), 422)
-    assert len(queue.job_ids) == 1
-
-
 @pytest.mark.parametrize("kind", ["ours", "stock"])
 def test_a_worker_is_shown_and_shut_down(web, connection, system, kind):  # noqa: F811
     worker = system.test_worker("default") if kind == "ours" else system.rq_worker("default")
