@@ -21,7 +21,9 @@ struct SharedAnswers::Answer {
     Event ended;
 
     /// A stream has one reader.
-    [[nodiscard]] bool can_be_told_again() const { return !cancelled && response.source == nullptr; }
+    [[nodiscard]] bool can_be_told_again() const {
+        return !cancelled && response.source == nullptr;
+    }
 };
 
 namespace {

@@ -1,14 +1,14 @@
 import type { ComponentChildren, JSX } from "preact";
 import { useLayoutEffect, useRef, useState } from "preact/hooks";
-import { inUtc, isShellSafe, moment, number, plain, seconds, show } from "./format";
+import { clock, inUtc, isShellSafe, moment, number, plain, seconds, show } from "./format";
 import { t, type Key } from "./i18n";
 import { href, setParam, useRoute } from "./router";
 import { useStore } from "./store";
 import { statuses, type Counts, type IndexState } from "./types";
 
-export function Time({ at }: { at: string | null }): JSX.Element {
+export function Time({ at, short = false }: { at: string | null; short?: boolean }): JSX.Element {
   useStore(inUtc);
-  return at ? <time dateTime={at} title={at}>{moment(at)}</time> : <>–</>;
+  return at ? <time dateTime={at} title={at}>{short ? clock(at) : moment(at)}</time> : <>–</>;
 }
 
 const statusKeys: Record<string, Key> = {

@@ -47,7 +47,7 @@ export const en = {
   retryBatchText: "{n} failed or stopped job goes back to its queue.|{n} failed or stopped jobs go back to their queues.",
   didCancelBatch: "{n} job canceled.|{n} jobs canceled.", didRetryBatch: "{n} job is back on its queue.|{n} jobs are back on their queues.",
   palette: "Commands", paletteHint: "Page, queue, job id…", nothingFound: "Nothing found", shortcuts: "Keyboard shortcuts", goTo: "Go to {page}",
-  thisHelp: "This list", focusFilter: "The filter of the page, or commands", pauseLive: "Pause or resume", ms: "ms", s: "s", min: "min", h: "h", MB: "MB", GB: "GB",
+  thisHelp: "This list", focusFilter: "The filter of the page, or commands", pauseLive: "Pause or resume", ms: "ms", s: "s", min: "min", h: "h", kB: "kB", MB: "MB", GB: "GB",
   liveLog: "Live log", operations: "Operations", auditLog: "What was done", holdLog: "Hold", releaseLog: "Go on", newRows: "{n} new|{n} new",
   emptyLog: "Nothing has happened since this page was opened.", leftOut: "{n} older one was left out: there were too many at once.|{n} older ones were left out: there were too many at once.",
   someLeftOut: "Older ones were left out: there were too many at once.",

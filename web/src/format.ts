@@ -31,6 +31,7 @@ export function seconds(value: number | null | undefined): string {
 
 export function memory(kilobytes: number | null | undefined): string {
   if (kilobytes === null || kilobytes === undefined) return "–";
+  if (kilobytes < 1024) return `${decimals(kilobytes, kilobytes < 10 ? 1 : 0)} ${t("kB")}`;
   return kilobytes < 1048576 ? `${decimals(kilobytes / 1024, kilobytes < 102400 ? 1 : 0)} ${t("MB")}`
     : `${decimals(kilobytes / 1048576, 2)} ${t("GB")}`;
 }
@@ -43,6 +44,10 @@ inUtc.follow(() => localStorage.setItem("zone", inUtc.value ? "utc" : "local"));
 
 export const moment = (text: string): string =>
   new Date(text).toLocaleString(lang, inUtc.value ? { timeZone: "UTC", timeZoneName: "short" } : {});
+
+/** The time of day, of what has just happened. */
+export const clock = (text: string): string =>
+  new Date(text).toLocaleTimeString(lang, inUtc.value ? { timeZone: "UTC" } : {});
 
 /** How long ago, or in how long. */
 export function ago(text: string | null): string {

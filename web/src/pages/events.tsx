@@ -48,7 +48,7 @@ const auditRow = (one: AuditEntry): Row => ({
 });
 
 const columns: Column<Row>[] = [
-  { name: t("when"), cell: (row) => <Time at={row.at} /> },
+  { name: t("when"), cell: (row) => <Time at={row.at} short /> },
   { name: t("kind"), kind: "optional", cell: (row) => kindText(row.kind) },
   { name: t("action"), cell: (row) => row.what },
   { name: t("target"), kind: "long", cell: (row) => row.of },
