@@ -438,6 +438,7 @@ json::object to_json(const CronListing& listing) {
             {"runs", std::move(runs)},
             {"lag", listing.lag ? json::value(*listing.lag) : json::value()},
             {"paused", listing.paused},
+            {"can_pause", listing.heeds_pause},
             {"processes", std::move(processes)},
             {"leader", text_or_null(listing.leader)},
             {"entry", json_or_null(listing.json)},

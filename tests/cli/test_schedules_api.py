@@ -130,7 +130,7 @@ def test_a_cron_job_is_added_fired_changed_and_removed(web, connection):  # noqa
     assert answer.headers["Location"] == "/api/v1/cron/tick"
     added = answer.json["cron"]
     assert (added["name"], added["interval"], added["queue"], added["func_name"], added["args"]) == ("tick", 1, "crons", "tasks.add", [1, 2])
-    assert added["stored"] and len(added["next"]) == 5 and added["last"] is None and not added["paused"]
+    assert added["stored"] and len(added["next"]) == 5 and added["last"] is None and not added["paused"] and added["can_pause"]
     assert answer.headers["ETag"] == f'"{added["etag"]}"'
     wait_for(lambda: connection.llen("rq:queue:crons") >= 2)
     (listed,) = cron(web).json["items"]
@@ -239,7 +239,8 @@ def test_a_cron_job_that_is_not_shown_as_it_is_is_not_run(web, connection, job):
 def test_a_cron_job_of_a_stock_process_is_not_said_to_be_paused(web, connection):  # noqa: F811
     shown(connection)
     assert "knows no pauses" in problem(cron(web, "/tick/pause", "POST"), 409)
-    assert not connection.exists("rqxx:cron:tick") and not cron(web, "/tick").json["cron"]["paused"]
+    listed = cron(web, "/tick").json["cron"]
+    assert not connection.exists("rqxx:cron:tick") and not listed["paused"] and not listed["can_pause"]
 
 
 def system_binary():

@@ -301,6 +301,7 @@ export interface CronJob {
   runs: { at: string; job_id: Text; status: Text }[];
   lag: number | null;
   paused: boolean;
+  can_pause: boolean;
   leader: Text;
   etag: string | null;
 }

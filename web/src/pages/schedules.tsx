@@ -159,7 +159,7 @@ function CronTable(): JSX.Element | null {
   ];
   if (may) columns.push({ name: t("actions"), cell: (cron) => <span class="buttons">
     <button type="button" aria-label={`${t("runNow")}: ${show(cron.name, 60)}`} onClick={() => cronVerb(cron, "run-now", reload)}>{t("runNow")}</button>
-    <button type="button" aria-label={`${t(cron.paused ? "resume" : "pause")}: ${show(cron.name, 60)}`} onClick={() => cronVerb(cron, cron.paused ? "resume" : "pause", reload)}>{t(cron.paused ? "resume" : "pause")}</button>
+    {cron.can_pause && <button type="button" aria-label={`${t(cron.paused ? "resume" : "pause")}: ${show(cron.name, 60)}`} onClick={() => cronVerb(cron, cron.paused ? "resume" : "pause", reload)}>{t(cron.paused ? "resume" : "pause")}</button>}
     {cron.stored && <button type="button" aria-label={`${t("edit")}: ${show(cron.name, 60)}`} onClick={() => setEdited(cron)}>{t("edit")}</button>}
     {cron.stored && <button type="button" aria-label={`${t("delete")}: ${show(cron.name, 60)}`} onClick={() => drop(cron, reload)}>{t("delete")}</button>}</span> });
   return <>
