@@ -150,7 +150,7 @@ def test_a_scrape_of_ten_thousand_queues_is_bounded(system, server, connection):
 
 
 def test_a_scrape_changes_nothing(system, server, connection):
-    web = system.serve("--no-worker", "--no-sampler", "--no-scheduler", "--no-maintenance", url=server.url)
+    web = system.serve("--no-worker", "--no-sampler", "--no-scheduler", "--no-maintenance", "--no-index", "--no-cron", url=server.url)
     Queue("default", connection=connection).enqueue(tasks.noop, 1)
     # An entry that RQ would clean away by looking at it.
     connection.zadd("rq:wip:default", {"gone:1": time.time() - 1000})
