@@ -138,7 +138,7 @@ bool is_json(const Value& value) {
     }
 }
 
-/// JSON text with `\uXXXX` of what people can read as that: Python escapes all that is not ASCII.
+/// JSON text with the escapes undone of what people can read: Python escapes all that is not ASCII.
 std::string readable(std::string_view text) {
     const auto unit = [&](std::size_t at) -> std::uint32_t {
         std::uint32_t code = 0;

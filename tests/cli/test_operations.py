@@ -93,48 +93,48 @@ def test_failed_jobs_are_requeued_by_a_part_of_their_error(web, connection, syst
 @pytest.fixture
 def failed_and_stopped(connection, sample):
     """Stopped jobs are kept where failed ones are."""
-    fill(connection, 6, "work", "failed")
+    fill(connection, 6, "mail", "failed")
     for n in (1, 4):
-        connection.hset(f"rq:job:work-{n}", "status", "stopped")
+        connection.hset(f"rq:job:mail-{n}", "status", "stopped")
     for n in range(6):
         trace = base64.b64encode(zlib.compress(b"Traceback\nOSError: Disk FULL\n" if n > 2 else b"Traceback\nValueError: 7\n"))
-        connection.xadd(f"rq:results:work-{n}", {"type": 2, "exc_string": trace})
+        connection.xadd(f"rq:results:mail-{n}", {"type": 2, "exc_string": trace})
 
 
 def test_what_is_done_to_failed_jobs_is_not_done_to_stopped_ones(web, connection, failed_and_stopped):  # noqa: F811
     order = {"action": "delete", "filter": {"status": "failed"}}
     preview = bulk(web, dry_run=True, **order).json
-    assert preview["matched"] == 4 and sorted(preview["sample"]) == ["work-0", "work-2", "work-3", "work-5"] and preview["exact"]
+    assert preview["matched"] == 4 and sorted(preview["sample"]) == ["mail-0", "mail-2", "mail-3", "mail-5"] and preview["exact"]
     assert ended(web, bulk(web, **order).json["operation_id"])["done"] == 4
-    assert connection.zrange("rq:failed:work", 0, -1) == [b"work-1", b"work-4"]
+    assert connection.zrange("rq:failed:mail", 0, -1) == [b"mail-1", b"mail-4"]
 
 
 def test_errors_are_found_in_any_case_as_in_the_list(web, connection, failed_and_stopped):  # noqa: F811
     wait_for_index(web, 7)
     listed = http("GET", f"{web.url}/api/v1/jobs?status=failed&error=disk+full").json["items"]
-    assert {job["id"] for job in listed} == {"work-3", "work-5"}
-    answer = bulk(web, action="delete", filter={"status": "failed", "queue": "work", "error": "disk full"})
+    assert {job["id"] for job in listed} == {"mail-3", "mail-5"}
+    answer = bulk(web, action="delete", filter={"status": "failed", "queue": "mail", "error": "disk full"})
     assert ended(web, answer.json["operation_id"])["done"] == 2
-    assert not connection.exists("rq:job:work-3", "rq:job:work-5") and connection.zcard("rq:failed:work") == 4
+    assert not connection.exists("rq:job:mail-3", "rq:job:mail-5") and connection.zcard("rq:failed:mail") == 4
 
 
 def test_a_queue_s_failed_jobs_are_requeued_with_the_stopped_ones(web, connection, failed_and_stopped):  # noqa: F811
-    fill(connection, 1100, "work", "failed")
-    connection.hset("rq:job:work-7", "status", "stopped")
-    answer = http("POST", f"{web.url}/api/v1/queues/work/requeue-failed")
+    fill(connection, 1100, "mail", "failed")
+    connection.hset("rq:job:mail-7", "status", "stopped")
+    answer = http("POST", f"{web.url}/api/v1/queues/mail/requeue-failed")
     assert answer.status == 202 and ended(web, answer.json["operation_id"])["done"] == 1100
-    assert connection.llen("rq:queue:work") == 1100 and connection.zcard("rq:failed:work") == 0
+    assert connection.llen("rq:queue:mail") == 1100 and connection.zcard("rq:failed:mail") == 0
 
 
 def test_a_star_in_the_name_of_a_queue_is_no_pattern_when_it_is_emptied(web, connection, sample):  # noqa: F811
-    fill(connection, 1100, "work*")
-    fill(connection, 10, "work-2")
-    answer = http("POST", f"{web.url}/api/v1/queues/work*/empty")
+    fill(connection, 1100, "mail*")
+    fill(connection, 10, "mail-2")
+    answer = http("POST", f"{web.url}/api/v1/queues/mail*/empty")
     assert answer.status == 202 and ended(web, answer.json["operation_id"])["done"] == 1100
-    assert connection.llen("rq:queue:work*") == 0 and connection.llen("rq:queue:work-2") == 10
-    fill(connection, 10, "work*")
-    assert http("POST", f"{web.url}/api/v1/queues/work*/empty").json["done"] == 10
-    assert connection.llen("rq:queue:work*") == 0 and connection.llen("rq:queue:work-2") == 10
+    assert connection.llen("rq:queue:mail*") == 0 and connection.llen("rq:queue:mail-2") == 10
+    fill(connection, 10, "mail*")
+    assert http("POST", f"{web.url}/api/v1/queues/mail*/empty").json["done"] == 10
+    assert connection.llen("rq:queue:mail*") == 0 and connection.llen("rq:queue:mail-2") == 10
 
 
 @pytest.mark.parametrize("name, value", [("group", "x"), ("worker", "w"), ("tag", "t"), ("since", "2026-01-01T00:00:00Z"), ("id", "a"), ("status", "stopped")])
